@@ -1,0 +1,43 @@
+# setup demo test lint are all a new user needs; every target prepares what it depends on.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help setup demo test test-all lint bench results clean
+
+help:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) ## make .venv and install the package with its developer tools (safe to repeat)
+
+# The mark is written last, so that a failed or killed installation is simply done again.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("transferbench needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 setup" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(READY)
+
+demo: setup ## train and attack letters -> digits, print the table (about 2 minutes after installation)
+	$(BIN)/transferbench run letters-to-digits
+
+test: setup ## the test suite
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-all: setup ## the test suite with the full-scale checks
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m ''
+
+lint: setup ## ruff, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup ## speed against the reference, written to docs/performance.md
+	$(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-only
+
+results: setup ## the committed leaderboard: three seeds of letters -> digits, published
+	$(BIN)/transferbench run letters-to-digits --seeds 0,1,2
+	$(BIN)/transferbench publish runs/letters-to-digits
+
+clean: ## remove what runs and tests leave behind (not .venv)
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info

@@ -1,0 +1,24 @@
+"""transferbench: is a network that was fine-tuned from a public one robust, and against whom?
+
+    report = transferbench.evaluate(model, x, y, threats={"Linf": "8/255", "L2": 0.5, "L1": 12})
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transferbench.api import Report, evaluate
+
+__version__ = _version("transferbench")
+__all__ = ["Report", "__version__", "evaluate"]
+
+
+def __getattr__(name: str) -> Any:
+    # Torch is imported when something is evaluated, not when a name is asked for.
+    if name in ("evaluate", "Report"):
+        from transferbench import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'transferbench' has no attribute {name!r}")

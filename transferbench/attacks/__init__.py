@@ -1,0 +1,114 @@
+"""One attack, one file: a recurrence over independent rows, not a loop.
+
+A *row* is one (example, try). An attack starts rows, turns a network's output into a loss per row, and steps
+them; who keeps the rows in flight (engine/pool.py) or runs them side by side (attacks/lockstep.py) is not its
+business, and it never says whether it succeeded: the judge does.
+
+A file of this folder lists its attacks in a literal `IDS` and has
+`build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from transferbench import registry
+from transferbench.types import AttackSpec, InputError, Scalar, ThreatModel
+
+State = dict[str, Tensor]
+"""An attack's memory: tensors whose first dimension is the row, among them `x`, the point to evaluate next."""
+
+
+class Keys(NamedTuple):
+    """Per row: `noise` int64 [B] keys every random draw of the try, `tries` int64 [B] is its number (0..)."""
+
+    noise: Tensor
+    tries: Tensor
+
+
+class RowAttack(Protocol):
+    """What the pool and the naive loop need of an attack. All tensors have the rows first.
+
+    A try of an attack is `passes` evaluations of the network: the start, then one after each step. Rows may
+    stand at different iterations in one call, so every count lives in the state, row by row.
+    """
+
+    id: str
+    tries: int
+    passes: int
+    needs_grad: bool
+    counts: Literal["any", "last"]
+    """`any`: every iterate that is a candidate counts (APGD); `last`: only the end point (the seeds' PGD)."""
+    sees: Literal["victim", "source"]
+    """`source`: the attacker holds the public network alone, and `output` is its penultimate feature."""
+
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+        """Fresh rows around the images x [B, ...] in [0,1] with labels y [B]; `state["x"]` is the start."""
+
+    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
+        """[B]: what the attack maximises, at the network's output for `state["x"]`."""
+
+    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        """The next point [B, ...] of every row; the state is updated, all but its `x`."""
+
+    def candidate(self, state: State) -> Tensor:
+        """bool [B]: rows whose `x` lies inside the threat's ball and may count."""
+
+    def best(self, state: State) -> Tensor:
+        """[B, ...]: the row's strongest admissible point so far: what is confirmed when nothing fooled."""
+
+
+def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack:
+    """The attack of a specification. InputError for an unknown id or parameter."""
+    attack: RowAttack = registry.find("attacks", spec.id).load().build(spec, threat, num_classes)
+    return attack
+
+
+def parameters(spec: AttackSpec, **defaults: Scalar) -> dict[str, Scalar]:
+    """The specification's parameters over the attack's defaults. InputError for one it does not have."""
+    given = dict(spec.params)
+    for name, value in given.items():
+        if name not in defaults:
+            raise InputError(registry.unknown(f"parameter of attack {spec.id}:", name, defaults))
+        default = defaults[name]
+        wrong = isinstance(value, bool) != isinstance(default, bool) or (
+            not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int))
+        )
+        if wrong:
+            raise InputError(
+                f"attack {spec.id}: {name}={value!r} is not of type {type(default).__name__} (default {default!r})"
+            )
+    return {**defaults, **given}
+
+
+def select(state: State, rows: Tensor) -> State:
+    """The named rows of a state, copied."""
+    return {name: tensor.index_select(0, rows) for name, tensor in state.items()}
+
+
+def replace(state: State | None, gone: Tensor, fresh: State | None) -> State | None:
+    """The state without the rows `gone` and with the rows of `fresh`; None when no row is left.
+
+    Fresh rows are written into the places of the gone ones where they can be: in a full pool nothing else
+    moves. The order of rows carries no meaning.
+    """
+    if state is None:
+        return fresh
+    arriving = 0 if fresh is None else len(fresh["x"])
+    leaving = len(gone)
+    overlap = min(arriving, leaving)
+    if fresh is not None and overlap:
+        for name, tensor in state.items():
+            tensor[gone[:overlap]] = fresh[name][:overlap]
+    if leaving > overlap:
+        kept = torch.ones(len(state["x"]), dtype=torch.bool, device=gone.device)
+        kept[gone[overlap:]] = False
+        if not bool(kept.any()):
+            return None
+        return {name: tensor[kept] for name, tensor in state.items()}
+    if fresh is not None and arriving > overlap:
+        return {name: torch.cat([tensor, fresh[name][overlap:]]) for name, tensor in state.items()}
+    return state

@@ -1,0 +1,52 @@
+"""Auto-PGD in Linf, L2 and L1, on cross-entropy or on (targeted) DLR: AutoAttack's first two attacks.
+
+Croce and Hein 2020 (arXiv:2003.01690) for Linf and L2, 2021 (arXiv:2103.01208) for L1. The protocol of E-AT
+(arXiv:2105.12508) is apgd-ce followed by apgd-t, ten tries of 100 iterations per norm:
+
+    Linf, L2   apgd-ce 1 restart,  apgd-t 9 targets
+    L1         apgd-ce 5 restarts, apgd-t 5 targets, radii 3 eps, 2 eps, eps for .3, .3, .4 of the iterations
+
+Targets are capped at classes - 1, where the reference stops with an IndexError.
+"""
+
+from __future__ import annotations
+
+from transferbench.attacks import parameters
+from transferbench.attacks.apgd_ball import BallAPGD
+from transferbench.attacks.apgd_base import APGD, Objective
+from transferbench.attacks.apgd_l1 import L1APGD, single_radius, three_radii
+from transferbench.types import AttackSpec, InputError, ThreatModel
+
+IDS = {
+    "apgd-ce": "Auto-PGD on the cross-entropy",
+    "apgd-dlr": "Auto-PGD on the difference-of-logits ratio",
+    "apgd-t": "Auto-PGD on the targeted DLR, one try per target class",
+}
+
+_OBJECTIVES: dict[str, Objective] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}
+
+
+def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> APGD:
+    """n_iter=100; restarts (apgd-ce, apgd-dlr) or targets (apgd-t): the protocol's where 0 is given.
+
+    `large_radii` (L1 only): start at 3 eps as the protocol does. InputError for a bad value, or for apgd-dlr
+    below 3 classes.
+    """
+    l1 = threat.norm == "L1"
+    targeted = spec.id == "apgd-t"
+    given = parameters(spec, n_iter=100, large_radii=True, **{"targets" if targeted else "restarts": 0})
+    n_iter = int(given["n_iter"])
+    tries = int(given["targets" if targeted else "restarts"])
+    if n_iter < 1 or tries < 0:
+        raise InputError(f"attack {spec.id}: n_iter must be at least 1 and restarts or targets at least 0 (= default)")
+    if spec.id == "apgd-dlr" and num_classes < 3:
+        raise InputError("attack apgd-dlr needs 3 classes: use apgd-ce, apgd-t")
+    if tries == 0:
+        tries = (5 if l1 else 9) if targeted else (5 if l1 else 1)
+    if targeted:
+        tries = min(tries, num_classes - 1)
+    eps = float(threat.eps)
+    if l1:
+        phases = three_radii(eps, n_iter) if given["large_radii"] else single_radius(eps, n_iter)
+        return L1APGD(spec.id, _OBJECTIVES[spec.id], tries, phases)
+    return BallAPGD(spec.id, _OBJECTIVES[spec.id], tries, threat.norm, eps, n_iter)

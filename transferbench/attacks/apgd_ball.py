@@ -1,0 +1,118 @@
+"""Auto-PGD's recurrence in Linf and L2 (Croce and Hein 2020, arXiv:2003.01690, Algorithm 1).
+
+Momentum .75, step 2 eps, halved at checkpoints where the loss rose in at most 75 % of the window's steps or
+the best loss stands still since a checkpoint that did not halve; a halved row restarts from its best point.
+The order of floating-point operations is the reference implementation's.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transferbench import geometry
+from transferbench.attacks import Keys, State
+from transferbench.attacks.apgd_base import APGD, Objective
+from transferbench.geometry import per_row
+from transferbench.types import Norm
+
+
+def checkpoint_windows(n_iter: int) -> list[int]:
+    """Entry i: the window that ends with iteration i, 0 elsewhere. 22, 19, 16, 13, 10, 7, 6, 6 for 100."""
+    window, shortest, shrink = (max(int(share * n_iter), 1) for share in (0.22, 0.06, 0.03))
+    ends = [0] * (n_iter + 1)
+    at = window
+    while at <= n_iter:
+        ends[at] = window
+        window = max(window - shrink, shortest)
+        at += window
+    return ends
+
+
+class BallAPGD(APGD):
+    """`state["i"]` counts evaluations: 0 at the start, n_iter at the last."""
+
+    def __init__(
+        self,
+        id: str,
+        objective: Objective,
+        tries: int,
+        norm: Norm,
+        eps: float,
+        n_iter: int,
+        random_start: bool = True,
+    ) -> None:
+        super().__init__(id, objective, tries)
+        self.norm, self.eps, self.random_start = norm, eps, random_start
+        self.passes = n_iter + 1
+        self.windows = torch.tensor(checkpoint_windows(n_iter))
+
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+        point = x.clone()
+        if self.random_start:
+            point = geometry.start_from_noise(self.norm, x, self.eps, self.draw(self.norm, x, keys))
+        flat = torch.zeros(len(x), device=x.device)
+        return {
+            "x": point,
+            "clean": x,
+            "target": self.targets(clean_logits, keys),
+            "x_before": point.clone(),
+            "x_best": point.clone(),
+            "grad_best": torch.zeros_like(x),
+            "loss_best": flat.clone(),
+            "loss_best_checked": flat.clone(),
+            "loss_before": flat.clone(),
+            "rises": flat.clone(),
+            "halved": torch.ones_like(flat, dtype=torch.bool),
+            "step": flat + 2 * self.eps,
+            "i": torch.zeros_like(y),
+        }
+
+    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        x, i = state["x"], state["i"]
+        first = i == 0
+        better = first | (loss > state["loss_best"])
+        keep = per_row(better, x)
+        state["x_best"] = torch.where(keep, x, state["x_best"])
+        state["grad_best"] = torch.where(keep, gradient, state["grad_best"])
+        state["loss_best"] = torch.where(better, loss, state["loss_best"])
+        state["loss_best_checked"] = torch.where(first, loss, state["loss_best_checked"])
+        # The first window compares its first loss with 0, not with the start's loss: the reference reads an
+        # unfilled row of its loss history there (index -1), and for DLR it decides the first checkpoint.
+        state["rises"] += (loss > state["loss_before"]) & ~first
+        state["loss_before"] = torch.where(first, torch.zeros_like(loss), loss)
+        x, gradient = self._checkpoint(state, x, gradient)
+        state["i"] = i + 1
+        following = self._move(state, x, gradient, first)
+        state["x_before"] = x
+        return following
+
+    def _checkpoint(self, state: State, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Halve the step and return to the best point where the checkpoint's conditions say so."""
+        self.windows = self.windows.to(x.device)
+        window = self.windows[state["i"]]
+        due = window > 0
+        if x.device.type == "cpu" and not bool(due.any()):
+            return x, gradient
+        stalls = ~state["halved"] & (state["loss_best_checked"] >= state["loss_best"])
+        halve = (state["rises"] <= window * 0.75) | stalls
+        state["halved"] = torch.where(due, halve, state["halved"])
+        state["loss_best_checked"] = torch.where(due, state["loss_best"], state["loss_best_checked"])
+        state["rises"] = torch.where(due, torch.zeros_like(state["rises"]), state["rises"])
+        restart = due & halve
+        state["step"] = torch.where(restart, state["step"] / 2, state["step"])
+        back = per_row(restart, x)
+        return torch.where(back, state["x_best"], x), torch.where(back, state["grad_best"], gradient)
+
+    def _move(self, state: State, x: Tensor, gradient: Tensor, first: Tensor) -> Tensor:
+        clean, momentum = state["clean"], x - state["x_before"]
+        share = per_row(torch.where(first, 1.0, 0.75), x)
+        step = per_row(state["step"], x)
+        if self.norm == "Linf":
+            stepped = geometry.project("Linf", clean, x + step * gradient.sign(), self.eps)
+        else:
+            stepped = geometry.project("L2", clean, x + step * geometry.unit_l2(gradient), self.eps)
+        return geometry.project(self.norm, clean, x + (stepped - x) * share + momentum * (1 - share), self.eps)
+
+    def candidate(self, state: State) -> Tensor:
+        return torch.ones_like(state["halved"])

@@ -1,0 +1,164 @@
+"""Auto-PGD's recurrence in L1 (Croce and Hein 2021, arXiv:2103.01208): sparse steps, shrinking radii.
+
+Each radius is a phase of its own that starts from the previous phase's best point, projected; only points of
+the last phase lie in the threat's ball. The sparsity is the number of entries where x_best - x is not 0 in
+float32, rounding residues included: the recurrence depends on them, so the order of operations
+(x + delta + correction, the start projected twice) is the reference implementation's.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from transferbench import geometry
+from transferbench.attacks import Keys, State
+from transferbench.attacks.apgd_base import APGD, Objective
+from transferbench.geometry import per_row
+
+
+class Phase(NamedTuple):
+    """One radius: how many iterations it lasts (plus the evaluation of its start)."""
+
+    eps: float
+    n_iter: int
+
+
+def three_radii(eps: float, n_iter: int) -> list[Phase]:
+    """3 eps, 2 eps, eps for .3, .3 and the rest of the iterations: 30, 30, 40 of 100."""
+    third = math.ceil(0.3 * n_iter)
+    lengths = (third, third, n_iter - 2 * third)
+    return [Phase(factor * eps, length) for factor, length in zip((3.0, 2.0, 1.0), lengths, strict=True) if length > 0]
+
+
+def single_radius(eps: float, n_iter: int) -> list[Phase]:
+    return [Phase(eps, n_iter)]
+
+
+class L1APGD(APGD):
+    """`state["i"]` counts evaluations over all phases. One phase starts as the reference does without radii:
+    from the projected noise (or the clean image) with a sparsity of `topk`."""
+
+    norm = "L1"
+
+    def __init__(
+        self,
+        id: str,
+        objective: Objective,
+        tries: int,
+        phases: list[Phase],
+        random_start: bool = True,
+        topk: float = 0.2,
+    ) -> None:
+        super().__init__(id, objective, tries)
+        self.phases, self.random_start, self.topk = phases, random_start, topk
+        self.passes = sum(phase.n_iter + 1 for phase in phases)
+        phase_of, last, due = [], [], []
+        for number, phase in enumerate(phases):
+            every = max(int(0.04 * phase.n_iter), 1)
+            for local in range(phase.n_iter + 1):
+                phase_of.append(number)
+                last.append(local == phase.n_iter)
+                due.append(local > 0 and local % every == 0)
+        self.tables: dict[str, Tensor] = {
+            "phase": torch.tensor([*phase_of, len(phases) - 1]),
+            "begins": torch.tensor([True, *last]),
+            "due": torch.tensor([*due, False]),
+            # Python floats rounded once to float32, as the reference's scalars are.
+            "eps": torch.tensor([phase.eps for phase in phases]),
+            "eps_min": torch.tensor([phase.eps / 10.0 for phase in phases]),
+        }
+
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+        radius = self.phases[0].eps
+        point = x.clone()
+        if self.random_start:
+            noise = self.draw("L1", x, keys)
+            if len(self.phases) > 1:
+                point = x + noise
+                for _ in range(2):
+                    point = point + geometry.l1_correction(x, point - x, radius)
+            else:
+                point = x + noise + geometry.l1_correction(x, noise, radius)
+        point = point.clamp(0, 1)
+        flat = torch.zeros(len(x), device=x.device)
+        state = {
+            "x": point,
+            "clean": x,
+            "target": self.targets(clean_logits, keys),
+            "x_best": point.clone(),
+            "grad_best": torch.zeros_like(x),
+            "loss_best": flat.clone(),
+            "step": flat + radius,
+            "topk": flat + self.topk,
+            "entries": flat + x[0].numel(),
+            "i": torch.zeros_like(y),
+        }
+        if len(self.phases) > 1:
+            self._measure(state, point, torch.ones_like(y, dtype=torch.bool))
+        return state
+
+    def _measure(self, state: State, point: Tensor, rows: Tensor) -> None:
+        """Set the rows' sparsity from the point they stand at: its changed entries, and topk = 1/1.5 of them."""
+        entries = (point - state["clean"]).flatten(1).ne(0).sum(1).float()
+        state["entries"] = torch.where(rows, entries, state["entries"])
+        state["topk"] = torch.where(rows, entries / point[0].numel() / 1.5, state["topk"])
+
+    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        self.tables = {name: table.to(loss.device) for name, table in self.tables.items()}
+        tables, x, clean, i = self.tables, state["x"], state["clean"], state["i"]
+        phase = tables["phase"][i]
+        better = tables["begins"][i] | (loss > state["loss_best"])
+        keep = per_row(better, x)
+        state["x_best"] = torch.where(keep, x, state["x_best"])
+        state["grad_best"] = torch.where(keep, gradient, state["grad_best"])
+        state["loss_best"] = torch.where(better, loss, state["loss_best"])
+        x, gradient = self._checkpoint(state, x, gradient, tables["due"][i], tables["eps"][phase], phase)
+        state["i"] = i + 1
+        following = self._move(state, x, gradient, tables["eps"][phase])
+        ending = tables["begins"][i + 1] & (phase < len(self.phases) - 1)
+        if bool(ending.any()):
+            following = self._next_phase(state, following, ending, tables["eps"][phase + ending.long()])
+        return following
+
+    def _checkpoint(
+        self, state: State, x: Tensor, gradient: Tensor, due: Tensor, eps: Tensor, phase: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        before = state["entries"]
+        self._measure(state, state["x_best"], due)
+        sparser = state["entries"] / before < 0.95
+        step = torch.where(sparser, eps, state["step"] / 1.5)
+        step = torch.minimum(torch.maximum(step, self.tables["eps_min"][phase]), eps)
+        state["step"] = torch.where(due, step, state["step"])
+        back = per_row(due & sparser, x)
+        return torch.where(back, state["x_best"], x), torch.where(back, state["grad_best"], gradient)
+
+    def _move(self, state: State, x: Tensor, gradient: Tensor, eps: Tensor) -> Tensor:
+        """A step of equal size in the largest `topk` share of the gradient's entries, then the projection."""
+        clean, size = state["clean"], gradient.abs()
+        threshold = per_row(kth_smallest(size.flatten(1), state["topk"]), x)
+        direction = (gradient * (size >= threshold)).sign()
+        length = per_row(direction.abs().flatten(1).sum(1), x) + 1e-10
+        delta = x + per_row(state["step"], x) * direction / length - clean
+        return clean + delta + geometry.l1_correction(clean, delta, eps)
+
+    def _next_phase(self, state: State, following: Tensor, rows: Tensor, eps: Tensor) -> Tensor:
+        """Rows at the end of a phase go on from their best point, projected onto the next radius."""
+        clean, best = state["clean"], state["x_best"]
+        start = (best + geometry.l1_correction(clean, best - clean, eps)).clamp(0, 1)
+        state["step"] = torch.where(rows, eps, state["step"])
+        self._measure(state, start, rows)
+        return torch.where(per_row(rows, start), start, following)
+
+    def candidate(self, state: State) -> Tensor:
+        return self.tables["phase"].to(state["i"].device)[state["i"]] == len(self.phases) - 1
+
+
+def kth_smallest(values: Tensor, topk: Tensor) -> Tensor:
+    """[B]: of each row of values [B, d], the entry at place int((1 - topk) * d) in ascending order."""
+    d = values.shape[1]
+    place = ((1.0 - topk) * d).clamp(0, d - 1).long()
+    return values.sort(dim=1).values.gather(1, place[:, None]).squeeze(1)

@@ -1,0 +1,71 @@
+"""The pre-trained-model attack: the attacker holds the public network and never sees the victim.
+
+Renofeation's evaluator (Chin et al. 2020, arXiv:2002.02998, eval_robustness.py): PGD on the public feature
+extractor g drives one penultimate neuron i to m and the others to 0 by maximising
+-[(g_i - m)^2 + 0.1 mean_{j != i} g_j^2]; m = 1000, 40 iterations, random start U(-eps, eps), step a tenth of
+eps. The example is then shown to every network that was fine-tuned from the public one.
+
+Deviations, both stated in docs/protocol.md: pixels are in [0,1] and clipped to [0,1] (`clip: valid`; the seed
+works in normalised space and clips at +-2.2), and k neurons (0..k-1, one try each) take the place of neuron 0,
+because one neuron alone is an unreliable measure. Meaningless without its control, `random-sign`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from transferbench import geometry, keyed
+from transferbench.attacks import Keys, State, losses, parameters
+from transferbench.types import AttackSpec, InputError, ThreatModel
+
+IDS = {"pretrained-neuron": "source only: drive k penultimate neurons of the public network, one by one (Renofeation)"}
+
+
+class PretrainedNeuron:
+    """Try k drives neuron k. `output` is the public network's penultimate feature [B, width]."""
+
+    id = "pretrained-neuron"
+    needs_grad = True
+    counts: Literal["last"] = "last"
+    sees: Literal["source"] = "source"
+
+    def __init__(self, eps: float, neurons: int, n_iter: int, step: float, m: float) -> None:
+        self.eps, self.step_size, self.m = eps, step * eps, m
+        self.tries, self.passes = neurons, n_iter + 1
+
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+        noise = 2 * keyed.uniform(keys.noise, tuple(x.shape[1:])) - 1
+        return {"x": (x + self.eps * noise).clamp(0, 1), "clean": x, "neuron": keys.tries.clone()}
+
+    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
+        if output.shape[1] < self.tries:
+            raise InputError(
+                f"attack {self.id}: the public network has {output.shape[1]} penultimate neurons, fewer than the "
+                f"{self.tries} asked for"
+            )
+        driven = losses.of_class(output, state["neuron"])
+        others = (output.square().sum(1) - driven.square()) / (output.shape[1] - 1)
+        return -((driven - self.m).square() + 0.1 * others)
+
+    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        return geometry.project("Linf", state["clean"], state["x"] + self.step_size * gradient.sign(), self.eps)
+
+    def candidate(self, state: State) -> Tensor:
+        return torch.ones_like(state["neuron"], dtype=torch.bool)
+
+    def best(self, state: State) -> Tensor:
+        return state["x"]
+
+
+def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> PretrainedNeuron:
+    """neurons=8, n_iter=40, step=0.1 (of eps), m=1000. InputError for a norm but Linf."""
+    if threat.norm != "Linf":
+        raise InputError(f"attack {spec.id} is defined in Linf only, not in {threat.norm}")
+    given = parameters(spec, neurons=8, n_iter=40, step=0.1, m=1000.0)
+    neurons, n_iter = int(given["neurons"]), int(given["n_iter"])
+    if neurons < 1 or n_iter < 1:
+        raise InputError(f"attack {spec.id}: neurons={neurons} and n_iter={n_iter} must be at least 1")
+    return PretrainedNeuron(float(threat.eps), neurons, n_iter, float(given["step"]), float(given["m"]))

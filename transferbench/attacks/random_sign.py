@@ -1,0 +1,54 @@
+"""The noise control of source-only attacks: random signs at the full radius, no network asked.
+
+A source-only attack that flips k tries out of many examples means something only beside as many random draws
+at the same radius, counted in the same way (any of k).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from transferbench import keyed
+from transferbench.attacks import Keys, State, parameters
+from transferbench.types import AttackSpec, InputError, ThreatModel
+
+IDS = {"random-sign": "noise control: k draws of random signs at the full radius, no network asked"}
+
+
+class RandomSign:
+    id = "random-sign"
+    needs_grad = False
+    counts: Literal["last"] = "last"
+    sees: Literal["source"] = "source"
+    passes = 1
+
+    def __init__(self, eps: float, draws: int) -> None:
+        self.eps, self.tries = eps, draws
+
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+        return {"x": (x + self.eps * keyed.signs(keys.noise, tuple(x.shape[1:]))).clamp(0, 1)}
+
+    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
+        return output.sum(1) * 0
+
+    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        return state["x"]
+
+    def candidate(self, state: State) -> Tensor:
+        return torch.ones(len(state["x"]), dtype=torch.bool, device=state["x"].device)
+
+    def best(self, state: State) -> Tensor:
+        return state["x"]
+
+
+def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RandomSign:
+    """draws=8. InputError for a norm but Linf."""
+    if threat.norm != "Linf":
+        raise InputError(f"attack {spec.id} is defined in Linf only, not in {threat.norm}")
+    draws = int(parameters(spec, draws=8)["draws"])
+    if draws < 1:
+        raise InputError(f"attack {spec.id}: draws={draws} must be at least 1")
+    return RandomSign(float(threat.eps), draws)

@@ -1,0 +1,79 @@
+"""The copy of a network that the pool searches on: no parameter gradients, batch norm folded, channels_last.
+
+It only proposes. Whatever it finds is confirmed on the original model (engine/judge.py), and so is the best
+point of every try that found nothing, so a difference in the last bits cannot change a verdict unseen.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from transferbench.engine.judge import FLOOR
+
+_LOG = logging.getLogger(__name__)
+_CLOSE = 1e-4
+"""A copy is used when its logits are within this share of the logit range, on the sample and beside it."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """`network` maps [B, C, H, W] to logits; `floor` is the smallest batch in which a row's arithmetic does not
+    depend on its neighbours; `folded` and `copied` go into the record."""
+
+    network: Callable[[Tensor], Tensor]
+    floor: int
+    folded: bool
+    copied: bool
+
+
+def freeze(model: nn.Module, sample: Tensor, fold: bool = True) -> Frozen:
+    """The fastest faithful copy of an eval-mode model: folded, else plain, else the model itself.
+
+    `sample` [B, C, H, W] are images on which a copy must agree with the model; models whose outputs vary from
+    call to call must not come here (engine/checks.py finds them): use `as_is`.
+    """
+    noisy = (sample + 0.1 * torch.linspace(-1, 1, sample.numel(), device=sample.device).view_as(sample)).clamp(0, 1)
+    probes = (_at_least(sample, FLOOR), _at_least(noisy, FLOOR))
+    for folding in (True, False) if fold else (False,):
+        try:
+            frozen = copy.deepcopy(model).requires_grad_(False)
+            if folding:
+                frozen = fuse(frozen)
+            frozen = frozen.to(memory_format=torch.channels_last)
+            if all(_agree(model, frozen, probe) for probe in probes):
+                return Frozen(_ChannelsLast(frozen), 4, folding, True)
+        except Exception as error:  # noqa: BLE001 - tracing and copying user code can fail in any way
+            _LOG.debug("no %s copy: %s", "folded" if folding else "plain", error)
+    return as_is(model)
+
+
+def as_is(model: nn.Module) -> Frozen:
+    """The model itself, for nets that cannot be copied or whose state changes between calls."""
+    return Frozen(model, FLOOR, False, False)
+
+
+class _ChannelsLast:
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    def __call__(self, x: Tensor) -> Tensor:
+        output: Tensor = self.network(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
+        return output
+
+
+def _at_least(x: Tensor, rows: int) -> Tensor:
+    return x if len(x) >= rows else x.repeat(-(-rows // len(x)), *[1] * (x.dim() - 1))[:rows]
+
+
+def _agree(model: nn.Module, frozen: nn.Module, probe: Tensor) -> bool:
+    with torch.no_grad():
+        expected, got = model(probe), _ChannelsLast(frozen)(probe)
+    spread = float(expected.max() - expected.min())
+    return bool(torch.isfinite(got).all()) and float((expected - got).abs().max()) <= _CLOSE * max(spread, 1e-6)

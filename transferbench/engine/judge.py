@@ -1,0 +1,86 @@
+"""The judge: the only one who says that an example fooled a network. Attacks never report their own success.
+
+A point counts when it is finite, inside [0,1], inside the ball in float64, and when the *original* model, in
+fp32, does not predict the label there. A point outside its ball is not a miss but a fault: it raises.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from transferbench import geometry
+from transferbench.types import FaultError, ThreatModel
+
+FLOOR = 16
+"""Batches are padded to at least this many rows on a CPU. Below 16 rows torch takes another convolution for
+small contiguous images, and a row's logits would depend, in the last bit, on how many rows came with it."""
+
+TIE = 1e-4
+
+
+class Judged(NamedTuple):
+    """Per row: fooled bool, tie bool (fooled by less than 1e-4 of the logit range), pred int64, distance float64."""
+
+    fooled: Tensor
+    tie: Tensor
+    pred: Tensor
+    distance: Tensor
+
+
+class Judge:
+    """Predictions of the original model with a count of the rows it was asked for (`checks`)."""
+
+    def __init__(self, model: nn.Module, batch_size: int = 256) -> None:
+        self.model, self.batch_size = model, max(batch_size, FLOOR)
+        self.checks = 0
+
+    def logits(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
+        """float32 [B, C] of the original model. FaultError when a logit is not finite, naming the examples."""
+        parts = []
+        with torch.no_grad():
+            for chunk in x.split(self.batch_size):
+                short = FLOOR - len(chunk)
+                padded = torch.cat([chunk, chunk[:1].expand(short, *chunk.shape[1:])]) if short > 0 else chunk
+                parts.append(self.model(padded)[: len(chunk)].float())
+        self.checks += len(x)
+        logits = torch.cat(parts)
+        bad = ~torch.isfinite(logits).all(1)
+        if bool(bad.any()):
+            rows = bad.nonzero().flatten().cpu()
+            names = rows if ids is None else ids.cpu()[rows]
+            raise FaultError(
+                f"the model's logits are not finite for example ids {names[:8].tolist()}: a NaN would count as a "
+                "prediction of class 0; repair the model before evaluating it"
+            )
+        return logits
+
+    def __call__(self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor) -> Judged:
+        """Judge the points [B, ...] against the images x and labels y. FaultError for an inadmissible point."""
+        distance = check_admissible(threat, x, adversarial, ids)
+        logits = self.logits(adversarial, ids)
+        pred = logits.argmax(1)
+        fooled = torch.ne(pred, y)
+        others = logits.scatter(1, y[:, None], -float("inf")).amax(1)
+        margin = others - logits.gather(1, y[:, None]).squeeze(1)
+        tie = fooled & (margin < TIE * (logits.amax(1) - logits.amin(1)))
+        return Judged(fooled, tie, pred, distance)
+
+
+def check_admissible(threat: ThreatModel, x: Tensor, adversarial: Tensor, ids: Tensor) -> Tensor:
+    """float64 [B]: distances. FaultError when a point is not finite, outside [0,1] or outside the ball."""
+    finite = torch.isfinite(adversarial.flatten(1)).all(1)
+    boxed = (adversarial.flatten(1).amin(1) >= 0) & (adversarial.flatten(1).amax(1) <= 1)
+    distance = geometry.distance(threat.norm, x, adversarial)
+    limit = float(threat.eps) + geometry.tolerance(threat.norm, x[0].numel())
+    near = distance <= limit
+    for admissible, fault in ((finite, "not finite"), (boxed, "outside [0,1]"), (near, f"outside the ball {threat}")):
+        if not bool(admissible.all()):
+            at = int((~admissible).nonzero()[0])
+            raise FaultError(
+                f"the attack's point for example id {int(ids[at])} is {fault} (distance {float(distance[at])!r}): "
+                "the attack is wrong, nothing was counted"
+            )
+    return distance

@@ -1,0 +1,185 @@
+"""Continuous batching: one forward and one backward an iteration for whatever rows are in flight.
+
+A row is one (example, try). Rows of different attacks and at different iterations share the pass; a row that
+fools, fails or is cancelled leaves at once and the queue refills its place. engine/ledger.py says which try
+comes next and which one decides; engine/judge.py says whether a row fooled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace
+from transferbench.engine.frozen import Frozen
+from transferbench.engine.judge import Judge
+from transferbench.engine.ledger import Ledger, Spent
+from transferbench.types import FaultError, ThreatModel
+
+EARLY_ROWS = 16
+"""On a CPU a batch gains nothing beyond this many rows: early tries (ledger.PATIENCE) fill up to here."""
+
+Progress = Callable[[int, int], None]
+"""Called with (examples settled, examples still robust)."""
+
+
+class Swept(NamedTuple):
+    """What the tries did to the examples, in the order given. `rank` is the deciding try, -1 for survivors.
+
+    `points` [n, ...] are the fooling points, the clean image for survivors; `pred`, `tie`, `distance` are the
+    judge's, for survivors the clean prediction, False and 0.
+    """
+
+    rank: Tensor
+    points: Tensor
+    pred: Tensor
+    tie: Tensor
+    distance: Tensor
+    spent: Spent
+
+
+class Pool:
+    """The tries of all attacks of a chain, in order, over examples that are all classified correctly."""
+
+    def __init__(
+        self,
+        attacks: Sequence[RowAttack],
+        threat: ThreatModel,
+        frozen: Frozen,
+        judge: Judge,
+        slots: int,
+        seed: int,
+    ) -> None:
+        self.attacks, self.threat, self.frozen, self.judge = attacks, threat, frozen, judge
+        self.slots = max(slots, frozen.floor)
+        self.seed = seed
+        self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
+        self.attempt = [attempt for attack in attacks for attempt in range(attack.tries)]
+
+    def run(self, x: Tensor, y: Tensor, ids: Tensor, clean_logits: Tensor, progress: Progress | None = None) -> Swept:
+        """Attack x [n, ...] in [0,1] with labels y, ids int64 [n], the original model's logits [n, C]."""
+        self.x, self.y, self.ids, self.clean_logits = x, y, ids, clean_logits
+        self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
+        self.groups: list[State | None] = [None] * len(self.attacks)
+        self.points = x.clone()
+        self.pred = clean_logits.argmax(1)
+        self.tie = torch.zeros_like(y, dtype=torch.bool)
+        self.distance = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        self._refill([torch.empty(0, dtype=torch.int64, device=x.device)] * len(self.attacks))
+        while not self.ledger.finished:
+            self._iterate()
+            if progress is not None:
+                progress(self.ledger.settled, len(x) - self.ledger.fooled)
+        decided = torch.from_numpy(self.ledger.decided).to(y.device)
+        rank = torch.where(decided < self.ledger.ranks, decided, -1)
+        return Swept(rank, self.points, self.pred, self.tie, self.distance, self.ledger.spent())
+
+    def _iterate(self) -> None:
+        live = [(number, state) for number, state in enumerate(self.groups) if state is not None]
+        outputs, gradients, per_rows = self._pass(live)
+        gone: list[Tensor] = [torch.empty(0, dtype=torch.int64, device=self.x.device)] * len(self.attacks)
+        for (number, state), output, gradient, loss in zip(live, outputs, gradients, per_rows, strict=True):
+            attack = self.attacks[number]
+            examples, ranks = state["row_example"].cpu().numpy(), state["row_rank"].cpu().numpy()
+            self.ledger.charge(examples, ranks)
+            state["row_age"] += 1
+            ended = state["row_age"] == attack.passes
+            counting = attack.candidate(state) & (ended if attack.counts == "last" else True)
+            hits = counting & ~losses.largest_is(output, self.y[state["row_example"]])
+            fooled = self._confirm(state, state["x"], hits.nonzero().flatten())
+            following = attack.step(state, output, loss, gradient)
+            failed = ended & ~fooled
+            # A try that found nothing on the copy is asked once more, on the original, at its best point.
+            fooled |= self._confirm(state, attack.best(state), failed.nonzero().flatten())
+            for row in (ended & ~fooled).nonzero().flatten().tolist():
+                self.ledger.failed(int(examples[row]), int(ranks[row]))
+            state["x"] = following
+            gone[number] = (ended | fooled).nonzero().flatten()
+        self._refill(gone)
+
+    def _pass(self, live: list[tuple[int, State]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Forward and backward for all rows; per group the outputs, gradients and per-row losses."""
+        sizes = [len(state["x"]) for _, state in live]
+        batch = torch.cat([state["x"] for _, state in live]) if len(live) > 1 else live[0][1]["x"]
+        rows = sum(sizes)
+        if rows < self.frozen.floor:
+            batch = torch.cat([batch, batch[:1].expand(self.frozen.floor - rows, *batch.shape[1:])])
+        needs_grad = any(self.attacks[number].needs_grad for number, _ in live)
+        with torch.enable_grad():
+            point = batch.detach().requires_grad_(needs_grad)
+            output = self.frozen.network(point)
+            parts = [
+                self.attacks[number].loss(part, self.y[state["row_example"]], state)
+                for (number, state), part in zip(live, output[:rows].split(sizes), strict=True)
+            ]
+            total = torch.cat(parts).sum()
+            gradient = torch.autograd.grad(total, point)[0] if needs_grad else torch.zeros_like(batch)
+        output, gradient = output.detach()[:rows].float(), gradient[:rows]
+        self._refuse_non_finite(live, output, gradient)
+        return list(output.split(sizes)), list(gradient.split(sizes)), [part.detach() for part in parts]
+
+    def _refuse_non_finite(self, live: list[tuple[int, State]], output: Tensor, gradient: Tensor) -> None:
+        finite = torch.isfinite(output).all(1) & torch.isfinite(gradient.flatten(1)).all(1)
+        if bool(finite.all()):
+            return
+        examples = torch.cat([state["row_example"] for _, state in live])[~finite]
+        raise FaultError(
+            f"the model's logits or gradients are not finite under attack for example ids "
+            f"{self.ids[examples][:8].tolist()}: such a row cannot be judged; repair the model"
+        )
+
+    def _confirm(self, state: State, points: Tensor, rows: Tensor) -> Tensor:
+        """bool [rows of the state]: which of the named rows fool the original model at these points."""
+        fooled = torch.zeros(len(state["x"]), dtype=torch.bool, device=self.x.device)
+        if len(rows) == 0:
+            return fooled
+        examples = state["row_example"][rows]
+        judged = self.judge(self.threat, self.x[examples], points[rows], self.y[examples], self.ids[examples])
+        fooled[rows] = judged.fooled
+        for place, (row, example) in enumerate(zip(rows.tolist(), examples.tolist(), strict=True)):
+            if judged.fooled[place] and self.ledger.hit(example, int(state["row_rank"][row])):
+                self.points[example] = points[row]
+                self.pred[example] = judged.pred[place]
+                self.tie[example] = judged.tie[place]
+                self.distance[example] = judged.distance[place]
+        return fooled
+
+    def _refill(self, gone: list[Tensor]) -> None:
+        """Drop the rows that left and those that a hit cancelled, start the next tries in their places."""
+        staying = 0
+        for number, state in enumerate(self.groups):
+            if state is None:
+                continue
+            left = torch.zeros(len(state["x"]), dtype=torch.bool)
+            left[gone[number].cpu()] = True
+            rows = state["row_example"].cpu().numpy(), state["row_rank"].cpu().numpy()
+            left |= torch.from_numpy(self.ledger.cancelled(*rows))
+            gone[number] = left.nonzero().flatten().to(self.x.device)
+            staying += int((~left).sum())
+        started = self.ledger.take(self.slots - staying)
+        early = self.slots if self.x.is_cuda else min(self.slots, EARLY_ROWS)
+        started += self.ledger.take_early(early - staying - len(started))
+        for number, attack in enumerate(self.attacks):
+            mine = [pair for pair in started if self.owner[pair[1]] == number]
+            fresh = self._start(attack, mine) if mine else None
+            if fresh is not None or len(gone[number]):
+                self.groups[number] = replace(self.groups[number], gone[number], fresh)
+
+    def _start(self, attack: RowAttack, pairs: list[tuple[int, int]]) -> State:
+        examples, ranks = (torch.tensor(column, device=self.x.device) for column in zip(*pairs, strict=True))
+        noise = torch.empty_like(examples)
+        for rank in np.unique([rank for _, rank in pairs]).tolist():
+            mine = ranks == rank
+            noise[mine] = lockstep.try_keys(
+                self.seed, self.threat.norm, self.threat.eps.text, rank, self.ids[examples[mine]]
+            )
+        attempts = torch.tensor([self.attempt[rank] for _, rank in pairs], device=self.x.device)
+        state = attack.start(
+            self.x[examples], self.y[examples], self.clean_logits[examples], Keys(noise, attempts)
+        )
+        state.update(row_example=examples, row_rank=ranks, row_age=torch.zeros_like(examples))
+        return state

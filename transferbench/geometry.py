@@ -1,0 +1,123 @@
+"""Distance, projection and random start in Linf, L2 and L1, on [0,1] images, row by row.
+
+Shapes: images are [B, ...] float32, radii are floats in pixel units. Nothing here knows a model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transferbench import keyed
+from transferbench.types import Norm
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """[B] reshaped to broadcast against [B, ...]."""
+    return values.view(-1, *[1] * (like.dim() - 1))
+
+
+def distance(norm: Norm, x: Tensor, z: Tensor) -> Tensor:
+    """float64 [B]: ||z - x|| in the norm, the difference taken in float64 (it is what the judge trusts)."""
+    delta = (z.double() - x.double()).flatten(1)
+    if norm == "Linf":
+        return delta.abs().amax(1)
+    if norm == "L2":
+        return delta.square().sum(1).sqrt()
+    return delta.abs().sum(1)
+
+
+def tolerance(norm: Norm, dimension: int) -> float:
+    """The excess over the radius that float32 rounding of the stored image explains.
+
+    2^-23 for Linf; 1e-6 + 2^-24 sqrt(d) for L2; 1e-6 + 2^-24 d for L1. A point further out is a fault.
+    """
+    if norm == "Linf":
+        return 2.0**-23
+    return 1e-6 + 2.0**-24 * (dimension**0.5 if norm == "L2" else dimension)
+
+
+def l2_norm(delta: Tensor) -> Tensor:
+    """float32 [B, 1, ...]: the rows' L2 norms, shaped to broadcast."""
+    return per_row(delta.square().flatten(1).sum(-1).sqrt(), delta)
+
+
+def unit_l2(delta: Tensor) -> Tensor:
+    """The rows divided by their L2 norm (a zero row stays zero: 1e-12 is added as the reference does)."""
+    return delta / (l2_norm(delta) + 1e-12)
+
+
+def l1_correction(x: Tensor, delta: Tensor, eps: float) -> Tensor:
+    """float32 [B, ...]: what to add to delta so that ||delta||_1 <= eps and x + delta is in [0,1].
+
+    The Euclidean projection onto the intersection of the L1 ball and the box (Croce and Hein 2021,
+    arXiv:2103.01208, Proposition 2.1). Every coordinate moves towards zero by clamp(t, low, high): at
+    least by `low`, its excess over the box, at most by `high`, its whole size; t >= 0 is the smallest one
+    common to a row that brings the sum down to eps. The row's total movement is piecewise linear and
+    nondecreasing in t: Newton steps inside a shrinking bracket find the piece, no sort is needed.
+
+    The caller adds the correction (x + delta + correction, in that order): L1-APGD reads a sparsity off the
+    residues that this order of operations leaves.
+    """
+    point = x + delta
+    size = delta.abs().flatten(1)
+    excess = torch.minimum(1 - point, point).neg_().clamp_(min=0).flatten(1)
+    # An excess can top the size by a rounding: the move never passes zero.
+    excess = torch.minimum(excess, size)
+    t = torch.zeros_like(size[:, 0])
+    lower, upper = torch.zeros_like(t), size.amax(1)
+    active = (size - excess).sum(1) > eps
+    # Rows that are done never move again, so the number of rounds (set by the slowest row) changes nothing.
+    for _ in range(64):
+        if not bool(active.any()):
+            break
+        level = t[:, None]
+        # What is left is summed, not what was taken away: its rounding is relative to eps, not to ||delta||.
+        missing = (size - torch.minimum(torch.maximum(level, excess), size)).sum(1) - eps
+        active = active & (missing.abs() > 2.0**-22 * eps)
+        slope = ((excess <= level) & (level < size)).sum(1)
+        lower = torch.where(missing > 0, t, lower)
+        upper = torch.where(missing <= 0, t, upper)
+        newton = t + missing / slope
+        following = torch.where((newton > lower) & (newton < upper), newton, (lower + upper) / 2)
+        # Where the bracket is one rounding wide there is nothing left to gain.
+        active = active & (following != lower) & (following != upper)
+        t = torch.where(active, following, t)
+    moved = torch.minimum(torch.maximum(t[:, None].expand_as(size), excess), size)
+    return -(delta.sign() * moved.view_as(delta))
+
+
+def project(norm: Norm, x: Tensor, z: Tensor, eps: float) -> Tensor:
+    """z moved into the ball around x and into [0,1].
+
+    Exact (the nearest point) for Linf and L1; for L2 the ball first, then the box, as attacks do it.
+    """
+    if norm == "Linf":
+        return torch.clamp(torch.minimum(torch.maximum(z, x - eps), x + eps), 0, 1)
+    delta = z - x
+    if norm == "L2":
+        return torch.clamp(x + unit_l2(delta) * l2_norm(delta).clamp(max=eps), 0, 1)
+    return x + delta + l1_correction(x, delta, eps)
+
+
+def random_start(norm: Norm, x: Tensor, eps: float, keys: Tensor) -> Tensor:
+    """[B, ...]: AutoAttack's start around x, drawn by key.
+
+    Linf: uniform noise scaled so that its largest entry is eps; L2: Gaussian noise scaled onto the sphere;
+    L1: Gaussian noise projected onto ball and box. Clamped to [0,1].
+    """
+    shape = tuple(x.shape[1:])
+    if norm == "Linf":
+        noise = 2 * keyed.uniform(keys, shape) - 1
+        return start_from_noise(norm, x, eps, noise)
+    return start_from_noise(norm, x, eps, keyed.normal(keys, shape))
+
+
+def start_from_noise(norm: Norm, x: Tensor, eps: float, noise: Tensor) -> Tensor:
+    """`random_start` for noise that is already drawn (replay draws it as the reference does)."""
+    if norm == "Linf":
+        largest = per_row(noise.abs().flatten(1).amax(1), noise)
+        return (x + eps * (noise / (largest + 1e-12))).clamp(0, 1)
+    if norm == "L2":
+        return (x + eps * unit_l2(noise)).clamp(0, 1)
+    return (x + noise + l1_correction(x, noise, eps)).clamp(0, 1)

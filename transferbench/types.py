@@ -1,0 +1,215 @@
+"""The nouns of the project: frozen, standard library only, importable from everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+Norm = Literal["Linf", "L2", "L1"]
+NORMS: tuple[Norm, ...] = get_args(Norm)
+
+Scalar = str | int | float | bool
+
+
+class InputError(ValueError):
+    """Bad input. One line: what was wrong and what to do. The command line prints it and exits with 2."""
+
+
+class FaultError(RuntimeError):
+    """Something that would make a number wrong (a NaN logit, a point outside its ball). Never caught to go on."""
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """A radius in [0,1] pixel units: its text as the user wrote it, and its exact value.
+
+    The text is kept because records, tables and random starts name the radius by it (`8/255`, never
+    0.03137254901960784); the value is a Fraction, so that no float is made before the last moment.
+    """
+
+    text: str
+    value: Fraction
+
+    @classmethod
+    def parse(cls, given: str | int | float | Fraction) -> Epsilon:
+        """Read `8/255`, `0.5`, `12`, `1e-3` or a number. InputError unless it is finite and above 0."""
+        if isinstance(given, bool):
+            raise InputError(f"eps {given!r} is not a number: write it as 8/255, 0.5 or 12")
+        text = repr(given) if isinstance(given, float) else str(given).strip()
+        try:
+            # Decimal for `0.5` and `1e-3`, so that 0.1 is one tenth and not its nearest float.
+            value = Fraction(text) if "/" in text else Fraction(Decimal(text))
+        except (ValueError, ArithmeticError):
+            raise InputError(f"eps {text!r} is not a number: write it as 8/255, 0.5 or 12") from None
+        if value <= 0:
+            raise InputError(f"eps {text!r} is not above 0")
+        return cls(text, value)
+
+    def __float__(self) -> float:
+        return float(self.value)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_norm(text: str) -> Norm:
+    """`Linf`, `L2` or `L1` exactly as spelled. InputError otherwise."""
+    if text not in NORMS:
+        raise InputError(f"unknown norm {text!r}: use one of {', '.join(NORMS)}")
+    return cast(Norm, text)
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """The ball an attacker may use: a norm and a radius, around the image and inside [0,1]."""
+
+    norm: Norm
+    eps: Epsilon
+
+    @classmethod
+    def parse(cls, norm: str, eps: str | int | float | Fraction) -> ThreatModel:
+        """InputError for an unknown norm, a radius that is not a number above 0, or a Linf radius over 1."""
+        parsed = cls(parse_norm(norm), Epsilon.parse(eps))
+        if parsed.norm == "Linf" and parsed.eps.value > 1:
+            raise InputError(
+                f"Linf eps {parsed.eps} is over 1: pixels are in [0,1], so write 8/255 and not 8"
+            )
+        return parsed
+
+    def __str__(self) -> str:
+        return f"{self.norm}:{self.eps}"
+
+
+@dataclass(frozen=True)
+class AttackSpec:
+    """An attack by its registered id with its parameters, sorted by name so that equal specs hash equally."""
+
+    id: str
+    params: tuple[tuple[str, Scalar], ...] = ()
+
+    @classmethod
+    def of(cls, id: str, **params: Scalar) -> AttackSpec:
+        return cls(id, tuple(sorted(params.items())))
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"id": self.id, **dict(self.params)}
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> AttackSpec:
+        params = dict(given)
+        return cls.of(params.pop("id"), **params)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A cascade of attacks under one threat: an example is robust when it survives all of them.
+
+    `name` is what records and tables call the result (`Linf`, `pgd20_linf`).
+    """
+
+    name: str
+    threat: ThreatModel
+    attacks: tuple[AttackSpec, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "norm": self.threat.norm,
+            "eps": self.threat.eps.text,
+            "attacks": [attack.as_dict() for attack in self.attacks],
+        }
+
+    @classmethod
+    def from_dict(cls, given: Mapping[str, Any]) -> Chain:
+        return cls(
+            given["name"],
+            ThreatModel.parse(given["norm"], given["eps"]),
+            tuple(AttackSpec.from_dict(attack) for attack in given["attacks"]),
+        )
+
+
+def content_hash(*parts: object) -> str:
+    """32 hex digits of the sha256 of the parts as canonical JSON: equal specifications, equal hash."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+JobKind = Literal["train", "craft", "attack", "judge", "clean"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One unit of work of a plan. `name` depends on the specification and the inputs' names alone.
+
+    So a plan is a pure function of a suite; the *key* under which a finished job is stored also holds the
+    content hashes of its inputs, which exist only once those have run (engine/store.py).
+    """
+
+    kind: JobKind
+    label: str
+    spec: Mapping[str, Any]
+    inputs: tuple[str, ...] = ()
+    name: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", content_hash(self.kind, dict(self.spec), list(self.inputs)))
+
+
+class Verdict(NamedTuple):
+    """What one chain did to one example.
+
+    `attack` is the id of the attack whose try fooled (`clean` for an example that was wrong before any
+    attack, empty for a survivor), `rank` the try's rank in the chain, `pred` the class predicted at the end
+    point, `distance` the end point's float64 distance in the chain's norm, `tie` whether the hit's logit
+    margin is below 1e-4 of the logit range.
+    """
+
+    example: int
+    fooled: bool
+    attack: str
+    rank: int
+    pred: int
+    distance: float
+    tie: bool
+
+
+@dataclass
+class Cost:
+    """Rows through a network once. `wasted` counts backwards of cancelled tries, `checks` confirmations."""
+
+    forwards: int = 0
+    backwards: int = 0
+    wasted: int = 0
+    checks: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: Cost) -> None:
+        self.forwards += other.forwards
+        self.backwards += other.backwards
+        self.wasted += other.wasted
+        self.checks += other.checks
+        self.seconds += other.seconds
+
+    def as_dict(self) -> dict[str, int | float]:
+        return dict(vars(self))
+
+
+def pack_bits(bits: list[bool]) -> str:
+    """Bits as hex, first example first, most significant bit first: the per-example part of a record."""
+    padded = bits + [False] * (-len(bits) % 4)
+    return "".join(
+        f"{sum(bit << (3 - place) for place, bit in enumerate(padded[at : at + 4])):x}"
+        for at in range(0, len(padded), 4)
+    )
+
+
+def unpack_bits(text: str, n: int) -> list[bool]:
+    """The inverse of `pack_bits` for n examples. InputError when the text has another length."""
+    if len(text) != -(-n // 4):
+        raise InputError(f"{len(text)} hex digits cannot hold the verdict bits of {n} examples")
+    return [bool(int(text[at // 4], 16) >> (3 - at % 4) & 1) for at in range(n)]
