@@ -50,16 +50,17 @@ def maximise(
     network: Callable[[Tensor], Tensor],
     x: Tensor,
     y: Tensor,
-    clean_output: Tensor,
     noise: Tensor,
+    clean_output: Tensor | None = None,
     attempt: int = 0,
 ) -> Maximised:
     """Run one try of an attack on x [B, ...] in [0,1], y int64 [B], from start to end.
 
-    `clean_output` [B, C] ranks the targets of targeted attacks; `noise` int64 [B] keys the starts (see
-    `try_keys`). The network must be in the mode it shall be attacked in.
+    `noise` int64 [B] keys the starts (see `try_keys`); `clean_output` [B, C] ranks the targets, which only
+    targeted attacks need. The network must be in the mode it shall be attacked in.
     """
-    state = attack.start(x, y, clean_output, Keys(noise, torch.full_like(y, attempt)))
+    ranking = x.new_empty(len(x), 0) if clean_output is None else clean_output
+    state = attack.start(x, y, ranking, Keys(noise, torch.full_like(y, attempt)))
     fooling, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
     for evaluation in range(attack.passes):
         point = state["x"]
@@ -98,3 +99,19 @@ class eval_mode:  # noqa: N801 - reads as a statement: `with eval_mode(net):`
     def __exit__(self, *_: object) -> None:
         for module, training in self.before:
             module.training = training
+
+
+def end_point(
+    attack: RowAttack, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, noise: Tensor
+) -> Tensor:
+    """[B, ...]: where a `counts = "last"` attack ends, without evaluating the network there.
+
+    The inner maximisation of adversarial training, whose own loss evaluates that point anyway.
+    """
+    state = attack.start(x, y, x.new_empty(len(x), 0), Keys(noise, torch.zeros_like(y)))
+    for _ in range(attack.passes - 1):
+        output, loss, gradient = forward_backward(
+            network, state["x"], lambda out: attack.loss(out, y, state), attack.needs_grad
+        )
+        state["x"] = attack.step(state, output, loss, gradient)
+    return state["x"]

@@ -68,7 +68,12 @@ def _draw(rng: np.random.Generator, letter: str, font_folder: Path) -> NDArray[n
     affine = (a, b, centre - (a + b) * centre, d, e, centre - (d + e) * centre)
     bitmap = canvas.transform(canvas.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
     cropped = bitmap.crop(bitmap.point(lambda value: 255 * (value > 127)).getbbox() or (0, 0, 1, 1))
-    ink = np.asarray(cropped.resize((32, 32), Image.Resampling.BILINEAR)) > 127
+    # The longer side fills the bitmap and the shape is kept, as in the digits.
+    scale = 32 / max(cropped.size)
+    width, height = (max(round(side * scale), 1) for side in cropped.size)
+    square = Image.new("L", (32, 32))
+    square.paste(cropped.resize((width, height), Image.Resampling.BILINEAR), ((32 - width) // 2, (32 - height) // 2))
+    ink = np.asarray(square) > 127
     return (ink.reshape(8, 4, 8, 4).sum((1, 3)) / 16).astype(np.float32)
 
 

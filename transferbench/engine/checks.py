@@ -132,7 +132,7 @@ def _blind(model: Callable[[Tensor], Tensor], x: Tensor) -> bool:
 def _snapshot(model: nn.Module) -> list[object]:
     """Parameters and buffers by version and sum, and the plain attributes of every sub-module."""
     seen: list[object] = [
-        (name, tensor._version, float(tensor.double().sum()))
+        (name, tensor._version, float(tensor.detach().double().sum()))
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]
         if tensor.numel()
     ]

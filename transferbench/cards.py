@@ -1,0 +1,111 @@
+"""Model cards: what a victim is, who made it from what, and under which hash. No torch.
+
+A card is Markdown with YAML front matter in Hugging Face's conventions (`base_model`, `datasets`, `tags`);
+what loads the model stands in the block `transferbench:`. A card is untrusted input: it is read with a safe
+YAML loader and checked field by field.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from transferbench.types import InputError, ThreatModel
+
+_FENCE = "---"
+
+
+class ModelCard(BaseModel):
+    """The machine-readable part of a card.
+
+    `threats` gives the radius of each norm the model is evaluated at by default, as text. `source` is the id
+    of the victim it was fine-tuned from, empty for one trained from scratch.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str = Field(min_length=1, pattern=r"^[\w.@:+-]+$")
+    network: str
+    dataset: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    input_shape: tuple[int, ...]
+    method: str
+    source: str = ""
+    params: dict[str, str | int | float | bool | list[str] | list[float]] = {}
+    seed: int | None = None
+    threats: dict[str, str] = {}
+    weights: str = ""
+    sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
+    validation_accuracy: float | None = Field(default=None, ge=0, le=1)
+    versions: dict[str, str] = {}
+    license: str = "mit"
+    text: str = ""
+
+    @field_validator("threats")
+    @classmethod
+    def _threats(cls, given: dict[str, str]) -> dict[str, str]:
+        for norm, eps in given.items():
+            ThreatModel.parse(norm, eps)
+        return given
+
+    @field_validator("weights")
+    @classmethod
+    def _weights(cls, given: str) -> str:
+        # A card must not reach out of its own folder.
+        if given and (Path(given).is_absolute() or ".." in Path(given).parts):
+            raise ValueError("must be a file name inside the card's folder")
+        return given
+
+
+def write(card: ModelCard, body: str = "") -> str:
+    """The card as Markdown text. `body` goes below the title (results, for a published card)."""
+    from huggingface_hub import ModelCardData
+
+    facts = card.model_dump(mode="json", exclude={"license", "text"}, exclude_defaults=True)
+    data = ModelCardData(
+        license=card.license,
+        library_name="transferbench",
+        tags=["adversarial-robustness", "transfer-learning", "image-classification"],
+        datasets=[card.dataset],
+        base_model=card.source or None,
+        transferbench=facts,
+    )
+    front: dict[str, Any] = data.to_dict()
+    dumped = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=110)
+    text = card.text or f"# {card.id}\n"
+    return f"{_FENCE}\n{dumped}{_FENCE}\n\n{text.strip()}\n" + (f"\n{body.strip()}\n" if body else "")
+
+
+def read(path: Path) -> ModelCard:
+    """The card in a Markdown file. InputError names the file, the field and what is wrong with it."""
+    try:
+        content = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"card {path}: cannot be read ({error})") from None
+    parts = content.split(f"{_FENCE}\n", 2)
+    if len(parts) != 3 or parts[0].strip():
+        raise InputError(f"card {path}: no YAML front matter between two lines of ---")
+    try:
+        front = yaml.safe_load(parts[1])
+    except yaml.YAMLError as error:
+        raise InputError(f"card {path}: the front matter is not YAML ({str(error).splitlines()[0]})") from None
+    block = front.get("transferbench") if isinstance(front, dict) else None
+    if not isinstance(block, dict):
+        raise InputError(f"card {path}: the front matter has no block 'transferbench'")
+    try:
+        return ModelCard(**block, license=front.get("license", "mit"), text=parts[2].strip())
+    except (ValidationError, TypeError) as error:
+        raise InputError(f"card {path}: {first_problem(error)}") from None
+
+
+def first_problem(error: Exception) -> str:
+    """`threats.Linf: unknown norm ...`: the first complaint of a pydantic error in one line."""
+    if not isinstance(error, ValidationError):
+        return str(error).splitlines()[0]
+    problems = error.errors(include_url=False)
+    place = ".".join(str(part) for part in problems[0]["loc"])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{place or 'it'}: {problems[0]['msg']}{more}"

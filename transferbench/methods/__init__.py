@@ -1,0 +1,170 @@
+"""One training method, one file: what differs between papers and nothing else.
+
+A file of this folder is a method: its id is the file's stem with `_` written `-`, its first docstring line the
+description; it has a class `Method` and a frozen dataclass `Params` of hyper-parameters whose defaults are the
+paper's code's. The loop that drives them is train.py.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from transferbench import registry
+from transferbench.cards import first_problem
+from transferbench.features import Layers, submodule
+from transferbench.schedules import Schedule
+from transferbench.types import InputError
+
+Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass(frozen=True)
+class BaseParams:
+    """The keys every plugin has. `steps` is the whole training; phases take fixed shares of it.
+
+    `head_lr` multiplies the rate of a newly initialised head. `schedule` is restarted in every phase.
+    """
+
+    steps: Positive = 30_000
+    batch_size: Positive = 64
+    lr: NotNegative = 1e-2
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NotNegative = 1e-4
+    schedule: Schedule = "cosine"
+    seed: int = 0
+    head_lr: NotNegative = 1.0
+
+
+P = TypeVar("P", bound=BaseParams)
+
+
+class Batch(NamedTuple):
+    """x [B, C, H, W] in [0,1], y int64 [B]; `noise` int64 [B] keys every random draw of this step; `step`."""
+
+    x: Tensor
+    y: Tensor
+    noise: Tensor
+    step: int
+
+
+class Network(NamedTuple):
+    """A network in training, with where its features are."""
+
+    model: nn.Module
+    layers: Layers
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with an optimiser of its own (momentum starts afresh).
+
+    `trains` says by parameter name what is updated; batch norm's running statistics stand still where
+    `freeze_statistics`; `average_every` n steps a snapshot enters the stochastic weight average, which
+    replaces the weights at the end of the phase.
+    """
+
+    name: str
+    steps: int
+    lr: float
+    schedule: Schedule
+    trains: Callable[[str], bool] = field(default=lambda _: True)
+    freeze_statistics: bool = False
+    average_every: int = 0
+
+
+class BaseMethod(Generic[P]):
+    """Defaults of a method: a source copy with a new head, one phase that trains everything, cross-entropy."""
+
+    needs_source = True
+
+    def __init__(self, params: P) -> None:
+        self.params = params
+        self.state: dict[str, float] = {}
+        """Statistics that a method carries from step to step (E-AT's running accuracies)."""
+
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        """The network to train. `fresh()` makes a randomly initialised one of the source's architecture."""
+        if source is None:
+            return fresh()
+        model = copy.deepcopy(source.model).requires_grad_(True)
+        new_head(model, source.layers, num_classes)
+        return Network(model, source.layers)
+
+    def phases(self) -> list[Phase]:
+        params = self.params
+        return [Phase("all", params.steps, params.lr, params.schedule)]
+
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        """The loss by its parts; their sum is minimised."""
+        return {"ce": F.cross_entropy(student.model(batch.x), batch.y)}
+
+    def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
+        """What is done after the last step (re-estimating batch norm, say). `batches()` is one epoch."""
+
+
+def new_head(model: nn.Module, layers: Layers, num_classes: int) -> None:
+    """Replace the classifying layer by a freshly initialised one for num_classes."""
+    old = submodule(model, layers.head)
+    if not isinstance(old, nn.Linear):
+        raise InputError(f"the network's head {layers.head!r} is {type(old).__name__}, not a linear layer")
+    parent, _, name = layers.head.rpartition(".")
+    setattr(submodule(model, parent) if parent else model, name, nn.Linear(old.in_features, num_classes))
+
+
+def head_only(layers: Layers) -> Callable[[str], bool]:
+    return lambda name: name.startswith(f"{layers.head}.")
+
+
+def reinitialise(model: nn.Module) -> None:
+    """PyTorch's default initialisation on every layer that has one, running statistics included."""
+    for module in model.modules():
+        reset = getattr(module, "reset_parameters", None)
+        if callable(reset):
+            reset()
+
+
+def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
+    """The method of an id with its hyper-parameters from text or numbers, each typed and checked.
+
+    InputError for an unknown method or name (with what exists) or a bad value (with what is allowed).
+    """
+    module = registry.find("methods", id).load()
+    params: Any = module.Params
+    known = {item.name for item in fields(params)}
+    for name in settings:
+        if name not in known:
+            raise InputError(registry.unknown(f"hyper-parameter of {id}:", name, known))
+    try:
+        checked = TypeAdapter(params).validate_python(settings)
+    except ValidationError as error:
+        raise InputError(f"method {id}: {first_problem(error)}") from None
+    method: BaseMethod[Any] = module.Method(checked)
+    return method
+
+
+def set_statistics_mode(model: nn.Module, frozen: bool) -> None:
+    """Train mode, with batch norm in eval mode where its running statistics shall stand still."""
+    model.train()
+    if frozen:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+def frozen_copy(network: Network) -> Network:
+    """The network in eval mode without parameter gradients: a teacher."""
+    return Network(copy.deepcopy(network.model).eval().requires_grad_(False), network.layers)
+
+
+def no_grad_logits(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x)

@@ -1,0 +1,90 @@
+"""E-AT: adversarial fine-tuning that alternates between the extreme norms, Linf and L1.
+
+Croce and Hein 2022 (arXiv:2105.12508), robust-finetuning: each batch is attacked in one norm, drawn with
+probability proportional to 1 - its running robust accuracy in training (equal until every norm was seen); the
+loss is the cross-entropy at APGD's point of highest loss. L2 comes for free (Theorem 3.1). APGD starts at the
+clean image, on the network in eval mode.
+
+Deviation: where all running accuracies are 1 the code's draw is undefined; here every norm is equally likely.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transferbench import keyed
+from transferbench.attacks import lockstep
+from transferbench.attacks.apgd_ball import BallAPGD
+from transferbench.attacks.apgd_base import APGD
+from transferbench.attacks.apgd_l1 import L1APGD, single_radius
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, Positive
+from transferbench.schedules import Schedule
+from transferbench.types import Epsilon, InputError, ThreatModel
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """Fine-tuning on CIFAR-10: 3 epochs of 128 (1170 steps), lr .05, thirds, weight decay 5e-4, 10 APGD steps.
+
+    `l_norms` and `l_eps` are comma lists of the same length, as the code's flags.
+    """
+
+    steps: int = 1170
+    batch_size: int = 128
+    lr: float = 0.05
+    weight_decay: float = 5e-4
+    schedule: Schedule = "thirds"
+    l_norms: str = "Linf,L1"
+    l_eps: str = "8/255,12"
+    at_iter: Positive = 10
+
+
+def training_attack(norm: str, eps: str, n_iter: int) -> APGD:
+    """`apgd_train`: APGD on the cross-entropy from the clean image; in L1 one radius and a sparsity of .05."""
+    threat = ThreatModel.parse(norm, eps)
+    if threat.norm == "L1":
+        return L1APGD("apgd-ce", "ce", 1, single_radius(float(threat.eps), n_iter), random_start=False, topk=0.05)
+    return BallAPGD("apgd-ce", "ce", 1, threat.norm, float(threat.eps), n_iter, random_start=False)
+
+
+class Method(BaseMethod[Params]):
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        norms, radii = self.params.l_norms.split(","), self.params.l_eps.split(",")
+        if len(norms) != len(radii) or len(set(norms)) != len(norms):
+            raise InputError(f"eat: l_norms={self.params.l_norms!r} and l_eps={self.params.l_eps!r} do not pair up")
+        self.attacks = {
+            norm: training_attack(norm, str(Epsilon.parse(eps)), self.params.at_iter)
+            for norm, eps in zip(norms, radii, strict=True)
+        }
+        return super().student(source, fresh, num_classes)
+
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        norm = self._draw(batch.step)
+        with lockstep.eval_mode(student.model) as attacked:
+            found = lockstep.maximise(self.attacks[norm], attacked, batch.x, batch.y, batch.noise)
+        seen, survived = self.state.get(f"{norm} seen", 0.0), self.state.get(f"{norm} survived", 0.0)
+        self.state[f"{norm} seen"] = seen + len(batch.x)
+        self.state[f"{norm} survived"] = survived + float((~found.fooled).sum())
+        return {"adversarial ce": F.cross_entropy(student.model(found.best), batch.y)}
+
+    def _draw(self, step: int) -> str:
+        names = list(self.attacks)
+        key = torch.tensor([keyed.stream("eat norm", self.params.seed, step)])
+        unit = float(keyed.uniform(key, (1,)))
+        weights = [1.0] * len(names)
+        if all(f"{name} seen" in self.state for name in names):
+            weights = [1 - self.state[f"{name} survived"] / self.state[f"{name} seen"] for name in names]
+        total = sum(weights)
+        if total == 0:
+            weights, total = [1.0] * len(names), float(len(names))
+        reached = 0.0
+        for name, weight in zip(names, weights, strict=True):
+            reached += weight / total
+            if unit < reached:
+                return name
+        return names[-1]

@@ -1,0 +1,21 @@
+"""Natural fine-tuning: every weight trained on clean target images from the source, new head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from transferbench.methods import BaseMethod, BaseParams
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """The baseline of Renofeation's tables as ReMoS scripts it: 30000 steps of 64, lr .005, weight decay 1e-4.
+
+    No script of Renofeation itself ships this baseline; ReMoS uses momentum 0, we the common .9.
+    """
+
+    lr: float = 5e-3
+
+
+class Method(BaseMethod[Params]):
+    pass

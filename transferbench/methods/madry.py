@@ -1,0 +1,53 @@
+"""PGD adversarial training (Madry et al. 2018), from scratch or from a source.
+
+arXiv:1706.06083: min E max CE over the Linf ball, every batch adversarial, PGD from a random start. The inner
+maximisation runs with the network in eval mode (batch norm on running statistics), as E-AT's code does it;
+the challenge's TF code attacks in train mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from transferbench.attacks import lockstep, pgd
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, Positive
+from transferbench.schedules import Schedule
+from transferbench.types import Epsilon
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """MadryLab's CIFAR-10 challenge: 80000 steps of 128, lr .1/.01/.001, weight decay 2e-4, PGD-7 of step 2/8 eps.
+
+    `step_size` is a fraction of eps.
+    """
+
+    steps: int = 80_000
+    batch_size: int = 128
+    lr: float = 0.1
+    weight_decay: float = 2e-4
+    schedule: Schedule = "step"
+    eps: str = "8/255"
+    k: Positive = 7
+    step_size: Annotated[float, Field(gt=0)] = 0.25
+
+
+class Method(BaseMethod[Params]):
+    needs_source = False
+
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        params = self.params
+        eps = float(Epsilon.parse(params.eps))
+        self.attack = pgd.PGD("pgd", eps, params.k, params.step_size, True, "ce", 0.0, 1)
+        return super().student(source, fresh, num_classes)
+
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        with lockstep.eval_mode(student.model) as attacked:
+            x = lockstep.end_point(self.attack, attacked, batch.x, batch.y, batch.noise)
+        return {"adversarial ce": F.cross_entropy(student.model(x), batch.y)}

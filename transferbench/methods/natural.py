@@ -1,0 +1,25 @@
+"""Natural training from scratch: cross-entropy on clean images, no source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transferbench.methods import BaseMethod, BaseParams, Network
+from transferbench.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """SGD, one cycle to .1: the usual recipe for a small residual network."""
+
+    lr: float = 0.1
+    weight_decay: float = 5e-4
+    schedule: Schedule = "onecycle"
+
+
+class Method(BaseMethod[Params]):
+    needs_source = False
+
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        return fresh()

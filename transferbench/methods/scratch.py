@@ -1,0 +1,11 @@
+"""The source's architecture trained from scratch on the target: what transfer must beat."""
+
+from __future__ import annotations
+
+from transferbench.methods import natural
+
+Params = natural.Params
+
+
+class Method(natural.Method):
+    """Natural training; a source, if given, lends its architecture only."""

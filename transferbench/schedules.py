@@ -1,0 +1,37 @@
+"""Learning-rate schedules by name: the factor on the base rate at a step, a pure function, so resume is exact."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, get_args
+
+Schedule = Literal["constant", "step", "thirds", "cosine", "onecycle"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+
+def factor(schedule: Schedule, step: int, steps: int) -> float:
+    """What the base rate is multiplied with at `step` of 0..steps-1.
+
+    constant  1
+    step      1, .1 from 1/2, .01 from 3/4 (Madry's 40000 and 60000 of 80000; robust-finetuning's `piecewise`)
+    thirds    1, .1, .01 (robust-finetuning's `piecewise-ft`, E-AT's fine-tuning)
+    cosine    from 1 to 0 (Renofeation)
+    onecycle  cosine from .04 up to 1 over the first 30 %, then down to 4e-6 (torch's OneCycleLR defaults)
+    """
+    done = step / steps
+    if schedule == "constant":
+        return 1.0
+    if schedule == "step":
+        return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
+    if schedule == "thirds":
+        return (1.0, 0.1, 0.01)[min(int(done * 3), 2)]
+    if schedule == "cosine":
+        return 0.5 * (1 + math.cos(math.pi * done))
+    peak = 0.3 * steps - 1
+    if step <= peak:
+        return _cosine(1 / 25, 1.0, step / peak)
+    return _cosine(1.0, 1 / 25e4, (step - peak) / (steps - 1 - peak))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) / 2 * (1 + math.cos(math.pi * share))

@@ -1,0 +1,229 @@
+"""The one training loop: plain torch on one device, every random choice keyed, so that a seed is a result.
+
+Batch order is a permutation keyed by (seed, epoch), inner-attack noise by (seed, step, example id), dropout by
+(seed, step). Choices are made on the validation split, never on test examples.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+
+from transferbench import data, keyed, schedules
+from transferbench.cards import ModelCard
+from transferbench.data import Dataset
+from transferbench.methods import BaseMethod, Batch, Network, Phase, frozen_copy, set_statistics_mode
+from transferbench.types import FaultError, InputError
+from transferbench.victims import Victim, trained
+
+Progress = Callable[[int, int, dict[str, float]], None]
+"""Called with (steps done, steps in all, the loss by its parts)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The network in eval mode, its validation accuracy (a share), and the log: one row per 10 steps."""
+
+    network: Network
+    validation_accuracy: float
+    log: list[dict[str, Any]]
+    seconds: float
+
+
+def fit(
+    method: BaseMethod[Any],
+    source: Network | None,
+    fresh: Callable[[], Network],
+    train: Dataset,
+    val: Dataset,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Trained:
+    """Train the method's student on `train`. InputError when the data cannot fill a batch.
+
+    FaultError when the loss is no longer finite. The source is never changed: the method sees a frozen copy.
+    """
+    began, params = time.perf_counter(), method.params
+    if method.needs_source and source is None:
+        raise InputError(f"{type(method).__module__.rpartition('.')[2]} needs a source: give one with --source")
+    if len(train) < params.batch_size:
+        raise InputError(
+            f"{train.id} has {len(train)} training images, fewer than a batch of {params.batch_size}: "
+            "set batch_size lower"
+        )
+    teacher = None if source is None else frozen_copy(source)
+    log: list[dict[str, Any]] = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(keyed.stream("init", params.seed))
+        student = method.student(teacher, fresh, len(train.classes))
+        student.model.to(device)
+        phases = method.phases()
+        total, step = sum(phase.steps for phase in phases), 0
+        for phase in phases:
+            step = _run(method, phase, student, teacher, train, device, step, total, log, progress)
+        torch.manual_seed(keyed.stream("finish", params.seed))
+        method.finish(student, lambda: _epoch(train, params.batch_size, params.seed, 0, device))
+    student.model.eval().requires_grad_(False)
+    correct = 0
+    with torch.no_grad():
+        for images, labels in zip(val.images.split(256), val.labels.split(256), strict=True):
+            correct += int((student.model(images.to(device)).argmax(1).cpu() == labels).sum())
+    return Trained(student, correct / len(val), log, time.perf_counter() - began)
+
+
+def _run(
+    method: BaseMethod[Any],
+    phase: Phase,
+    student: Network,
+    teacher: Network | None,
+    train: Dataset,
+    device: torch.device | str,
+    step: int,
+    total: int,
+    log: list[dict[str, Any]],
+    progress: Progress | None,
+) -> int:
+    """One phase with a fresh optimiser; returns the global step after it."""
+    params, head = method.params, f"{student.layers.head}."
+    trunk, heads = [], []
+    for name, parameter in student.model.named_parameters():
+        parameter.requires_grad_(phase.trains(name))
+        if parameter.requires_grad:
+            (heads if name.startswith(head) else trunk).append(parameter)
+    groups = [(trunk, phase.lr), (heads, phase.lr * (params.head_lr if teacher is not None else 1.0))]
+    optimiser = torch.optim.SGD(
+        [{"params": group, "lr": rate, "base": rate} for group, rate in groups if group],
+        lr=phase.lr,
+        momentum=params.momentum,
+        weight_decay=params.weight_decay,
+    )
+    average = AveragedModel(student.model) if phase.average_every else None
+    for local, batch in zip(range(phase.steps), _batches(train, params, step, device), strict=False):
+        for group in optimiser.param_groups:
+            group["lr"] = group["base"] * schedules.factor(phase.schedule, local, phase.steps)
+        torch.manual_seed(keyed.stream("dropout", params.seed, batch.step))
+        set_statistics_mode(student.model, phase.freeze_statistics)
+        parts = method.loss(student, teacher, batch)
+        loss = torch.stack(list(parts.values())).sum()
+        if not bool(torch.isfinite(loss)):
+            raise FaultError(f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        if average is not None and (local + 1) % phase.average_every == 0:
+            average.update_parameters(student.model)
+        if local % 10 == 0 or local == phase.steps - 1:
+            values = {name: float(part.detach()) for name, part in parts.items()}
+            log.append({"step": batch.step, "phase": phase.name, "lr": optimiser.param_groups[0]["lr"], **values})
+            if progress is not None:
+                progress(batch.step + 1, total, values)
+    if average is not None:
+        with torch.no_grad():
+            for mine, averaged in zip(student.model.parameters(), average.module.parameters(), strict=True):
+                mine.copy_(averaged)
+    return step + phase.steps
+
+
+def _batches(train: Dataset, params: Any, start: int, device: torch.device | str) -> Iterator[Batch]:
+    """Batches from global step `start` on, for ever; the last images of an epoch that fill no batch are left out."""
+    per_epoch = len(train) // params.batch_size
+    epoch, skip = divmod(start, per_epoch)
+    while True:
+        for place, batch in enumerate(_epoch(train, params.batch_size, params.seed, epoch, device)):
+            if place >= skip:
+                yield batch
+        epoch, skip = epoch + 1, 0
+
+
+def _epoch(train: Dataset, batch_size: int, seed: int, epoch: int, device: torch.device | str) -> Iterator[Batch]:
+    order = keyed.permutation(keyed.stream("order", seed, epoch), len(train))
+    per_epoch = len(train) // batch_size
+    for place in range(per_epoch):
+        at = order[place * batch_size : (place + 1) * batch_size]
+        step = epoch * per_epoch + place
+        noise = keyed.row_keys(keyed.stream("noise", seed, step), train.ids[at])
+        yield Batch(train.images[at].to(device), train.labels[at].to(device), noise.to(device), step)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained: a method with its settings on a data set, from a source or from a network's fresh weights.
+
+    `network` names the architecture where there is no source; `threats` become the card's default radii.
+    """
+
+    victim: str
+    plugin: str
+    settings: dict[str, Any]
+    dataset: str
+    network: str
+    threats: dict[str, str]
+
+
+def train_victim(
+    recipe: Recipe,
+    method: BaseMethod[Any],
+    source: Victim | None,
+    train: Dataset,
+    val: Dataset,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[nn.Module, ModelCard, Trained]:
+    """Train a recipe and describe the result in a card (weights are not written yet).
+
+    InputError when source and data do not fit (image shape, or what `fit` refuses).
+    """
+    shape = source.card.input_shape if source is not None else None
+    if shape is not None and tuple(shape) != train.shape:
+        raise InputError(
+            f"source {source.id if source else ''} takes images of shape {tuple(shape)}, {train.id} has {train.shape}"
+        )
+    network = source.card.network if source is not None else recipe.network
+    classes = len(train.classes)
+    result = fit(
+        method,
+        None if source is None else Network(source.model, source.layers),
+        lambda: Network(*trained.network(network, classes)),
+        train,
+        val,
+        device,
+        progress,
+    )
+    card = ModelCard(
+        id=recipe.victim,
+        network=network,
+        dataset=recipe.dataset,
+        classes=train.classes,
+        input_shape=train.shape,
+        method=recipe.plugin,
+        source=source.id if source is not None else "",
+        params=asdict(method.params),
+        seed=method.params.seed,
+        threats=recipe.threats,
+        validation_accuracy=round(result.validation_accuracy, 6),
+        versions=versions(),
+        text=f"# {recipe.victim}\n\nTrained by transferbench with `{recipe.plugin}` on `{recipe.dataset}`"
+        + (f", from `{source.id}`." if source is not None else ", from scratch."),
+    )
+    return result.network.model, card, result
+
+
+def load_splits(dataset: str, root: Any = None) -> tuple[Dataset, Dataset]:
+    """The training and validation splits. InputError when they share an image."""
+    train, val = data.load(dataset, "train", root), data.load(dataset, "val", root)
+    if set(train.ids.tolist()) & set(val.ids.tolist()):
+        raise InputError(f"data set {dataset}: training and validation splits share examples")
+    return train, val
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide a training's numbers."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("transferbench", "torch", "numpy")}

@@ -1,0 +1,50 @@
+"""Victims trained here: a folder with README.md (the card) and model.safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from transferbench import cards, registry
+from transferbench.cards import ModelCard
+from transferbench.features import Layers
+from transferbench.types import InputError
+from transferbench.victims import Victim, weights
+
+CARD = "README.md"
+WEIGHTS = "model.safetensors"
+
+
+def network(name: str, num_classes: int) -> tuple[nn.Module, Layers]:
+    """A freshly initialised network by name, and where its features are."""
+    module = registry.find("networks", name).load()
+    return module.build(num_classes), Layers(tuple(module.STAGES), module.HEAD)
+
+
+def save(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
+    """Write weights, then card; the card returned holds the weights' hash."""
+    digest = weights.write(model, folder / WEIGHTS)
+    card = card.model_copy(update={"weights": WEIGHTS, "sha256": digest})
+    beside = folder / f"{CARD}.writing"
+    beside.write_text(cards.write(card), encoding="utf-8")
+    beside.replace(folder / CARD)
+    return card
+
+
+def load(path: Path) -> Victim:
+    """The victim in a folder (or named by its card). InputError when the weights are not those of the card."""
+    card_path = path / CARD if path.is_dir() else path
+    if not card_path.is_file():
+        raise InputError(f"model {path}: the folder has no card ({CARD})")
+    card = cards.read(card_path)
+    file = card_path.parent / (card.weights or WEIGHTS)
+    state = weights.read(file)
+    digest = weights.sha256_of(file)
+    if card.sha256 != digest:
+        raise InputError(f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...")
+    with torch.random.fork_rng(devices=[]):
+        model, layers = network(card.network, len(card.classes))
+    weights.load_strictly(model, state, file)
+    return Victim(card, model.eval().requires_grad_(False), layers, digest)
