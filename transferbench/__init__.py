@@ -1,6 +1,6 @@
 """transferbench: is a network that was fine-tuned from a public one robust, and against whom?
 
-    report = transferbench.evaluate(model, x, y, threats={"Linf": "8/255", "L2": 0.5, "L1": 12})
+report = transferbench.evaluate(model, x, y, threats={"Linf": "8/255", "L2": 0.5, "L1": 12})
 """
 
 from __future__ import annotations

@@ -112,7 +112,9 @@ def _run(
         parts = method.loss(student, teacher, batch)
         loss = torch.stack(list(parts.values())).sum()
         if not bool(torch.isfinite(loss)):
-            raise FaultError(f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr")
+            raise FaultError(
+                f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr"
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()

@@ -76,9 +76,7 @@ class ThreatModel:
         """InputError for an unknown norm, a radius that is not a number above 0, or a Linf radius over 1."""
         parsed = cls(parse_norm(norm), Epsilon.parse(eps))
         if parsed.norm == "Linf" and parsed.eps.value > 1:
-            raise InputError(
-                f"Linf eps {parsed.eps} is over 1: pixels are in [0,1], so write 8/255 and not 8"
-            )
+            raise InputError(f"Linf eps {parsed.eps} is over 1: pixels are in [0,1], so write 8/255 and not 8")
         return parsed
 
     def __str__(self) -> str:

@@ -31,7 +31,9 @@ def three_radii(eps: float, n_iter: int) -> list[Phase]:
     """3 eps, 2 eps, eps for .3, .3 and the rest of the iterations: 30, 30, 40 of 100."""
     third = math.ceil(0.3 * n_iter)
     lengths = (third, third, n_iter - 2 * third)
-    return [Phase(factor * eps, length) for factor, length in zip((3.0, 2.0, 1.0), lengths, strict=True) if length > 0]
+    return [
+        Phase(factor * eps, length) for factor, length in zip((3.0, 2.0, 1.0), lengths, strict=True) if length > 0
+    ]
 
 
 def single_radius(eps: float, n_iter: int) -> list[Phase]:

@@ -19,6 +19,7 @@ IDS = {
     "pgd": "Madry PGD: k sign steps from a random start, CE or CW margin; the end point counts",
     "fgsm": "fast gradient sign: one step of size eps from the clean image",
 }
+VERSION = 1
 
 
 class PGD:

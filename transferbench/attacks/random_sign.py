@@ -16,6 +16,7 @@ from transferbench.attacks import Keys, State, parameters
 from transferbench.types import AttackSpec, InputError, ThreatModel
 
 IDS = {"random-sign": "noise control: k draws of random signs at the full radius, no network asked"}
+VERSION = 1
 
 
 class RandomSign:

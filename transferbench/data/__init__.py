@@ -7,6 +7,7 @@ A file of this folder lists its data sets in a literal `IDS` and has
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -48,7 +49,7 @@ class Dataset:
             raise InputError(f"data set {self.id}, split {self.split}: there are no examples")
         if len(self.ids.unique()) != n:
             raise FaultError(f"{self.id}/{self.split}: example ids are not unique")
-        if not (0 <= int(self.labels.min()) and int(self.labels.max()) < len(self.classes)):
+        if not (int(self.labels.min()) >= 0 and int(self.labels.max()) < len(self.classes)):
             raise FaultError(f"{self.id}/{self.split}: a label lies outside the {len(self.classes)} classes")
 
     def __len__(self) -> int:
@@ -77,7 +78,7 @@ class Dataset:
         """32 hex digits over pixels, labels, ids and class names in order: what an evaluation's key holds."""
         digest = hashlib.sha256(repr((self.id, self.split, self.classes, self.shape)).encode())
         for part in (self.images, self.labels, self.ids):
-            digest.update(part.contiguous().numpy().tobytes())
+            digest.update(part.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()[:32]
 
     def class_counts(self) -> list[int]:
@@ -93,3 +94,12 @@ def load(id: str, split: Split, root: Path | None = None) -> Dataset:
     entry = registry.find("data", family)
     dataset: Dataset = entry.load().load(id, split, root)
     return dataset
+
+
+def check_writable(folder: Path) -> None:
+    """InputError, before any work is done, when nothing can be written at the folder."""
+    place = folder
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise InputError(f"--out {folder}: cannot write at {place}: give another folder")

@@ -76,7 +76,11 @@ def check_admissible(threat: ThreatModel, x: Tensor, adversarial: Tensor, ids: T
     distance = geometry.distance(threat.norm, x, adversarial)
     limit = float(threat.eps) + geometry.tolerance(threat.norm, x[0].numel())
     near = distance <= limit
-    for admissible, fault in ((finite, "not finite"), (boxed, "outside [0,1]"), (near, f"outside the ball {threat}")):
+    for admissible, fault in (
+        (finite, "not finite"),
+        (boxed, "outside [0,1]"),
+        (near, f"outside the ball {threat}"),
+    ):
         if not bool(admissible.all()):
             at = int((~admissible).nonzero()[0])
             raise FaultError(

@@ -20,6 +20,8 @@ from transferbench.features import tap
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative
 from transferbench.types import InputError
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Params(BaseParams):

@@ -26,6 +26,8 @@ from transferbench.methods import BaseMethod, BaseParams, Batch, Network, Positi
 from transferbench.schedules import Schedule
 from transferbench.types import Epsilon, InputError, ThreatModel
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Params(BaseParams):
@@ -56,7 +58,9 @@ class Method(BaseMethod[Params]):
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         norms, radii = self.params.l_norms.split(","), self.params.l_eps.split(",")
         if len(norms) != len(radii) or len(set(norms)) != len(norms):
-            raise InputError(f"eat: l_norms={self.params.l_norms!r} and l_eps={self.params.l_eps!r} do not pair up")
+            raise InputError(
+                f"eat: l_norms={self.params.l_norms!r} and l_eps={self.params.l_eps!r} do not pair up"
+            )
         self.attacks = {
             norm: training_attack(norm, str(Epsilon.parse(eps)), self.params.at_iter)
             for norm, eps in zip(norms, radii, strict=True)

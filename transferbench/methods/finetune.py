@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from transferbench.methods import BaseMethod, BaseParams
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Params(BaseParams):

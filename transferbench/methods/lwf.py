@@ -24,6 +24,8 @@ from transferbench.features import tap
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Phase, head_only
 from transferbench.schedules import Schedule
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Params(BaseParams):

@@ -20,6 +20,8 @@ from transferbench.methods import BaseMethod, BaseParams, Batch, Network, Positi
 from transferbench.schedules import Schedule
 from transferbench.types import Epsilon
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Params(BaseParams):

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from transferbench.methods import BaseMethod, BaseParams, Network
 from transferbench.schedules import Schedule
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Params(BaseParams):

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from transferbench.features import spatial_dropout
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, delta, reinitialise
 
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class Params(delta.Params):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from transferbench.methods import natural
 
+VERSION = 1
+
 Params = natural.Params
 
 

@@ -41,4 +41,9 @@ def load(id: str, model_dir: Path | None) -> Victim:
         sha256=digest,
         text=f"# {id}\n\nThe standard-trained ResNet-18 in the reference AutoAttack package's examples.",
     )
-    return Victim(card, model.eval().requires_grad_(False), Layers(("layer1", "layer2", "layer3", "layer4"), "linear"), digest)
+    return Victim(
+        card,
+        model.eval().requires_grad_(False),
+        Layers(("layer1", "layer2", "layer3", "layer4"), "linear"),
+        digest,
+    )

@@ -1,0 +1,321 @@
+"""The command line: parses, calls, prints. No logic, and no heavy import before a command runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from transferbench import __version__
+from transferbench.types import FaultError, InputError, Norm, parse_norm
+
+_LISTS = ("models", "datasets", "methods", "attacks", "suites")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line with exit status 2, without the usage block in front."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"transferbench: error: {message} (see {self.prog} --help)\n")
+
+
+def _norms(text: str) -> tuple[Norm, ...]:
+    return tuple(parse_norm(norm) for norm in text.split(","))
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise InputError(f"--seeds {text!r}: write whole numbers with commas, 0,1,2") from None
+    if len(set(seeds)) != len(seeds):
+        raise InputError(f"--seeds {text!r}: a seed is named twice")
+    return seeds
+
+
+def _pairs(option: str, items: Sequence[str]) -> dict[str, str]:
+    """`["a=1", "b=2"]` -> {"a": "1", "b": "2"}. InputError for an item without `=` or a name given twice."""
+    pairs: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"{option} {item!r}: write it as name=value")
+        if name in pairs:
+            raise InputError(f"{option}: {name} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="transferbench",
+        description="Is a network that was fine-tuned from a public one robust, and against whom?",
+    )
+    parser.add_argument("--version", action="version", version=f"transferbench {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+
+    run = commands.add_parser("run", help="run a suite: train, craft, attack, judge, write the leaderboard")
+    run.add_argument("suite", metavar="SUITE", help="name of a suite, or a YAML file")
+    run.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: runs/<suite>)")
+    run.add_argument("--seeds", metavar="0,1,2", help="seeds of the trainings and attacks (default: 0)")
+    run.add_argument("--full", action="store_true", help="the suite's full protocol (10 x 100)")
+    run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    run.set_defaults(call=_run)
+
+    evaluate = commands.add_parser("eval", help="attack any model, at the radii of its card")
+    evaluate.add_argument(
+        "--model", required=True, metavar="ID", help="a model of `list models`, a folder or a card"
+    )
+    evaluate.add_argument("--dataset", metavar="ID", help="data set (default: the one on the model's card)")
+    evaluate.add_argument("--norms", default="Linf,L2,L1", metavar="N,N", help="norms (default: Linf,L2,L1)")
+    evaluate.add_argument(
+        "--eps", default="", metavar="N=E,N=E", help="radii as Linf=8/255,L2=0.5 (default: card, else data set)"
+    )
+    evaluate.add_argument(
+        "--attacks", default="", metavar="A,A", help="attacks in order (default: apgd-ce,apgd-t)"
+    )
+    evaluate.add_argument("--source", metavar="ID", help="also attack with this public model alone")
+    evaluate.add_argument(
+        "--n", type=int, metavar="N", help="first N test examples (default: 1000, or all if fewer)"
+    )
+    evaluate.add_argument(
+        "--seed", type=int, default=0, metavar="S", help="seed of the random starts (default: 0)"
+    )
+    evaluate.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: runs/eval)")
+    evaluate.add_argument("--backend", choices=("transferbench", "autoattack"), default="transferbench")
+    evaluate.set_defaults(call=_eval)
+
+    train = commands.add_parser("train", help="train one victim with a method")
+    train.add_argument("--plugin", required=True, metavar="NAME", help="a method of `list methods`")
+    train.add_argument("--source", metavar="ID", help="the pre-trained model to start from")
+    train.add_argument(
+        "--network", default="small-resnet", metavar="NAME", help="architecture where there is no source"
+    )
+    train.add_argument("--target", required=True, metavar="DATASET", help="data set to train on")
+    train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter")
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new victim's folder")
+    train.set_defaults(call=_train)
+
+    for command in (run, evaluate, train):
+        command.add_argument("--device", default="cpu", metavar="DEV", help="cpu, cuda, cuda:1 (default: cpu)")
+        command.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the data sets' files")
+        command.add_argument("--model-dir", type=Path, metavar="DIR", help="folder with the models' weights")
+    for command in (run, evaluate):
+        command.add_argument(
+            "--batch-size", type=int, metavar="B", help="rows in flight (verdicts do not depend on it)"
+        )
+
+    board = commands.add_parser("leaderboard", help="check or rebuild tables from their records")
+    board.add_argument(
+        "dir", nargs="?", type=Path, metavar="DIR", help="a leaderboard (default: all of leaderboards/)"
+    )
+    board.add_argument("--check", action="store_true", help="fail when a table differs from its records")
+    board.add_argument("--rebuild", action="store_true", help="write the tables anew from their records")
+    board.set_defaults(call=_leaderboard)
+
+    publish = commands.add_parser("publish", help="copy a finished run to leaderboards/ and model_cards/")
+    publish.add_argument("dir", type=Path, metavar="DIR", help="a run's folder")
+    publish.set_defaults(call=_publish)
+
+    listing = commands.add_parser("list", help="what there is, one line each")
+    listing.add_argument("kind", choices=_LISTS)
+    listing.set_defaults(call=_list)
+    return parser
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device {name!r} is not a device: use cpu, cuda or cuda:1") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device {name}: only cpu and cuda are supported")
+    return name
+
+
+def _batch_size(args: argparse.Namespace) -> None:
+    if args.batch_size is not None and args.batch_size < 1:
+        raise InputError(f"--batch-size {args.batch_size}: must be at least 1")
+
+
+def _run(args: argparse.Namespace) -> None:
+    from transferbench import suites
+
+    suite = suites.load(args.suite)
+    suite = suite.in_full() if args.full else suite
+    seeds = _seeds(args.seeds) if args.seeds is not None else suite.seeds
+    _batch_size(args)
+    from transferbench import pipeline
+    from transferbench.plan import describe, plan
+
+    planned = plan(suite, seeds)
+    device = _device(args.device)
+    pipeline.check(suite)
+    if args.dry_run:
+        print("\n".join(describe(planned)))
+        return
+    from transferbench.engine.store import Store
+    from transferbench.terminal import Bars
+
+    out = args.out or Path("runs") / suite.name
+    with Store(out) as store, Bars() as bars:
+        runner = pipeline.Runner(store, device, args.batch_size, args.data_dir, args.model_dir)
+        records = pipeline.run_suite(suite, seeds, runner, bars)
+    _print_board(
+        out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else ""
+    )
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from transferbench import evaluation
+
+    eps = {parse_norm(norm): text for norm, text in _pairs("--eps", [p for p in args.eps.split(",") if p]).items()}
+    request = evaluation.Request(
+        model=args.model,
+        dataset=args.dataset,
+        norms=_norms(args.norms),
+        eps=eps,
+        attacks=tuple(id for id in args.attacks.split(",") if id),
+        source=args.source,
+        n=args.n,
+        seed=args.seed,
+        backend=args.backend,
+    )
+    _batch_size(args)
+    evaluation.check(request)
+    from transferbench.engine.store import Store
+    from transferbench.pipeline import Runner
+    from transferbench.terminal import Bars, evaluation_report
+
+    device = _device(args.device)
+    evaluation.locate(request, args.data_dir, args.model_dir)
+    out = args.out or Path("runs/eval")
+    with Store(out) as store, Bars() as bars:
+        runner = Runner(store, device, args.batch_size, args.data_dir, args.model_dir)
+        record = evaluation.evaluate(request, runner, bars, args.model_dir)
+    print(evaluation_report(record))
+    print(f"files: {out}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
+
+
+def _train(args: argparse.Namespace) -> None:
+    from transferbench import data, methods, registry
+
+    registry.find("methods", args.plugin)
+    registry.find("data", args.target.partition(":")[0])
+    registry.find("networks", args.network)
+    method = methods.build(args.plugin, dict(_pairs("--set", args.set)))
+    from transferbench import train, victims
+    from transferbench.evaluation import RADII
+    from transferbench.terminal import Bars
+    from transferbench.victims import trained
+
+    device = _device(args.device)
+    source = victims.load(args.source, args.model_dir).to(device) if args.source else None
+    if (args.out / trained.CARD).exists():
+        raise InputError(f"--out {args.out}: a trained model is there already; give another folder")
+    splits = train.load_splits(args.target, args.data_dir)
+    data.check_writable(args.out)
+    threats = source.card.threats if source is not None else {**RADII.get(args.target, {})}
+    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network, dict(threats))
+    with Bars() as bars:
+        model, card, result = train.train_victim(
+            recipe, method, source, *splits, device, bars.training(f"train {args.out.name}")
+        )
+    trained.save(args.out, model, card)
+    print(f"{card.id}: validation accuracy {100 * result.validation_accuracy:.2f} % on {len(splits[1])} images")
+    print(
+        f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}); attack it: transferbench eval --model {args.out}"
+    )
+
+
+def _leaderboard(args: argparse.Namespace) -> None:
+    from transferbench.leaderboard import build
+
+    folders = [args.dir] if args.dir is not None else build.published(Path("leaderboards"))
+    complaints = []
+    for folder in folders:
+        if args.rebuild:
+            build.rebuild(folder)
+        if args.check:
+            complaints += build.check(folder)
+        if not args.rebuild and not args.check:
+            _print_board(folder, build.read_all(folder), "")
+    for complaint in complaints:
+        print(f"transferbench: error: {complaint}", file=sys.stderr)
+    if complaints:
+        raise SystemExit(1)
+
+
+def _publish(args: argparse.Namespace) -> None:
+    from transferbench.leaderboard.publish import publish
+
+    target = publish(args.dir, Path())
+    print(f"published to {target}/ and model_cards/")
+
+
+def _list(args: argparse.Namespace) -> None:
+    from transferbench import registry
+
+    if args.kind == "suites":
+        from transferbench import suites
+
+        lines = suites.available()
+    else:
+        kinds: dict[str, registry.Kind] = {
+            "models": "victims",
+            "datasets": "data",
+            "methods": "methods",
+            "attacks": "attacks",
+        }
+        lines = {id: entry.description for id, entry in registry.entries(kinds[args.kind]).items()}
+    width = max(map(len, lines), default=0)
+    for id, description in lines.items():
+        print(f"{id:<{width}}  {description}")
+
+
+def _print_board(out: Path, records: Sequence[object], note: str) -> None:
+    from rich.console import Console
+
+    from transferbench.terminal import summary_table
+
+    Console().print(summary_table(records))  # type: ignore[arg-type]
+    if note:
+        print(note)
+    print(f"files: {out}/ (leaderboard.md, leaderboard.csv, cost.csv, cards/, records/, victims/)")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script. 0, or 2 for bad input, 1 for a fault, 130 for Ctrl-C; always one line, no traceback."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    try:
+        args = _parser().parse_args(argv)
+        call: Callable[[argparse.Namespace], None] = args.call
+        call(args)
+    except InputError as error:
+        print(f"transferbench: error: {error}", file=sys.stderr)
+        return 2
+    except FaultError as error:
+        print(f"transferbench: fault: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "transferbench: stopped; finished jobs are kept, the same command goes on from there", file=sys.stderr
+        )
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has gone (`| head`): not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

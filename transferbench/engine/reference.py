@@ -1,0 +1,126 @@
+"""The reference as a backend: pyautoattack runs the chain, our judge counts.
+
+It runs attack by attack, so that every broken example is attributed; the reference itself gives each attack
+the examples that the ones before left standing, so this changes nothing. Its fixed 100 iterations are the only
+ones it does right (its checkpoint table is made in the constructor).
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from transferbench import attacks
+from transferbench.engine.evaluate import ChainResult, Target
+from transferbench.engine.pool import Progress
+from transferbench.types import Chain, Cost, InputError, Verdict
+
+SUPPORTED = ("apgd-ce", "apgd-t")
+
+
+class _Counting(nn.Module):
+    """The model with a count of rows, forward and with a gradient wanted."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.forwards, self.backwards = model, 0, 0
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.model(x)
+        self.forwards += len(x)
+        self.backwards += len(x) if output.requires_grad else 0
+        return output
+
+
+@contextmanager
+def unchanged_process() -> Iterator[None]:
+    """Random states and the tracer as before: the reference seeds globally and calls sys.settrace(None)."""
+    tracer, python, numpy = sys.gettrace(), random.getstate(), np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            sys.settrace(tracer)
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+def check(chain: Chain) -> None:
+    """InputError when the chain is not one that the reference can run as asked."""
+    for spec in chain.attacks:
+        if spec.id not in SUPPORTED:
+            raise InputError(f"backend autoattack has no attack {spec.id!r}: it runs {', '.join(SUPPORTED)}")
+        if dict(spec.params).get("n_iter", 100) != 100:
+            raise InputError("backend autoattack runs 100 iterations only: give no other n_iter")
+
+
+def run_reference(
+    target: Target,
+    chain: Chain,
+    x: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    seed: int,
+    slots: int | None = None,
+    progress: Progress | None = None,
+) -> ChainResult:
+    """`evaluate.run_chain` by the reference implementation, `slots` being its batch size (250 by default)."""
+    from pyautoattack import AutoAttack
+
+    check(chain)
+    began, checked = time.perf_counter(), target.judge.checks
+    model, threat = _Counting(target.judge.model), chain.threat
+    clean_pred = target.judge.logits(x, ids).argmax(1)
+    standing = torch.eq(clean_pred, y)
+    points = x.clone()
+    verdicts = {
+        place: Verdict(
+            int(ids[place]), not bool(right), "" if right else "clean", -1, int(clean_pred[place]), 0.0, False
+        )
+        for place, right in enumerate(standing.tolist())
+    }
+    cost, by_attack, rank = Cost(), [], 0
+    with unchanged_process():
+        for spec in chain.attacks:
+            tries = attacks.build(spec, threat, target.num_classes).tries
+            runner: Any = AutoAttack(
+                model, attacks=[spec.id], device=x.device, eps=float(threat.eps), norm=threat.norm, seed=seed,
+                version="custom",
+            )  # fmt: skip
+            runner.apgd.n_restarts = runner.apgd_targeted.n_target_classes = tries
+            runner.apgd.use_largereps = runner.apgd_targeted.use_largereps = threat.norm == "L1"
+            before = model.forwards, model.backwards
+            at = standing.nonzero().flatten()
+            broke = 0
+            if len(at):
+                found, _ = runner.run_standard_evaluation(x[at], y[at], batch_size=slots or 250)
+                moved = (found - x[at]).flatten(1).abs().amax(1) > 0
+                judged = target.judge(threat, x[at], found.float(), y[at], ids[at])
+                for place in (moved & judged.fooled).nonzero().flatten().tolist():
+                    position = int(at[place])
+                    verdicts[position] = Verdict(
+                        int(ids[position]), True, spec.id, rank, int(judged.pred[place]),
+                        float(judged.distance[place]), bool(judged.tie[place]),
+                    )  # fmt: skip
+                    points[position], standing[position] = found[place], False
+                    broke += 1
+            spent = {"forwards": model.forwards - before[0], "backwards": model.backwards - before[1], "wasted": 0}
+            cost.add(Cost(**spent))
+            by_attack.append(
+                {"attack": spec.id, "tries": tries, "broke": broke, "standing": int(standing.sum()), **spent}
+            )
+            rank += tries
+            if progress is not None:
+                progress(len(x), int(standing.sum()))
+    cost.checks, cost.seconds = target.judge.checks - checked, time.perf_counter() - began
+    return ChainResult([verdicts[place] for place in range(len(x))], points, cost, by_attack)

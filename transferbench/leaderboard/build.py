@@ -1,0 +1,90 @@
+"""A leaderboard's folder: records in, leaderboard.csv, cost.csv, leaderboard.md and cards out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transferbench import cards
+from transferbench.cards import ModelCard
+from transferbench.leaderboard import markdown
+from transferbench.leaderboard.columns import COST, LEADERBOARD
+from transferbench.leaderboard.escape import csv_cell
+from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
+from transferbench.records import Record, read_all
+from transferbench.types import InputError
+
+
+def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    import pandas as pd
+
+    frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
+    text: str = frame.map(csv_cell).to_csv(index=False, lineterminator="\n")
+    return text
+
+
+def render(records: Sequence[Record]) -> dict[str, str]:
+    """File name -> content, a pure function of the records: building twice gives the same bytes."""
+    rows = leaderboard_rows(records)
+    return {
+        "leaderboard.csv": _csv(rows, list(LEADERBOARD)),
+        "cost.csv": _csv(cost_rows(records), list(COST)),
+        "leaderboard.md": markdown.render(records, rows),
+    }
+
+
+def write(folder: Path, records: Sequence[Record]) -> None:
+    """Write the tables, each beside and renamed."""
+    for name, content in render(records).items():
+        beside = folder / f"{name}.writing"
+        beside.write_text(content, encoding="utf-8", newline="")
+        beside.replace(folder / name)
+
+
+def rebuild(folder: Path) -> list[Record]:
+    """Write the tables of a folder from its records; returns them. InputError when it has none."""
+    records = read_all(folder)
+    write(folder, records)
+    return records
+
+
+def check(folder: Path) -> list[str]:
+    """What is wrong with a folder: files that are missing or differ from what its records give."""
+    complaints = []
+    for name, content in render(read_all(folder)).items():
+        path = folder / name
+        if not path.is_file():
+            complaints.append(f"{path}: missing; transferbench leaderboard --rebuild {folder} makes it")
+        elif path.read_bytes() != content.encode():
+            complaints.append(f"{path}: differs from its records; transferbench leaderboard --rebuild {folder}")
+    return complaints
+
+
+def write_cards(folder: Path, records: Sequence[Record], known: dict[str, ModelCard]) -> None:
+    """One published card per victim: its own card with the measured row below."""
+    folder.mkdir(exist_ok=True)
+    rows = {str(row["victim"]): row for row in leaderboard_rows(records)}
+    for record in records:
+        row = rows.get(record.victim)
+        body = "" if row is None else _results(row)
+        text = cards.write(known[record.victim], body)
+        (folder / f"{record.victim}.md").write_text(text, encoding="utf-8")
+
+
+def _results(row: Row) -> str:
+    shown = [
+        [name, markdown.markdown_cell(row[name])] for name in LEADERBOARD if row[name] != "" and name != "victim"
+    ]
+    return f"## Results ({markdown.markdown_cell(row['suite'])})\n\n" + markdown.table(
+        ["measure", "value"], shown, 1
+    )
+
+
+def published(root: Path) -> list[Path]:
+    """The folders of committed leaderboards below `root`. InputError when there is none."""
+    folders = sorted(path.parent for path in root.glob("*/records") if path.is_dir())
+    if not folders:
+        raise InputError(
+            f"{root.resolve()}: no leaderboard with records here; publish a run first, or name a folder"
+        )
+    return folders

@@ -1,0 +1,111 @@
+"""leaderboard.md: mean and range over seeds per (method, source), then every victim with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from statistics import mean
+
+from transferbench.leaderboard.columns import LEADERBOARD
+from transferbench.leaderboard.escape import markdown_cell
+from transferbench.leaderboard.rows import Row
+from transferbench.leaderboard.statistics import wilson
+from transferbench.records import Record
+
+RATES: dict[str, str] = {
+    "clean_acc": "clean",
+    "linf_acc": "Linf",
+    "l2_acc": "L2",
+    "l1_acc": "L1",
+    "union_acc": "union",
+    "pgd20_linf_acc": "PGD-20",
+    "source_linf_acc": "source Linf",
+    "source_union_acc": "source union",
+    "pretrained_asr": "pre-trained ASR",
+    "noise_asr": "noise ASR",
+}
+
+
+def table(header: Sequence[str], lines: Iterable[Sequence[str]], numbers_from: int = 0) -> str:
+    """A Markdown table; columns from `numbers_from` on are aligned to the right."""
+    rule = ["---" if place < numbers_from else "---:" for place in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(header), rule, *map(list, lines)])
+
+
+def pooled(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
+    """(method, source without its seed, rows over seeds), best mean union first."""
+
+    def origin(row: Row) -> tuple[str, str]:
+        return str(row["method"]), str(row["source"]).removesuffix(f"-s{row['seed']}")
+
+    groups = [(*key, list(group)) for key, group in groupby(sorted(rows, key=origin), key=origin)]
+    return sorted(groups, key=lambda group: -(_mean(group[2], "union_acc") or -1.0))
+
+
+def _values(rows: Sequence[Row], column: str) -> list[float]:
+    return [float(row[column]) for row in rows if row[column] != ""]
+
+
+def _mean(rows: Sequence[Row], column: str) -> float | None:
+    values = _values(rows, column)
+    return mean(values) if values else None
+
+
+def mean_and_range(rows: Sequence[Row], column: str) -> str:
+    """`49.83 (46.50-53.00)`; a single value alone; empty where nothing was measured."""
+    values = _values(rows, column)
+    if not values:
+        return ""
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{mean(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """The table over seeds: one line per (method, source)."""
+    lines = []
+    for method, source, group in pooled(rows):
+        held = sorted({str(row["rank"]) for row in group if row["rank"] != ""})
+        ranks = held[0] if len(held) == 1 else f"{held[0]}-{held[-1]}" if held else ""
+        names = [markdown_cell(method), markdown_cell(source)]
+        lines.append([*names, ranks, *(mean_and_range(group, column) for column in RATES)])
+    return table(["method", "source", "rank", *RATES.values()], lines, 2)
+
+
+def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
+    """The whole page."""
+    if not rows:
+        return "# Leaderboard\n\nNo victim has a record yet.\n"
+    first = next(record for record in records if record.role == "victim")
+    seeds = sorted({int(row["seed"]) for row in rows})
+    radii = ", ".join(f"{chain.norm} {chain.eps}" for chain in first.chains if chain.name == chain.norm)
+    middle = 100 * (wilson(first.n // 2, first.n)[1] - 0.5)
+    victims = [_victim_line(row) for row in rows]
+    return (
+        "\n\n".join(
+            [
+                f"# {markdown_cell(first.suite)}",
+                f"Protocol: {markdown_cell(first.protocol)}. Radii in [0,1] pixels: {markdown_cell(radii)}. "
+                f"n = {first.n} attacked examples per victim: at 50 % the 95 % interval is about +-{middle:.1f} points. "
+                f"Seeds: {', '.join(map(str, seeds))}; cells are the mean over seeds, in brackets the range. All in %.",
+                summary(rows),
+                "## Every victim",
+                "In brackets the union's 95 % Wilson interval. Ranks are formed within a seed: rows that no other "
+                "row beats (exact McNemar test on the union's verdicts, Holm-corrected, .05) share rank 1.",
+                table(["victim", "rank", *list(RATES.values()), "n"], victims, 1),
+                "## Columns",
+                "\n".join(f"- `{name}`: {meaning}" for name, meaning in LEADERBOARD.items()),
+            ]
+        )
+        + "\n"
+    )
+
+
+def _victim_line(row: Row) -> list[str]:
+    cells = [markdown_cell(row["victim"]), str(row["rank"])]
+    for column in RATES:
+        text = str(row[column])
+        if column == "union_acc" and text:
+            text += f" [{row['union_low']}, {row['union_high']}]"
+        cells.append(text)
+    return [*cells, str(row["n"])]

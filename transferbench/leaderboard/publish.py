@@ -1,0 +1,40 @@
+"""The only way into leaderboards/ and model_cards/: copy a finished run's records and cards, build its tables."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from transferbench.leaderboard import build
+from transferbench.records import read_all
+from transferbench.types import InputError
+
+
+def publish(run: Path, repository: Path) -> Path:
+    """Copy the records of a run's folder to leaderboards/<suite>/ and its cards to model_cards/.
+
+    Returns the leaderboard's folder. InputError when the run has no records, mixes suites, lacks a card, or
+    when `repository` has no leaderboards/ folder.
+    """
+    records = read_all(run)
+    suites = sorted({record.suite for record in records})
+    if len(suites) != 1 or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", suites[0]):
+        raise InputError(f"{run}: records of one suite are published at a time, here are {', '.join(suites)}")
+    boards = repository / "leaderboards"
+    if not boards.is_dir():
+        raise InputError(
+            f"{repository.resolve()}: no folder leaderboards/ here: run publish at the repository's root"
+        )
+    missing = [record.victim for record in records if not (run / "cards" / f"{record.victim}.md").is_file()]
+    if missing:
+        raise InputError(f"{run}: no card for {missing[0]}: finish the run first")
+    target = boards / suites[0]
+    shutil.rmtree(target / "records", ignore_errors=True)
+    (target / "records").mkdir(parents=True)
+    (repository / "model_cards").mkdir(exist_ok=True)
+    for record in records:
+        shutil.copyfile(run / "records" / f"{record.victim}.json", target / "records" / f"{record.victim}.json")
+        shutil.copyfile(run / "cards" / f"{record.victim}.md", repository / "model_cards" / f"{record.victim}.md")
+    build.rebuild(target)
+    return target

@@ -1,0 +1,45 @@
+"""Intervals, tests and ranks on per-example verdict bits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scipy.stats import binomtest
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a rate, as shares. n must be at least 1."""
+    interval = binomtest(successes, n).proportion_ci(0.95, "wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """Two-sided exact McNemar p: whether two victims differ on the same examples. 1 where they never differ."""
+    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    discordant = only_first + only_second
+    return 1.0 if discordant == 0 else float(binomtest(only_first, discordant, 0.5).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's adjusted p-values, in the order given: strong control of the family-wise error."""
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted, running = [0.0] * len(p_values), 0.0
+    for position, place in enumerate(order):
+        running = max(running, min(1.0, (len(p_values) - position) * p_values[place]))
+        adjusted[place] = running
+    return adjusted
+
+
+def ranks(verdicts: Sequence[Sequence[bool]], level: float = 0.05) -> list[int]:
+    """rank = 1 + the number of rows that beat the row: a higher rate, adjusted p below the level.
+
+    One family is all pairs of the rows given. Rows that nobody beats share rank 1.
+    """
+    pairs = [(a, b) for a in range(len(verdicts)) for b in range(a + 1, len(verdicts))]
+    adjusted = holm([mcnemar(verdicts[a], verdicts[b]) for a, b in pairs])
+    beaten = [0] * len(verdicts)
+    for (a, b), p in zip(pairs, adjusted, strict=True):
+        if p < level:
+            beaten[b if sum(verdicts[a]) > sum(verdicts[b]) else a] += 1
+    return [1 + count for count in beaten]

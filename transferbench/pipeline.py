@@ -1,0 +1,353 @@
+"""Jobs -> finished jobs: the only file above training and engine. What the store already holds is not run."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from transferbench import attacks, cards, data, methods, registry, train
+from transferbench.cards import ModelCard
+from transferbench.data import Dataset
+from transferbench.engine import jobs, summarise
+from transferbench.engine.evaluate import Target
+from transferbench.engine.store import Store, key_of
+from transferbench.leaderboard import build
+from transferbench.plan import Measured, PlannedVictim, plan
+from transferbench.records import Record, dump
+from transferbench.suites import Suite
+from transferbench.types import AttackSpec, Chain, InputError, Job, ThreatModel
+from transferbench.victims import Victim, trained
+from transferbench.victims import load as load_victim
+
+
+class Reporter(Protocol):
+    """Who shows progress. `update` is called often: (part done, of, examples still robust or None)."""
+
+    def begin(self, job: Job, number: int, total: int) -> None: ...
+    def update(self, done: int, total: int, robust: int | None) -> None: ...
+    def end(self, job: Job, reused: bool) -> None: ...
+
+
+def check(suite: Suite, num_classes: int = 10) -> None:
+    """Build every attack and every method's hyper-parameters once. InputError before anything has run."""
+    for norm, eps in suite.threats.items():
+        for spec in suite.protocol.chain(norm, eps).attacks:
+            attacks.build(spec, ThreatModel.parse(norm, eps), num_classes)
+    for chain in suite.protocol.further_chains(dict(suite.threats)):
+        for spec in chain.attacks:
+            attacks.build(spec, chain.threat, num_classes)
+    only = suite.protocol.source_only
+    if only is not None:
+        threat = ThreatModel.parse(only.norm, only.eps)
+        tries = [attacks.build(part.spec(), threat, num_classes).tries for part in (only.attack, only.control)]
+        if tries[0] != tries[1]:
+            raise InputError(
+                f"suite {suite.name}: {only.attack.id} has {tries[0]} tries, its control {only.control.id} has "
+                f"{tries[1]}: they are compared any of k, so k must be equal"
+            )
+    if suite.training is not None:
+        for row in (*suite.training.sources, *suite.training.rows):
+            methods.build(row.method, dict(row.set))
+
+
+class Runner:
+    """Carries jobs out on one device in this process, through the store of a folder."""
+
+    def __init__(
+        self,
+        store: Store,
+        device: str = "cpu",
+        slots: int | None = None,
+        data_dir: Path | None = None,
+        model_dir: Path | None = None,
+    ) -> None:
+        self.store, self.device, self.slots = store, device, slots
+        self.data_dir, self.model_dir = data_dir, model_dir
+        self.results: dict[str, dict[str, Any]] = {}
+        self.done: dict[str, Job] = {}
+        self._victims: dict[str, Victim] = {}
+        self._targets: dict[str, Target] = {}
+        self._data: dict[tuple[str, str], Dataset] = {}
+
+    def run(self, planned: list[Job], reporter: Reporter) -> None:
+        """Finish every job; results by job name are in `results` afterwards."""
+        for number, job in enumerate(planned):
+            reporter.begin(job, number, len(planned))
+            self.done[job.name] = job
+            content = self._content(job)
+            key = key_of(job, content)
+            found = self.store.find(key)
+            if found is None or not self._still_there(job, found):
+                began = time.perf_counter()
+                result, tensors = self._execute(job, reporter)
+                if tensors:
+                    result["examples"] = self.store.write_examples(key, tensors)
+                seconds = time.perf_counter() - began
+                result |= {
+                    "seconds": seconds,
+                    "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                }
+                self.store.finish(key, job, content, result, seconds)
+                reporter.end(job, reused=False)
+            else:
+                result = found
+                reporter.end(job, reused=True)
+            self.results[job.name] = result
+
+    def _still_there(self, job: Job, result: dict[str, Any]) -> bool:
+        """A trained victim's weights may have been removed or changed since: then it is trained again."""
+        if job.kind != "train":
+            return True
+        try:
+            return trained.load(self.store.root / result["folder"]).sha256 == result["sha256"]
+        except InputError:
+            return False
+
+    def _content(self, job: Job) -> dict[str, Any]:
+        """What decides the job's result beside its name: hashes of inputs, versions, device kind, precision."""
+        content: dict[str, Any] = {"device": torch.device(self.device).type, "precision": "fp32", "fold": True}
+        for at, name in enumerate(job.inputs):
+            content[f"input {at}"] = self.results[name].get("sha256") or self.results[name]["examples"]["sha256"]
+        if "victim" in job.spec and job.kind != "train":
+            content["victim"] = self._loaded(job).sha256
+        if job.kind == "train":
+            splits = train.load_splits(job.spec["dataset"], self.data_dir)
+            content["data"] = [split.fingerprint for split in splits]
+            content["version"] = registry.find("methods", job.spec["plugin"]).load().VERSION
+        else:
+            content["data"] = self._shard(job).fingerprint
+            specs = job.spec["chain"]["attacks"] if job.kind == "attack" else [job.spec.get("attack")]
+            content["version"] = [registry.find("attacks", spec["id"]).load().VERSION for spec in specs if spec]
+        return content
+
+    def _execute(self, job: Job, reporter: Reporter) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        spec = job.spec
+        if job.kind == "train":
+            return self._train(job, reporter), {}
+        shard = self._shard(job)
+
+        def progress(settled: int, robust: int) -> None:
+            reporter.update(settled, len(shard), robust)
+
+        if job.kind == "attack":
+            backend = spec.get("backend", "transferbench")
+            chain = Chain.from_dict(spec["chain"])
+            return jobs.attack(self._target(job), chain, shard, spec["seed"], self.slots, progress, backend)
+        if job.kind == "craft":
+            threat = ThreatModel.parse(spec["norm"], spec["eps"])
+            attack = AttackSpec.from_dict(spec["attack"])
+            return jobs.craft(self._loaded(job), attack, threat, shard, spec["seed"], progress)
+        if job.kind == "judge":
+            threat = ThreatModel.parse(spec["norm"], spec["eps"])
+            points = self.store.read_examples(self.results[job.inputs[-1]]["examples"])["points"].to(self.device)
+            return jobs.judge(self._target(job), threat, shard, points, progress)
+        return jobs.clean(self._target(job), shard, progress)
+
+    def _train(self, job: Job, reporter: Reporter) -> dict[str, Any]:
+        spec = job.spec
+        method = methods.build(spec["plugin"], dict(spec["settings"]))
+        source = self._victim(job.inputs[0]) if job.inputs else None
+        recipe = train.Recipe(
+            spec["victim"],
+            spec["plugin"],
+            dict(spec["settings"]),
+            spec["dataset"],
+            spec["network"],
+            dict(spec["threats"]),
+        )
+        splits = train.load_splits(spec["dataset"], self.data_dir)
+        model, card, result = train.train_victim(
+            recipe, method, source, *splits, self.device, lambda done, total, _: reporter.update(done, total, None)
+        )
+        folder = self.store.root / "victims" / spec["victim"]
+        card = trained.save(folder, model, card)
+        return {
+            "folder": str(folder.relative_to(self.store.root)),
+            "sha256": card.sha256,
+            "validation_accuracy": result.validation_accuracy,
+            "log": result.log,
+        }
+
+    def _victim(self, train_name: str) -> Victim:
+        return trained.load(self.store.root / self.results[train_name]["folder"]).to(self.device)
+
+    def _loaded(self, job: Job) -> Victim:
+        """The victim of a job: the one it names, else the one its first input trained. Loaded once."""
+        named = "victim" in job.spec
+        name = str(job.spec["victim"]) if named else job.inputs[0]
+        if name not in self._victims:
+            victim = load_victim(name, self.model_dir) if named else self._victim(name)
+            self._victims[name] = victim.to(self.device)
+        return self._victims[name]
+
+    def _target(self, job: Job) -> Target:
+        """The victim of a job made ready once (pre-flight, judge, copy) on the first images of its data."""
+        victim = self._loaded(job)
+        if victim.id not in self._targets:
+            test = self._split(job.spec["dataset"], "test")
+            if len(test.classes) != victim.num_classes:
+                raise InputError(
+                    f"data set {test.id} has {len(test.classes)} classes, {victim.id} has {victim.num_classes}"
+                )
+            self._targets[victim.id] = Target.prepare(victim.model, test.images, test.labels, self.slots)
+        return self._targets[victim.id]
+
+    def card(self, train_job: Job) -> ModelCard:
+        """The card of a victim that a finished training job wrote."""
+        return cards.read(self.store.root / self.results[train_job.name]["folder"] / trained.CARD)
+
+    def attacked(self, dataset: str, n: int) -> Dataset:
+        """The n attacked examples of a data set."""
+        return self._split(dataset, "test").first(n)
+
+    def _split(self, dataset: str, split: data.Split) -> Dataset:
+        if (dataset, split) not in self._data:
+            loaded = data.load(dataset, split, self.data_dir)
+            self._data[dataset, split] = Dataset(
+                loaded.id,
+                loaded.split,
+                loaded.images.to(self.device),
+                loaded.labels.to(self.device),
+                loaded.ids.to(self.device),
+                loaded.classes,
+                loaded.attackable,
+            )
+        return self._data[dataset, split]
+
+    def _shard(self, job: Job) -> Dataset:
+        whole = self._split(job.spec["dataset"], "test")
+        if job.kind == "clean":
+            return whole
+        start, stop = job.spec["start"], job.spec["stop"]
+        return whole.first(stop).select(range(start, stop))
+
+
+def hardware(device: str) -> str:
+    """One line about what ran: the processor's or the GPU's name, threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = "CPU"
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {torch.get_num_threads()} thread(s)"
+
+
+def run_suite(
+    suite: Suite,
+    seeds: tuple[int, ...],
+    runner: Runner,
+    reporter: Reporter,
+) -> list[Record]:
+    """Run a suite to its end and write records, cards, tables into the store's folder. Returns the records."""
+    planned = plan(suite, seeds)
+    runner.run(planned.jobs, reporter)
+    known = {victim.name: runner.card(victim.train) for victim in planned.victims}
+    records = [_record(suite, victim, runner, known) for victim in planned.victims]
+    for record in records:
+        path = runner.store.root / "records" / f"{record.victim}.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(dump(record), encoding="utf-8")
+    build.write(runner.store.root, records)
+    build.write_cards(runner.store.root / "cards", records, known)
+    return records
+
+
+def _record(suite: Suite, planned: PlannedVictim, runner: Runner, known: dict[str, ModelCard]) -> Record:
+    card, training = known[planned.name], runner.results[planned.train.name]
+    source_dataset = known[planned.source].dataset if planned.source else ""
+    return _assemble(suite, planned.measured, card, training["sha256"], source_dataset, runner, training)
+
+
+def evaluation_record(
+    suite: Suite, measured: Measured, victim: Victim, source: Victim | None, runner: Runner
+) -> Record:
+    """The record of a victim that was not trained in this run."""
+    return _assemble(
+        suite,
+        measured,
+        victim.card,
+        victim.sha256,
+        source.card.dataset if source is not None else "",
+        runner,
+        None,
+    )
+
+
+def _assemble(
+    suite: Suite,
+    measured: Measured,
+    card: ModelCard,
+    sha256: str,
+    source_dataset: str,
+    runner: Runner,
+    training: dict[str, Any] | None,
+) -> Record:
+    results = runner.results
+    chains = [
+        summarise.chain_record(
+            Chain.from_dict(done[0].spec["chain"]), [results[job.name] for job in done], suite.n
+        )
+        for done in measured.chains.values()
+    ]
+    first = [results[job.name] for job in next(iter(measured.chains.values()))]
+    source_only = None
+    if measured.crafted:
+        judged: dict[str, list[dict[str, Any]]] = {}
+        crafts: dict[str, Job] = {}
+        for craft, judge in measured.crafted:
+            id = craft.spec["attack"]["id"]
+            crafts[id] = craft
+            judged.setdefault(id, []).append(results[judge.name])
+        (attack, craft), (control, control_craft) = crafts.items()
+        source_only = summarise.source_only_record(
+            craft.spec["norm"],
+            craft.spec["eps"],
+            craft.spec["attack"],
+            control_craft.spec["attack"],
+            judged[attack],
+            judged[control],
+        )
+    evaluated = [results[job.name] for done in measured.chains.values() for job in done]
+    evaluated += [results[judge.name] for _, judge in measured.crafted]
+    clean = results[measured.clean.name] if measured.clean is not None else None
+    cost = summarise.total_cost(evaluated)
+    shard = runner.attacked(measured.dataset, suite.n)
+    trainings = [training] if training is not None else []
+    return Record(
+        suite=suite.name,
+        protocol=suite.protocol.description,
+        role="source" if measured.role == "source" else "victim",
+        victim=measured.name,
+        method=card.method,
+        source=card.source,
+        network=card.network,
+        source_dataset=source_dataset,
+        target_dataset=measured.dataset,
+        seed=measured.seed,
+        n=suite.n,
+        data_fingerprint=shard.fingerprint,
+        class_counts=shard.class_counts(),
+        weights_sha256=sha256,
+        flags=sorted({flag for result in evaluated for flag in result.get("flags", [])}),
+        clean=summarise.clean_bits(first),
+        clean_full=None if clean is None else (clean["correct"], clean["n"]),
+        chains=chains,
+        source_only=source_only,
+        versions=train.versions(),
+        cost={
+            "train_seconds": round(sum(result["seconds"] for result in trainings), 2),
+            "seconds": round(sum(result["seconds"] for result in evaluated), 2),
+            "wasted": cost.wasted,
+            "checks": cost.checks,
+            "peak_memory_mb": max(result["memory"] for result in [*trainings, *evaluated]),
+            "hardware": hardware(runner.device),
+        },
+    )

@@ -1,0 +1,178 @@
+"""Suite -> jobs: a pure function. No data, weights or clock are looked at; `--dry-run` prints what it returns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from transferbench.suites import Row, Suite
+from transferbench.types import InputError, Job
+
+SHARD = 256
+"""A shard is this many consecutive examples of a data set's order, whatever n, batch and workers."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The evaluation jobs whose results make one record: per chain its shards, crafted sets, clean accuracy."""
+
+    name: str
+    role: str
+    seed: int
+    dataset: str
+    chains: dict[str, list[Job]]
+    crafted: list[tuple[Job, Job]] = field(default_factory=list)
+    clean: Job | None = None
+
+    def jobs(self) -> list[Job]:
+        """All of them, inputs first."""
+        found = [job for done in self.chains.values() for job in done]
+        found += [job for pair in self.crafted for job in pair]
+        return found + ([self.clean] if self.clean is not None else [])
+
+
+@dataclass(frozen=True)
+class PlannedVictim:
+    """One victim of a suite: how it is trained, from which source (its name), and how it is measured."""
+
+    row: Row
+    source: str
+    train: Job
+    measured: Measured
+
+    @property
+    def name(self) -> str:
+        return self.measured.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    suite: Suite
+    seeds: tuple[int, ...]
+    victims: list[PlannedVictim]
+    jobs: list[Job]
+
+
+def shards(n: int) -> list[tuple[int, int]]:
+    """(start, stop) of the shards of the first n examples: 256 consecutive positions each, whatever n."""
+    return [(start, min(start + SHARD, n)) for start in range(0, n, SHARD)]
+
+
+def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
+    """All jobs of a suite in an order in which inputs come first. No data, weights or clock are looked at."""
+    training = suite.training
+    if training is None:
+        raise InputError(f"suite {suite.name} trains nothing: use it with eval")
+    victims: list[PlannedVictim] = []
+    ordered: dict[str, Job] = {}
+
+    def add(job: Job) -> Job:
+        return ordered.setdefault(job.name, job)
+
+    for seed in seeds:
+        sources: dict[str, PlannedVictim] = {}
+        for row in training.sources:
+            name = f"{training.source_dataset}-{row.name}-s{seed}"
+            sources[row.name] = _planned(suite, row, name, "source", seed, training.source_dataset, None, add)
+        rows = [
+            _planned(
+                suite,
+                row,
+                f"{row.name}-s{seed}",
+                "victim",
+                seed,
+                training.target_dataset,
+                sources[row.source],
+                add,
+            )
+            for row in training.rows
+        ]
+        victims += [*sources.values(), *rows]
+    return Plan(suite, seeds, victims, list(ordered.values()))
+
+
+def _planned(
+    suite: Suite,
+    row: Row,
+    name: str,
+    role: str,
+    seed: int,
+    dataset: str,
+    source: PlannedVictim | None,
+    add: Callable[[Job], Job],
+) -> PlannedVictim:
+    training = suite.training
+    assert training is not None
+    settings = {**row.set, "seed": seed}
+    spec = {
+        "victim": name,
+        "plugin": row.method,
+        "settings": settings,
+        "dataset": dataset,
+        "network": training.network,
+        "threats": dict(suite.threats),
+    }
+    inputs = (source.train.name,) if source is not None else ()
+    trained_job = add(Job("train", f"train {name}", spec, inputs))
+    protocol = suite.protocol
+    chains = [protocol.chain(norm, eps) for norm, eps in suite.threats.items()]
+    if role == "victim":
+        chains += protocol.further_chains(dict(suite.threats))
+    chain_jobs = {
+        chain.name: [
+            add(
+                Job(
+                    "attack",
+                    f"{name}: {chain.name}",
+                    {"chain": chain.as_dict(), "dataset": dataset, "start": start, "stop": stop, "seed": seed},
+                    (trained_job.name,),
+                )
+            )
+            for start, stop in shards(suite.n)
+        ]
+        for chain in chains
+    }
+    crafted: list[tuple[Job, Job]] = []
+    clean_job = None
+    if role == "victim":
+        only = protocol.source_only
+        for part in (only.attack, only.control) if only is not None and source is not None else ():
+            assert only is not None and source is not None
+            for start, stop in shards(suite.n):
+                piece = {"dataset": dataset, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
+                craft = add(
+                    Job(
+                        "craft",
+                        f"{source.name}: {part.id}",
+                        {"attack": part.spec().as_dict(), "seed": seed, **piece},
+                        (source.train.name,),
+                    )
+                )
+                crafted.append(
+                    (craft, add(Job("judge", f"{name}: {part.id}", piece, (trained_job.name, craft.name))))
+                )
+        clean_job = add(Job("clean", f"{name}: clean", {"dataset": dataset, "split": "test"}, (trained_job.name,)))
+    source_name = source.name if source is not None else ""
+    measured = Measured(name, role, seed, dataset, chain_jobs, crafted, clean_job)
+    return PlannedVictim(row, source_name, trained_job, measured)
+
+
+def describe(planned: Plan) -> list[str]:
+    """The plan in lines, one per job: kind, label, size and name; then the totals. What --dry-run prints."""
+    lines = [f"{job.kind:<7}{job.label:<44}{_size(job):>24}  {job.name[:12]}" for job in planned.jobs]
+    kinds = Counter(job.kind for job in planned.jobs)
+    total = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    return [
+        *lines,
+        f"{len(planned.jobs)} jobs ({total}) for {len(planned.victims)} networks, seeds {planned.seeds}",
+    ]
+
+
+def _size(job: Job) -> str:
+    spec = job.spec
+    if job.kind == "train":
+        return f"{spec['settings'].get('steps', 'default')} steps"
+    if job.kind == "clean":
+        return "whole test split"
+    return f"{spec['stop'] - spec['start']} examples"

@@ -1,0 +1,144 @@
+"""Records: what was measured of one victim in one suite, as committed JSON. Tables are functions of records.
+
+A record holds per-example bits, not only rates, so that differences can be tested and unions formed. It is
+untrusted input like any committed file: read field by field.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from transferbench.cards import first_problem
+from transferbench.types import InputError, Norm, pack_bits, unpack_bits
+
+SCHEMA = 1
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Bits(_Checked):
+    """n verdicts, first example first, as hex; set = robust, correct or fooled, as the field's name says."""
+
+    n: int = Field(ge=1)
+    hex: str = Field(pattern=r"^[0-9a-f]+$")
+
+    @model_validator(mode="after")
+    def _length(self) -> Bits:
+        unpack_bits(self.hex, self.n)
+        return self
+
+    @classmethod
+    def of(cls, bits: list[bool]) -> Bits:
+        return cls(n=len(bits), hex=pack_bits(bits))
+
+    def list(self) -> list[bool]:
+        return unpack_bits(self.hex, self.n)
+
+    @property
+    def count(self) -> int:
+        return sum(self.list())
+
+
+class ChainRecord(_Checked):
+    """One chain: which examples survived all of it, what each attack broke, what it cost."""
+
+    name: str
+    norm: Norm
+    eps: str
+    attacks: list[dict[str, Any]]
+    robust: Bits
+    by_attack: list[dict[str, Any]]
+    ties: int = Field(ge=0)
+    forwards: int = Field(ge=0)
+    backwards: int = Field(ge=0)
+
+
+class SourceOnlyRecord(_Checked):
+    """A source-only attack and its noise control, "any of k" over the clean-correct.
+
+    `flipped` and `control_flipped`: per example, whether it was correct on clean and any of the k tries
+    flipped it. The denominator is the clean-correct count, the other one is n.
+    """
+
+    norm: Norm
+    eps: str
+    attack: dict[str, Any]
+    control: dict[str, Any]
+    tries: int = Field(ge=1)
+    flipped: Bits
+    control_flipped: Bits
+    flipped_by_try: list[int]
+    control_flipped_by_try: list[int]
+
+
+class Record(_Checked):
+    """Everything that was measured of a victim. What varies from machine to machine is in `cost` alone."""
+
+    schema_version: Literal[1] = SCHEMA
+    suite: str
+    protocol: str
+    role: Literal["source", "victim"]
+    victim: str
+    method: str
+    source: str
+    network: str
+    source_dataset: str
+    target_dataset: str
+    seed: int
+    n: int = Field(ge=1)
+    data_fingerprint: str
+    class_counts: list[int]
+    weights_sha256: str
+    flags: list[str]
+    clean: Bits
+    clean_full: tuple[int, int] | None = None
+    chains: list[ChainRecord]
+    source_only: SourceOnlyRecord | None = None
+    versions: dict[str, str]
+    cost: dict[str, str | int | float]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Record:
+        """A robust example must be correct on clean, and all parts must speak of the same n examples."""
+        clean = self.clean.list()
+        parts = [("clean", self.clean), *((chain.name, chain.robust) for chain in self.chains)]
+        if self.source_only is not None:
+            parts += [("source_only", self.source_only.flipped), ("control", self.source_only.control_flipped)]
+        for name, bits in parts:
+            if bits.n != self.n:
+                raise ValueError(f"{name} has {bits.n} verdicts, the record says n={self.n}")
+            if any(set_ and not correct for set_, correct in zip(bits.list(), clean, strict=True)):
+                raise ValueError(f"{name} counts an example that was wrong on clean")
+        return self
+
+    def chain(self, name: str) -> ChainRecord | None:
+        return next((chain for chain in self.chains if chain.name == name), None)
+
+
+def dump(record: Record) -> str:
+    """The record as JSON text: sorted keys, one line per leaf, a final newline; equal records, equal bytes."""
+    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def read(path: Path) -> Record:
+    """A record file. InputError names the file and what is wrong with it."""
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"record {path}: cannot be read ({error})") from None
+    except (ValidationError, InputError) as error:
+        raise InputError(f"record {path}: {first_problem(error)}") from None
+
+
+def read_all(folder: Path) -> list[Record]:
+    """The records of a leaderboard's folder, sorted by file name. InputError when there is none."""
+    paths = sorted((folder / "records").glob("*.json"))
+    if not paths:
+        raise InputError(f"leaderboard {folder}: there are no records in {folder / 'records'}")
+    return [read(path) for path in paths]

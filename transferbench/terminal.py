@@ -1,0 +1,123 @@
+"""What the terminal shows: bars while jobs run, the table when they are done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from transferbench.leaderboard.markdown import RATES, mean_and_range, pooled
+from transferbench.leaderboard.rows import leaderboard_rows, percent, union
+from transferbench.leaderboard.statistics import wilson
+from transferbench.records import Record
+from transferbench.types import Job
+
+
+class Bars:
+    """A pipeline.Reporter: one bar over all jobs with the time left, one for the job in hand.
+
+    Where the output is no terminal, one line per finished job takes the bars' place.
+    """
+
+    def __init__(self) -> None:
+        self.console = Console(stderr=True)
+        self.live = self.console.is_terminal
+        self.reused = 0
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.live,
+            transient=True,
+        )
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        self.all = self.progress.add_task("all jobs", total=None, note="")
+        self.one = self.progress.add_task("", total=None, note="")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def begin(self, job: Job, number: int, total: int) -> None:
+        self.number, self.total = number + 1, total
+        self.progress.update(self.all, total=total, completed=number)
+        self.progress.reset(self.one, total=None, description=job.label, note="")
+
+    def update(self, done: int, total: int, robust: int | None) -> None:
+        unit = "steps" if robust is None else f"examples, {robust} still robust"
+        self.progress.update(self.one, completed=done, total=total, note=unit)
+
+    def end(self, job: Job, reused: bool) -> None:
+        self.reused += reused
+        self.progress.advance(self.all)
+        if not self.live and not reused:
+            self.console.print(f"[{self.number}/{self.total}] {job.label}", markup=False, highlight=False)
+
+    def training(self, label: str) -> Callable[[int, int, dict[str, float]], None]:
+        """For `train`: one bar of steps with the loss by its parts."""
+        self.progress.update(self.all, visible=False)
+        self.progress.reset(self.one, total=None, description=label, note="")
+
+        def progress(done: int, total: int, parts: dict[str, float]) -> None:
+            note = "steps  " + "  ".join(f"{name} {value:.3f}" for name, value in parts.items())
+            self.progress.update(self.one, completed=done, total=total, note=note)
+
+        return progress
+
+
+def summary_table(records: Sequence[Record]) -> Table:
+    """The means over seeds, one line per (method, source)."""
+    rows = leaderboard_rows(records)
+    first = next(record for record in records if record.role == "victim")
+    table = Table(
+        title=f"{first.suite}: {first.protocol}", caption=f"%, n = {first.n} attacked examples per victim"
+    )
+    table.add_column("method")
+    table.add_column("source")
+    for heading in RATES.values():
+        table.add_column(heading, justify="right")
+    for method, source, group in pooled(rows):
+        table.add_row(method, source, *(mean_and_range(group, column) for column in RATES))
+    return table
+
+
+def evaluation_report(record: Record) -> str:
+    """What `eval` prints: weights, data, seed, and per threat the rate with n, interval and every attack."""
+    lines = [
+        f"model    {record.victim} ({record.network}), weights sha256 {record.weights_sha256}",
+        f"data     {record.target_dataset} test, first {record.n}, fingerprint {record.data_fingerprint}",
+        f"         class counts {record.class_counts}",
+        f"seed     {record.seed}",
+        f"clean    {_rate(record.clean.count, record.n)}",
+    ]
+    for chain in record.chains:
+        broke = ", ".join(f"{part['attack']} x{part['tries']} broke {part['broke']}" for part in chain.by_attack)
+        ties = f", {chain.ties} ties" if chain.ties else ""
+        lines.append(f"{chain.norm:<5}{chain.eps:>6}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})")
+    together = union(record)
+    if together is not None:
+        lines.append(f"union    {_rate(together.count, record.n)}")
+    only = record.source_only
+    if only is not None:
+        correct = record.clean.count
+        flips = f"any of {only.tries} flips {percent(only.flipped.count, correct)} % of {correct} clean-correct"
+        noise = percent(only.control_flipped.count, correct)
+        lines.append(f"source   Linf {only.eps}: {only.attack['id']}, {flips}; noise control {noise} %")
+    if record.flags:
+        lines.append(f"flags    {', '.join(record.flags)}")
+    return "\n".join(lines)
+
+
+def _rate(count: int, n: int) -> str:
+    low, high = wilson(count, n)
+    return f"{100 * count / n:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]  {count}/{n}"
