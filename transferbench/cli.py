@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from transferbench import __version__
 from transferbench.types import FaultError, InputError, Norm, parse_norm
@@ -17,7 +18,7 @@ _LISTS = ("models", "datasets", "methods", "attacks", "suites")
 class _Parser(argparse.ArgumentParser):
     """Errors in one line with exit status 2, without the usage block in front."""
 
-    def error(self, message: str) -> None:  # type: ignore[override]
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"transferbench: error: {message} (see {self.prog} --help)\n")
 
 
@@ -65,24 +66,16 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(call=_run)
 
     evaluate = commands.add_parser("eval", help="attack any model, at the radii of its card")
-    evaluate.add_argument(
-        "--model", required=True, metavar="ID", help="a model of `list models`, a folder or a card"
-    )
+    evaluate.add_argument("--model", required=True, metavar="ID", help="a model of `list models`, a folder or a card")
     evaluate.add_argument("--dataset", metavar="ID", help="data set (default: the one on the model's card)")
     evaluate.add_argument("--norms", default="Linf,L2,L1", metavar="N,N", help="norms (default: Linf,L2,L1)")
     evaluate.add_argument(
         "--eps", default="", metavar="N=E,N=E", help="radii as Linf=8/255,L2=0.5 (default: card, else data set)"
     )
-    evaluate.add_argument(
-        "--attacks", default="", metavar="A,A", help="attacks in order (default: apgd-ce,apgd-t)"
-    )
+    evaluate.add_argument("--attacks", default="", metavar="A,A", help="attacks in order (default: apgd-ce,apgd-t)")
     evaluate.add_argument("--source", metavar="ID", help="also attack with this public model alone")
-    evaluate.add_argument(
-        "--n", type=int, metavar="N", help="first N test examples (default: 1000, or all if fewer)"
-    )
-    evaluate.add_argument(
-        "--seed", type=int, default=0, metavar="S", help="seed of the random starts (default: 0)"
-    )
+    evaluate.add_argument("--n", type=int, metavar="N", help="first N test examples (default: 1000, or all if fewer)")
+    evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the random starts (default: 0)")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: runs/eval)")
     evaluate.add_argument("--backend", choices=("transferbench", "autoattack"), default="transferbench")
     evaluate.set_defaults(call=_eval)
@@ -108,9 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     board = commands.add_parser("leaderboard", help="check or rebuild tables from their records")
-    board.add_argument(
-        "dir", nargs="?", type=Path, metavar="DIR", help="a leaderboard (default: all of leaderboards/)"
-    )
+    board.add_argument("dir", nargs="?", type=Path, metavar="DIR", help="a leaderboard (default: all of leaderboards/)")
     board.add_argument("--check", action="store_true", help="fail when a table differs from its records")
     board.add_argument("--rebuild", action="store_true", help="write the tables anew from their records")
     board.set_defaults(call=_leaderboard)
@@ -133,9 +124,7 @@ def _device(name: str) -> str:
     except RuntimeError:
         raise InputError(f"--device {name!r} is not a device: use cpu, cuda or cuda:1") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu"
-        )
+        raise InputError(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: only cpu and cuda are supported")
     return name
@@ -169,9 +158,7 @@ def _run(args: argparse.Namespace) -> None:
     with Store(out) as store, Bars() as bars:
         runner = pipeline.Runner(store, device, args.batch_size, args.data_dir, args.model_dir)
         records = pipeline.run_suite(suite, seeds, runner, bars)
-    _print_board(
-        out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else ""
-    )
+    _print_board(out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else "")
 
 
 def _eval(args: argparse.Namespace) -> None:
@@ -223,21 +210,20 @@ def _train(args: argparse.Namespace) -> None:
         raise InputError(f"--out {args.out}: a trained model is there already; give another folder")
     splits = train.load_splits(args.target, args.data_dir)
     data.check_writable(args.out)
-    threats = source.card.threats if source is not None else {**RADII.get(args.target, {})}
-    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network, dict(threats))
+    threats: dict[str, str] = dict(source.card.threats if source is not None else RADII.get(args.target, {}))
+    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network, threats)
     with Bars() as bars:
         model, card, result = train.train_victim(
             recipe, method, source, *splits, device, bars.training(f"train {args.out.name}")
         )
     trained.save(args.out, model, card)
     print(f"{card.id}: validation accuracy {100 * result.validation_accuracy:.2f} % on {len(splits[1])} images")
-    print(
-        f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}); attack it: transferbench eval --model {args.out}"
-    )
+    print(f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}); attack it: transferbench eval --model {args.out}")
 
 
 def _leaderboard(args: argparse.Namespace) -> None:
     from transferbench.leaderboard import build
+    from transferbench.records import read_all
 
     folders = [args.dir] if args.dir is not None else build.published(Path("leaderboards"))
     complaints = []
@@ -247,7 +233,7 @@ def _leaderboard(args: argparse.Namespace) -> None:
         if args.check:
             complaints += build.check(folder)
         if not args.rebuild and not args.check:
-            _print_board(folder, build.read_all(folder), "")
+            _print_board(folder, read_all(folder), "")
     for complaint in complaints:
         print(f"transferbench: error: {complaint}", file=sys.stderr)
     if complaints:
@@ -306,9 +292,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"transferbench: fault: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "transferbench: stopped; finished jobs are kept, the same command goes on from there", file=sys.stderr
-        )
+        print("transferbench: stopped; finished jobs are kept, the same command goes on from there", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone (`| head`): not an error of ours.

@@ -16,7 +16,7 @@ from transferbench.types import AttackSpec, Chain, InputError, Job, Norm, Threat
 from transferbench.victims import Victim
 from transferbench.victims import load as load_victim
 
-RADII: dict[str, dict[Norm, str]] = {
+RADII: dict[str, dict[str, str]] = {
     "cifar10": {"Linf": "8/255", "L2": "0.5", "L1": "12"},
     "cifar100": {"Linf": "8/255", "L2": "0.5", "L1": "12"},
     "imagenet": {"Linf": "4/255", "L2": "2", "L1": "255"},
@@ -53,9 +53,7 @@ def check(request: Request) -> Suite:
         for norm in request.norms:
             attack = attacks.build(AttackSpec.of(id), ThreatModel.parse(norm, request.eps.get(norm, "0.1")), 10)
             if attack.sees == "source":
-                raise InputError(
-                    f"--attacks {id}: it attacks the source alone; name the source with --source instead"
-                )
+                raise InputError(f"--attacks {id}: it attacks the source alone; name the source with --source instead")
     if request.dataset is not None:
         registry.find("data", request.dataset.partition(":")[0])
     return suite

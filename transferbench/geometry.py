@@ -47,8 +47,8 @@ def unit_l2(delta: Tensor) -> Tensor:
     return delta / (l2_norm(delta) + 1e-12)
 
 
-def l1_correction(x: Tensor, delta: Tensor, eps: float) -> Tensor:
-    """float32 [B, ...]: what to add to delta so that ||delta||_1 <= eps and x + delta is in [0,1].
+def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
+    """float32 [B, ...]: what to add to delta so that ||delta||_1 <= eps and x + delta is in [0,1]; eps may be [B].
 
     The Euclidean projection onto the intersection of the L1 ball and the box (Croce and Hein 2021,
     arXiv:2103.01208, Proposition 2.1). Every coordinate moves towards zero by clamp(t, low, high): at

@@ -145,8 +145,8 @@ class Runner:
         if job.kind == "judge":
             threat = ThreatModel.parse(spec["norm"], spec["eps"])
             points = self.store.read_examples(self.results[job.inputs[-1]]["examples"])["points"].to(self.device)
-            return jobs.judge(self._target(job), threat, shard, points, progress)
-        return jobs.clean(self._target(job), shard, progress)
+            return jobs.judge(self._target(job), threat, shard, points)
+        return jobs.clean(self._target(job), shard)
 
     def _train(self, job: Job, reporter: Reporter) -> dict[str, Any]:
         spec = job.spec
@@ -292,9 +292,7 @@ def _assemble(
 ) -> Record:
     results = runner.results
     chains = [
-        summarise.chain_record(
-            Chain.from_dict(done[0].spec["chain"]), [results[job.name] for job in done], suite.n
-        )
+        summarise.chain_record(Chain.from_dict(done[0].spec["chain"]), [results[job.name] for job in done], suite.n)
         for done in measured.chains.values()
     ]
     first = [results[job.name] for job in next(iter(measured.chains.values()))]

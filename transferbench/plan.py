@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from transferbench.suites import Row, Suite
@@ -102,23 +102,20 @@ def _planned(
     source: PlannedVictim | None,
     add: Callable[[Job], Job],
 ) -> PlannedVictim:
-    training = suite.training
-    assert training is not None
-    settings = {**row.set, "seed": seed}
+    """One victim's jobs. Sources go through the norms' chains only; the rest is measured on rows."""
+    assert suite.training is not None
     spec = {
         "victim": name,
         "plugin": row.method,
-        "settings": settings,
+        "settings": {**row.set, "seed": seed},
         "dataset": dataset,
-        "network": training.network,
+        "network": suite.training.network,
         "threats": dict(suite.threats),
     }
-    inputs = (source.train.name,) if source is not None else ()
-    trained_job = add(Job("train", f"train {name}", spec, inputs))
-    protocol = suite.protocol
-    chains = [protocol.chain(norm, eps) for norm, eps in suite.threats.items()]
-    if role == "victim":
-        chains += protocol.further_chains(dict(suite.threats))
+    trained = add(Job("train", f"train {name}", spec, (source.train.name,) if source is not None else ()))
+    chains = [suite.protocol.chain(norm, eps) for norm, eps in suite.threats.items()]
+    if source is not None:
+        chains += suite.protocol.further_chains(dict(suite.threats))
     chain_jobs = {
         chain.name: [
             add(
@@ -126,36 +123,33 @@ def _planned(
                     "attack",
                     f"{name}: {chain.name}",
                     {"chain": chain.as_dict(), "dataset": dataset, "start": start, "stop": stop, "seed": seed},
-                    (trained_job.name,),
+                    (trained.name,),
                 )
             )
             for start, stop in shards(suite.n)
         ]
         for chain in chains
     }
-    crafted: list[tuple[Job, Job]] = []
-    clean_job = None
-    if role == "victim":
-        only = protocol.source_only
-        for part in (only.attack, only.control) if only is not None and source is not None else ():
-            assert only is not None and source is not None
-            for start, stop in shards(suite.n):
-                piece = {"dataset": dataset, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
-                craft = add(
-                    Job(
-                        "craft",
-                        f"{source.name}: {part.id}",
-                        {"attack": part.spec().as_dict(), "seed": seed, **piece},
-                        (source.train.name,),
-                    )
-                )
-                crafted.append(
-                    (craft, add(Job("judge", f"{name}: {part.id}", piece, (trained_job.name, craft.name))))
-                )
-        clean_job = add(Job("clean", f"{name}: clean", {"dataset": dataset, "split": "test"}, (trained_job.name,)))
-    source_name = source.name if source is not None else ""
-    measured = Measured(name, role, seed, dataset, chain_jobs, crafted, clean_job)
-    return PlannedVictim(row, source_name, trained_job, measured)
+    if source is None:
+        return PlannedVictim(row, "", trained, Measured(name, role, seed, dataset, chain_jobs))
+    crafted = [(add(craft), add(judge)) for craft, judge in _crafted(suite, name, seed, dataset, source, trained)]
+    clean = add(Job("clean", f"{name}: clean", {"dataset": dataset, "split": "test"}, (trained.name,)))
+    return PlannedVictim(row, source.name, trained, Measured(name, role, seed, dataset, chain_jobs, crafted, clean))
+
+
+def _crafted(
+    suite: Suite, name: str, seed: int, dataset: str, source: PlannedVictim, trained: Job
+) -> Iterator[tuple[Job, Job]]:
+    """The source-only attack and its control, shard by shard: crafted once per source, judged per victim."""
+    only = suite.protocol.source_only
+    if only is None:
+        return
+    for part in (only.attack, only.control):
+        for start, stop in shards(suite.n):
+            piece = {"dataset": dataset, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
+            spec = {"attack": part.spec().as_dict(), "seed": seed, **piece}
+            craft = Job("craft", f"{source.name}: {part.id}", spec, (source.train.name,))
+            yield craft, Job("judge", f"{name}: {part.id}", piece, (trained.name, craft.name))
 
 
 def describe(planned: Plan) -> list[str]:

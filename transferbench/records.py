@@ -15,8 +15,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from transferbench.cards import first_problem
 from transferbench.types import InputError, Norm, pack_bits, unpack_bits
 
-SCHEMA = 1
-
 
 class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,7 +78,7 @@ class SourceOnlyRecord(_Checked):
 class Record(_Checked):
     """Everything that was measured of a victim. What varies from machine to machine is in `cost` alone."""
 
-    schema_version: Literal[1] = SCHEMA
+    schema_version: Literal[1] = 1
     suite: str
     protocol: str
     role: Literal["source", "victim"]

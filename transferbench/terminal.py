@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from transferbench.leaderboard.markdown import RATES, mean_and_range, pooled
+from transferbench.leaderboard.markdown import mean_and_range, pooled
 from transferbench.leaderboard.rows import leaderboard_rows, percent, union
 from transferbench.leaderboard.statistics import wilson
 from transferbench.records import Record
@@ -43,9 +44,7 @@ class Bars:
         self.one = self.progress.add_task("", total=None, note="")
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.progress.stop()
 
     def begin(self, job: Job, number: int, total: int) -> None:
@@ -75,19 +74,35 @@ class Bars:
         return progress
 
 
+_SHOWN = {
+    "clean_acc": "clean",
+    "linf_acc": "Linf",
+    "l2_acc": "L2",
+    "l1_acc": "L1",
+    "union_acc": "union",
+    "pretrained_asr": "ASR",
+    "noise_asr": "noise",
+}
+
+
 def summary_table(records: Sequence[Record]) -> Table:
     """The means over seeds, one line per (method, source)."""
     rows = leaderboard_rows(records)
     first = next(record for record in records if record.role == "victim")
+    seeds = len({row["seed"] for row in rows})
     table = Table(
-        title=f"{first.suite}: {first.protocol}", caption=f"%, n = {first.n} attacked examples per victim"
+        title=f"{first.suite} ({first.protocol})",
+        caption=f"%, n = {first.n} attacked examples per victim, mean of {seeds} seed(s). ASR: any of k points made "
+        "with the source alone flips; noise: the same for k draws of random signs.",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    table.add_column("method")
-    table.add_column("source")
-    for heading in RATES.values():
-        table.add_column(heading, justify="right")
+    table.add_column("method", no_wrap=True)
+    table.add_column("source", no_wrap=True)
+    for heading in _SHOWN.values():
+        table.add_column(heading, justify="right", no_wrap=True)
     for method, source, group in pooled(rows):
-        table.add_row(method, source, *(mean_and_range(group, column) for column in RATES))
+        table.add_row(method, source, *(mean_and_range(group, column).partition(" ")[0] for column in _SHOWN))
     return table
 
 

@@ -91,7 +91,8 @@ def _run(
 ) -> int:
     """One phase with a fresh optimiser; returns the global step after it."""
     params, head = method.params, f"{student.layers.head}."
-    trunk, heads = [], []
+    trunk: list[nn.Parameter] = []
+    heads: list[nn.Parameter] = []
     for name, parameter in student.model.named_parameters():
         parameter.requires_grad_(phase.trains(name))
         if parameter.requires_grad:
@@ -112,11 +113,9 @@ def _run(
         parts = method.loss(student, teacher, batch)
         loss = torch.stack(list(parts.values())).sum()
         if not bool(torch.isfinite(loss)):
-            raise FaultError(
-                f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr"
-            )
+            raise FaultError(f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr")
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         if average is not None and (local + 1) % phase.average_every == 0:
             average.update_parameters(student.model)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
@@ -61,7 +61,7 @@ def parse_norm(text: str) -> Norm:
     """`Linf`, `L2` or `L1` exactly as spelled. InputError otherwise."""
     if text not in NORMS:
         raise InputError(f"unknown norm {text!r}: use one of {', '.join(NORMS)}")
-    return cast(Norm, text)
+    return text
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,7 @@ def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> APGD:
     n_iter = int(given["n_iter"])
     tries = int(given["targets" if targeted else "restarts"])
     if n_iter < 1 or tries < 0:
-        raise InputError(
-            f"attack {spec.id}: n_iter must be at least 1 and restarts or targets at least 0 (= default)"
-        )
+        raise InputError(f"attack {spec.id}: n_iter must be at least 1 and restarts or targets at least 0 (= default)")
     if spec.id == "apgd-dlr" and num_classes < 3:
         raise InputError("attack apgd-dlr needs 3 classes: use apgd-ce, apgd-t")
     if tries == 0:

@@ -31,9 +31,7 @@ def three_radii(eps: float, n_iter: int) -> list[Phase]:
     """3 eps, 2 eps, eps for .3, .3 and the rest of the iterations: 30, 30, 40 of 100."""
     third = math.ceil(0.3 * n_iter)
     lengths = (third, third, n_iter - 2 * third)
-    return [
-        Phase(factor * eps, length) for factor, length in zip((3.0, 2.0, 1.0), lengths, strict=True) if length > 0
-    ]
+    return [Phase(factor * eps, length) for factor, length in zip((3.0, 2.0, 1.0), lengths, strict=True) if length > 0]
 
 
 def single_radius(eps: float, n_iter: int) -> list[Phase]:
@@ -111,7 +109,7 @@ class L1APGD(APGD):
 
     def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         self.tables = {name: table.to(loss.device) for name, table in self.tables.items()}
-        tables, x, clean, i = self.tables, state["x"], state["clean"], state["i"]
+        tables, x, i = self.tables, state["x"], state["i"]
         phase = tables["phase"][i]
         better = tables["begins"][i] | (loss > state["loss_best"])
         keep = per_row(better, x)

@@ -101,9 +101,7 @@ class eval_mode:  # noqa: N801 - reads as a statement: `with eval_mode(net):`
             module.training = training
 
 
-def end_point(
-    attack: RowAttack, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, noise: Tensor
-) -> Tensor:
+def end_point(attack: RowAttack, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
     """[B, ...]: where a `counts = "last"` attack ends, without evaluating the network there.
 
     The inner maximisation of adversarial training, whose own loss evaluates that point anyway.

@@ -21,9 +21,7 @@ from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, losses, parameters
 from transferbench.types import AttackSpec, InputError, ThreatModel
 
-IDS = {
-    "pretrained-neuron": "source only: drive k penultimate neurons of the public network, one by one (Renofeation)"
-}
+IDS = {"pretrained-neuron": "source only: drive k penultimate neurons of the public network, one by one (Renofeation)"}
 VERSION = 1
 
 

@@ -72,9 +72,7 @@ def _draw(rng: np.random.Generator, letter: str, font_folder: Path) -> NDArray[n
     scale = 32 / max(cropped.size)
     width, height = (max(round(side * scale), 1) for side in cropped.size)
     square = Image.new("L", (32, 32))
-    square.paste(
-        cropped.resize((width, height), Image.Resampling.BILINEAR), ((32 - width) // 2, (32 - height) // 2)
-    )
+    square.paste(cropped.resize((width, height), Image.Resampling.BILINEAR), ((32 - width) // 2, (32 - height) // 2))
     ink = np.asarray(square) > 127
     return (ink.reshape(8, 4, 8, 4).sum((1, 3)) / 16).astype(np.float32)
 

@@ -40,17 +40,11 @@ class Preflight:
 def check_examples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, bool]:
     """(images float32 in [0,1], labels int64, whether anything was clamped), or InputError."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"images must be a float tensor with values in [0,1], not {kind}")
     if x.dim() < 2 or len(x) == 0:
         raise InputError(f"images have shape {tuple(x.shape)}: expected [n, ...] with n of at least 1")
-    if (
-        not isinstance(y, Tensor)
-        or y.dim() != 1
-        or y.is_floating_point()
-        or y.is_complex()
-        or y.dtype == torch.bool
-    ):
+    if not isinstance(y, Tensor) or y.dim() != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         kind = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
         raise InputError(f"labels must be a one-dimensional integer tensor, not {kind}")
     if len(x) != len(y):
@@ -76,9 +70,7 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor) -> Preflight:
     """Look at the model on some images [B, ...]: refuse what would make numbers wrong, flag what may."""
     training = [name or "the model itself" for name, module in model.named_modules() if module.training]
     if training:
-        raise InputError(
-            f"sub-module {training[0]} is in train mode ({len(training)} in all): call model.eval() first"
-        )
+        raise InputError(f"sub-module {training[0]} is in train mode ({len(training)} in all): call model.eval() first")
     flags: set[str] = set()
     before = _snapshot(model)
     with torch.no_grad():
@@ -111,9 +103,7 @@ def at_chance(correct: int, n: int, num_classes: int) -> bool:
 def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     output = model(x)
     if not isinstance(output, Tensor):
-        raise InputError(
-            f"the model returns {type(output).__name__}, not a tensor of logits: wrap it to return them"
-        )
+        raise InputError(f"the model returns {type(output).__name__}, not a tensor of logits: wrap it to return them")
     if output.dim() != 2 or len(output) != len(x) or output.shape[1] < 2 or not output.is_floating_point():
         raise InputError(
             f"the model maps {len(x)} images to {output.dtype} {tuple(output.shape)}: expected float logits "

@@ -91,9 +91,7 @@ def run_chain(
             ranks = [rank for rank, owner in enumerate(pool.owner) if owner == number]
             broke = sum(int((swept.rank == rank).sum()) for rank in ranks)
             left -= broke
-            spent = {
-                name: int(getattr(swept.spent, name)[ranks].sum()) for name in ("forwards", "backwards", "wasted")
-            }
+            spent = {name: int(getattr(swept.spent, name)[ranks].sum()) for name in ("forwards", "backwards", "wasted")}
             by_attack.append({"attack": attack.id, "tries": len(ranks), "broke": broke, "standing": left, **spent})
             cost.add(Cost(**spent))
     for position in torch.ne(clean_pred, y).nonzero().flatten().tolist():

@@ -39,9 +39,7 @@ def freeze(model: nn.Module, sample: Tensor, fold: bool = True) -> Frozen:
     `sample` [B, C, H, W] are images on which a copy must agree with the model; models whose outputs vary from
     call to call must not come here (engine/checks.py finds them): use `as_is`.
     """
-    noisy = (sample + 0.1 * torch.linspace(-1, 1, sample.numel(), device=sample.device).view_as(sample)).clamp(
-        0, 1
-    )
+    noisy = (sample + 0.1 * torch.linspace(-1, 1, sample.numel(), device=sample.device).view_as(sample)).clamp(0, 1)
     probes = (_at_least(sample, FLOOR), _at_least(noisy, FLOOR))
     for folding in (True, False) if fold else (False,):
         try:

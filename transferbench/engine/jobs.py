@@ -49,9 +49,7 @@ def _columns(done: ChainResult, flags: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _fooled(done: ChainResult, shard: Dataset) -> dict[str, Tensor]:
-    at = torch.tensor(
-        [place for place, verdict in enumerate(done.verdicts) if verdict.rank >= 0], dtype=torch.int64
-    )
+    at = torch.tensor([place for place, verdict in enumerate(done.verdicts) if verdict.rank >= 0], dtype=torch.int64)
     return {"ids": shard.ids[at], "points": done.points[at.to(done.points.device)].cpu()}
 
 
@@ -73,7 +71,7 @@ def craft(
 
 
 def judge(
-    target: Target, threat: ThreatModel, shard: Dataset, points: Tensor, progress: Progress | None
+    target: Target, threat: ThreatModel, shard: Dataset, points: Tensor
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(clean-correct and per-try flips as lists; nothing to keep): a crafted set shown to one victim.
 
@@ -92,7 +90,7 @@ def judge(
     }, {}
 
 
-def clean(target: Target, dataset: Dataset, progress: Progress | None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def clean(target: Target, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(clean-correct over a whole split; nothing to keep)."""
     correct = torch.eq(target.judge.logits(dataset.images, dataset.ids).argmax(1), dataset.labels)
     return {"correct": int(correct.sum()), "n": len(dataset), "cost": Cost(checks=len(dataset)).as_dict()}, {}

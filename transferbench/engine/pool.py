@@ -60,9 +60,7 @@ class Pool:
         self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
         self.attempt = [attempt for attack in attacks for attempt in range(attack.tries)]
 
-    def run(
-        self, x: Tensor, y: Tensor, ids: Tensor, clean_logits: Tensor, progress: Progress | None = None
-    ) -> Swept:
+    def run(self, x: Tensor, y: Tensor, ids: Tensor, clean_logits: Tensor, progress: Progress | None = None) -> Swept:
         """Attack x [n, ...] in [0,1] with labels y, ids int64 [n], the original model's logits [n, C]."""
         self.x, self.y, self.ids, self.clean_logits = x, y, ids, clean_logits
         self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
@@ -180,8 +178,6 @@ class Pool:
                 self.seed, self.threat.norm, self.threat.eps.text, rank, self.ids[examples[mine]]
             )
         attempts = torch.tensor([self.attempt[rank] for _, rank in pairs], device=self.x.device)
-        state = attack.start(
-            self.x[examples], self.y[examples], self.clean_logits[examples], Keys(noise, attempts)
-        )
+        state = attack.start(self.x[examples], self.y[examples], self.clean_logits[examples], Keys(noise, attempts))
         state.update(row_example=examples, row_rank=ranks, row_age=torch.zeros_like(examples))
         return state

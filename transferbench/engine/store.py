@@ -65,9 +65,7 @@ class Store:
             (found,) = db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() or ("none",)
         except sqlite3.DatabaseError as error:
             db.close()
-            raise InputError(
-                f"{path}: not a store of transferbench, or damaged ({error}): it was left alone"
-            ) from None
+            raise InputError(f"{path}: not a store of transferbench, or damaged ({error}): it was left alone") from None
         if found != str(SCHEMA):
             db.close()
             raise InputError(f"{path}: schema {found}, this version reads {SCHEMA}: it was left alone")
@@ -85,9 +83,7 @@ class Store:
         row = self._db.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def finish(
-        self, key: str, job: Job, content: Mapping[str, Any], result: Mapping[str, Any], seconds: float
-    ) -> None:
+    def finish(self, key: str, job: Job, content: Mapping[str, Any], result: Mapping[str, Any], seconds: float) -> None:
         """Commit a finished job: from here on it is never run again."""
         with self._db:
             self._db.execute(

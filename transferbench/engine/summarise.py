@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transferbench.records import Bits, ChainRecord, SourceOnlyRecord
-from transferbench.types import Chain, Cost, FaultError
+from transferbench.types import Chain, Cost, FaultError, Norm
 
 Result = dict[str, Any]
 
@@ -28,9 +28,7 @@ def chain_record(chain: Chain, shards: Sequence[Result], n: int) -> ChainRecord:
     by_attack: list[dict[str, Any]] = []
     for place, first in enumerate(shards[0]["by_attack"] if shards else []):
         parts = [shard["by_attack"][place] for shard in shards if shard["by_attack"]]
-        summed = {
-            name: sum(part[name] for part in parts) for name in ("broke", "standing", "forwards", "backwards")
-        }
+        summed = {name: sum(part[name] for part in parts) for name in ("broke", "standing", "forwards", "backwards")}
         by_attack.append({"attack": first["attack"], "tries": first["tries"], **summed})
     costs = [shard["cost"] for shard in shards]
     return ChainRecord(
@@ -47,7 +45,7 @@ def chain_record(chain: Chain, shards: Sequence[Result], n: int) -> ChainRecord:
 
 
 def source_only_record(
-    norm: str,
+    norm: Norm,
     eps: str,
     attack: dict[str, Any],
     control: dict[str, Any],
@@ -63,7 +61,7 @@ def source_only_record(
         return [sum(sum(shard["flips"][k]) for shard in shards) for k in range(len(shards[0]["flips"]))]
 
     return SourceOnlyRecord(
-        norm=norm,  # type: ignore[arg-type] - checked by the record
+        norm=norm,
         eps=eps,
         attack=attack,
         control=control,

@@ -9,7 +9,7 @@ from transferbench import cards
 from transferbench.cards import ModelCard
 from transferbench.leaderboard import markdown
 from transferbench.leaderboard.columns import COST, LEADERBOARD
-from transferbench.leaderboard.escape import csv_cell
+from transferbench.leaderboard.escape import csv_cell, markdown_cell
 from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
 from transferbench.records import Record, read_all
 from transferbench.types import InputError
@@ -72,19 +72,13 @@ def write_cards(folder: Path, records: Sequence[Record], known: dict[str, ModelC
 
 
 def _results(row: Row) -> str:
-    shown = [
-        [name, markdown.markdown_cell(row[name])] for name in LEADERBOARD if row[name] != "" and name != "victim"
-    ]
-    return f"## Results ({markdown.markdown_cell(row['suite'])})\n\n" + markdown.table(
-        ["measure", "value"], shown, 1
-    )
+    shown = [[name, markdown_cell(row[name])] for name in LEADERBOARD if row[name] != "" and name != "victim"]
+    return f"## Results ({markdown_cell(row['suite'])})\n\n" + markdown.table(["measure", "value"], shown, 1)
 
 
 def published(root: Path) -> list[Path]:
     """The folders of committed leaderboards below `root`. InputError when there is none."""
     folders = sorted(path.parent for path in root.glob("*/records") if path.is_dir())
     if not folders:
-        raise InputError(
-            f"{root.resolve()}: no leaderboard with records here; publish a run first, or name a folder"
-        )
+        raise InputError(f"{root.resolve()}: no leaderboard with records here; publish a run first, or name a folder")
     return folders

@@ -86,7 +86,7 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
             [
                 f"# {markdown_cell(first.suite)}",
                 f"Protocol: {markdown_cell(first.protocol)}. Radii in [0,1] pixels: {markdown_cell(radii)}. "
-                f"n = {first.n} attacked examples per victim: at 50 % the 95 % interval is about +-{middle:.1f} points. "
+                f"n = {first.n} attacked examples per victim (at 50 % the 95 % interval is about +-{middle:.1f}). "
                 f"Seeds: {', '.join(map(str, seeds))}; cells are the mean over seeds, in brackets the range. All in %.",
                 summary(rows),
                 "## Every victim",

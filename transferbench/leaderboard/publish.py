@@ -23,9 +23,7 @@ def publish(run: Path, repository: Path) -> Path:
         raise InputError(f"{run}: records of one suite are published at a time, here are {', '.join(suites)}")
     boards = repository / "leaderboards"
     if not boards.is_dir():
-        raise InputError(
-            f"{repository.resolve()}: no folder leaderboards/ here: run publish at the repository's root"
-        )
+        raise InputError(f"{repository.resolve()}: no folder leaderboards/ here: run publish at the repository's root")
     missing = [record.victim for record in records if not (run / "cards" / f"{record.victim}.md").is_file()]
     if missing:
         raise InputError(f"{run}: no card for {missing[0]}: finish the run first")

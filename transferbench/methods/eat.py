@@ -20,7 +20,6 @@ from torch import Tensor
 from transferbench import keyed
 from transferbench.attacks import lockstep
 from transferbench.attacks.apgd_ball import BallAPGD
-from transferbench.attacks.apgd_base import APGD
 from transferbench.attacks.apgd_l1 import L1APGD, single_radius
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, Positive
 from transferbench.schedules import Schedule
@@ -46,7 +45,7 @@ class Params(BaseParams):
     at_iter: Positive = 10
 
 
-def training_attack(norm: str, eps: str, n_iter: int) -> APGD:
+def training_attack(norm: str, eps: str, n_iter: int) -> BallAPGD | L1APGD:
     """`apgd_train`: APGD on the cross-entropy from the clean image; in L1 one radius and a sparsity of .05."""
     threat = ThreatModel.parse(norm, eps)
     if threat.norm == "L1":
@@ -58,9 +57,7 @@ class Method(BaseMethod[Params]):
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         norms, radii = self.params.l_norms.split(","), self.params.l_eps.split(",")
         if len(norms) != len(radii) or len(set(norms)) != len(norms):
-            raise InputError(
-                f"eat: l_norms={self.params.l_norms!r} and l_eps={self.params.l_eps!r} do not pair up"
-            )
+            raise InputError(f"eat: l_norms={self.params.l_norms!r} and l_eps={self.params.l_eps!r} do not pair up")
         self.attacks = {
             norm: training_attack(norm, str(Epsilon.parse(eps)), self.params.at_iter)
             for norm, eps in zip(norms, radii, strict=True)

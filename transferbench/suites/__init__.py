@@ -126,9 +126,7 @@ class Training(_Checked):
         rows = [row.name for row in self.rows]
         for given in (names, rows):
             if len(set(given)) != len(given):
-                raise ValueError(
-                    f"names are used twice: {', '.join(sorted({n for n in given if given.count(n) > 1}))}"
-                )
+                raise ValueError(f"names are used twice: {', '.join(sorted({n for n in given if given.count(n) > 1}))}")
         for row in self.rows:
             if row.source not in names:
                 raise ValueError(f"row {row.name}: " + registry.unknown("source", row.source, names))
@@ -200,9 +198,7 @@ def _problem(error: ValidationError) -> str:
     first: Any = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        allowed = sorted(
-            {field for model in _models() for field in model.model_fields if _holds(model, first["loc"])}
-        )
+        allowed = sorted({field for model in _models() for field in model.model_fields if _holds(model, first["loc"])})
         near = difflib.get_close_matches(str(first["loc"][-1]), allowed, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         return f"{place}: unknown key; {hint}(allowed: {', '.join(allowed)})"

@@ -43,9 +43,7 @@ def load(path: Path) -> Victim:
     state = weights.read(file)
     digest = weights.sha256_of(file)
     if card.sha256 != digest:
-        raise InputError(
-            f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}..."
-        )
+        raise InputError(f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...")
     with torch.random.fork_rng(devices=[]):
         model, layers = network(card.network, len(card.classes))
     weights.load_strictly(model, state, file)

@@ -33,9 +33,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if not head:
         raise InputError(f"weights {path}: the file is empty")
     if head.lstrip()[:1] == b"<":
-        raise InputError(
-            f"weights {path}: this is an HTML page, not weights: a download link answered with a page"
-        )
+        raise InputError(f"weights {path}: this is an HTML page, not weights: a download link answered with a page")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -60,9 +58,7 @@ def load_strictly(model: nn.Module, state: dict[str, Tensor], path: Path) -> Non
         )
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
-            raise InputError(
-                f"weights {path}: {name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}"
-            )
+            raise InputError(f"weights {path}: {name} has shape {tuple(state[name].shape)}, not {tuple(tensor.shape)}")
     model.load_state_dict(state)
 
 

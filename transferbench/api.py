@@ -1,0 +1,143 @@
+"""evaluate(): any nn.Module with [0,1] inputs, in three lines; and the Report it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from transferbench.engine import checks
+from transferbench.engine.evaluate import ChainResult, Target, run_chain
+from transferbench.engine.reference import check as check_reference
+from transferbench.engine.reference import run_reference, unchanged_process
+from transferbench.types import AttackSpec, Chain, Cost, FaultError, InputError, ThreatModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | int]]
+
+
+@dataclass
+class TotalCost(Cost):
+    """All chains together; `by_attack` has one row per (threat, attack): tries, broke, standing, passes."""
+
+    by_attack: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an evaluation found. Rates are fractions of all n.
+
+    `clean`; `robust` by threat; `union` over threats, None unless each norm has one radius. `verdicts`: one row
+    per (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled,
+    attack (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n
+    rows, the clean image where nothing was found. `flags`: see engine.checks.FLAGS.
+    """
+
+    n: int
+    clean: float
+    robust: dict[str, float]
+    union: float | None
+    verdicts: pd.DataFrame
+    x_adv: dict[str, Tensor]
+    cost: TotalCost
+    flags: tuple[str, ...] = field(default=())
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    threats: Threats,
+    attacks: Sequence[str] = ("apgd-ce", "apgd-t"),
+    n_iter: int = 100,
+    seed: int = 0,
+    batch_size: int | None = None,
+    device: torch.device | str | None = None,
+    ids: Tensor | None = None,
+    backend: str = "transferbench",
+) -> Report:
+    """Attack a model that is in eval mode on images x [n, ...] in [0,1] with labels y [n].
+
+    `threats` is {"Linf": "8/255", "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are
+    then named `Linf:8/255`. `ids` int64 [n] key the random starts (0..n-1 by default), `batch_size` is rows in
+    flight: neither it nor the order changes a verdict. `backend="autoattack"` lets pyautoattack do it. The
+    model, the tensors and the random states are as before afterwards.
+
+    Raises InputError for what engine/checks.py refuses, FaultError when a logit stops being finite.
+    """
+    x, y, clamped = checks.check_examples(x, y)
+    chains = _chains(threats, attacks, n_iter)
+    if backend not in ("transferbench", "autoattack"):
+        raise InputError(f"unknown backend {backend!r}: use transferbench or autoattack")
+    if backend == "autoattack":
+        for chain in chains.values():
+            check_reference(chain)
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size={batch_size} must be at least 1")
+    where = torch.device(device) if device is not None else x.device
+    x, y = x.to(where), y.to(where)
+    ids = torch.arange(len(x)) if ids is None else ids
+    if ids.shape != y.shape or len(ids.unique()) != len(ids) or ids.is_floating_point():
+        raise InputError(f"ids must be {len(x)} distinct whole numbers")
+    ids = ids.to(device=where, dtype=torch.int64)
+    run = run_reference if backend == "autoattack" else run_chain
+    with unchanged_process():
+        target = Target.prepare(model, x, y, batch_size)
+        results = {name: run(target, chain, x, y, ids, seed, batch_size) for name, chain in chains.items()}
+    flags = {*target.flags, *(["clamped-input"] if clamped else [])}
+    correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
+    if checks.at_chance(correct, len(x), target.num_classes):
+        flags.add("accuracy-at-chance")
+    return _report(len(x), correct, chains, results, tuple(sorted(flags)))
+
+
+def _chains(threats: Threats, attacks: Sequence[str], n_iter: int) -> dict[str, Chain]:
+    """Chains by the name of their threat: the norm for a mapping, `norm:eps` for a list."""
+    named = isinstance(threats, Mapping)
+    pairs = list(threats.items()) if isinstance(threats, Mapping) else list(threats)
+    if not pairs or not attacks:
+        raise InputError("give at least one threat and one attack")
+    with_iterations = ("apgd-ce", "apgd-t", "apgd-dlr")
+    specs = tuple(AttackSpec.of(id, n_iter=n_iter) if id in with_iterations else AttackSpec.of(id) for id in attacks)
+    chains: dict[str, Chain] = {}
+    for norm, eps in pairs:
+        threat = ThreatModel.parse(norm, eps)
+        name = threat.norm if named else str(threat)
+        if name in chains:
+            raise InputError(f"threat {name} is given twice")
+        chains[name] = Chain(name, threat, specs)
+    return chains
+
+
+def _report(
+    n: int, correct: int, chains: dict[str, Chain], results: dict[str, ChainResult], flags: tuple[str, ...]
+) -> Report:
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    cost, by_attack = TotalCost(), []
+    robust: dict[str, float] = {}
+    for name, result in results.items():
+        for position, verdict in enumerate(result.verdicts):
+            row = verdict._asdict()
+            row |= {"example": position, "threat": name, "try": row.pop("rank")}
+            rows.append(row)
+        robust[name] = sum(not verdict.fooled for verdict in result.verdicts) / n
+        cost.add(result.cost)
+        by_attack += [{"threat": name, **part} for part in result.by_attack]
+    cost.by_attack = pd.DataFrame(by_attack)
+    columns = ["example", "threat", "fooled", "attack", "try", "pred", "distance", "tie"]
+    norms = [chain.threat.norm for chain in chains.values()]
+    union = None
+    if len(set(norms)) == len(norms):
+        standing = [[not verdict.fooled for verdict in result.verdicts] for result in results.values()]
+        union = sum(map(all, zip(*standing, strict=True))) / n
+        if union > min(robust.values()):
+            raise FaultError("the union is above a norm's rate: verdicts are inconsistent")
+    points = {name: result.points for name, result in results.items()}
+    return Report(n, correct / n, robust, union, pd.DataFrame(rows, columns=columns), points, cost, flags)
