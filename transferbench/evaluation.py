@@ -160,5 +160,4 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
                 craft = Job("craft", f"{source.id}: {part.id}", spec)
                 judge = Job("judge", f"{victim.id}: {part.id}", {"victim": request.model, **piece}, (craft.name,))
                 crafted.append((craft, judge))
-    clean = Job("clean", f"{victim.id}: clean", {**common, "split": "test"})
-    return Measured(victim.id, "victim", request.seed, dataset, chain_jobs, crafted, clean)
+    return Measured(victim.id, "victim", request.seed, dataset, chain_jobs, crafted)

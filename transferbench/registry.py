@@ -123,8 +123,8 @@ def find(kind: Kind, id: str) -> Entry:
 
 
 def unknown(noun: str, word: str, known: Iterable[str]) -> str:
-    """`unknown method 'lfw': did you mean 'lwf'? (there are: ...)`."""
+    """`unknown method 'lfw'; did you mean 'lwf'? (there are: ...)`."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {noun} {word!r}: {hint}(there are: {', '.join(names) or 'none'})"
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {noun} {word!r}{hint} (there are: {', '.join(names) or 'none'})"

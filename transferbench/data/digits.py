@@ -37,11 +37,13 @@ def _all() -> tuple[NDArray[np.float32], NDArray[np.int64], dict[Split, NDArray[
         place[mine] = np.arange(len(mine))
     # The k-th of a class, in the seeded order: 0-19 train, 20-39 validate, the rest test.
     parts: dict[Split, NDArray[np.int64]] = {
-        "train": order[place[order] < _PER_CLASS],
-        "val": order[(place[order] >= _PER_CLASS) & (place[order] < 2 * _PER_CLASS)],
-        "test": order[place[order] >= 2 * _PER_CLASS],
+        "train": np.flatnonzero(place < _PER_CLASS),
+        "val": np.flatnonzero((place >= _PER_CLASS) & (place < 2 * _PER_CLASS)),
+        "test": np.flatnonzero(place >= 2 * _PER_CLASS),
     }
-    return images, labels, parts
+    # Another seed orders each part: in the first order, classes that came early run into the test part early.
+    shuffle = np.random.default_rng(_SEED + 1)
+    return images, labels, {split: shuffle.permutation(at) for split, at in parts.items()}
 
 
 def load(id: str, split: Split, root: Path | None) -> Dataset:
