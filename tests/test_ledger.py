@@ -1,0 +1,63 @@
+"""The ledger against its definition, for any order in which tries end."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from transferbench.engine.ledger import Ledger
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_attribution_and_decisive_passes_do_not_depend_on_the_schedule(data: st.DataObject) -> None:
+    examples, ranks = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 4))
+    passes = 40
+    # The fate of every try: the pass at which it fools, or None.
+    fate = [[data.draw(st.one_of(st.none(), st.integers(1, passes))) for _ in range(ranks)] for _ in range(examples)]
+    ledger, room = Ledger(examples, [True] * ranks), data.draw(st.integers(1, 8))
+    flight: list[tuple[int, int]] = ledger.take(room)
+    age = dict.fromkeys(flight, 0)
+    for _ in range(10_000):
+        if ledger.finished:
+            break
+        at = np.array(flight)
+        ledger.charge(at[:, 0], at[:, 1])
+        left = set()
+        for pair in flight:
+            age[pair] += 1
+            if fate[pair[0]][pair[1]] == age[pair]:
+                ledger.hit(*pair)
+                left.add(pair)
+        for pair in flight:
+            if pair not in left and age[pair] == passes:
+                ledger.failed(*pair)
+                left.add(pair)
+        cancelled = ledger.cancelled(at[:, 0], at[:, 1])
+        flight = [pair for pair, dead in zip(flight, cancelled, strict=True) if not dead and pair not in left]
+        started = ledger.take(room - len(flight))
+        started += ledger.take_early(room - len(flight) - len(started))
+        assert not set(started) & set(flight)
+        age |= dict.fromkeys(started, 0)
+        flight += started
+    assert ledger.finished
+    decisive = np.zeros(ranks, dtype=np.int64)
+    for example in range(examples):
+        lowest = next((rank for rank in range(ranks) if fate[example][rank] is not None), ranks)
+        assert ledger.decided[example] == lowest
+        for rank in range(min(lowest + 1, ranks)):
+            decisive[rank] += fate[example][rank] or passes
+    spent = ledger.spent()
+    assert spent.forwards.tolist() == decisive.tolist() == spent.backwards.tolist()
+    assert spent.wasted.sum() == ledger.passes.sum() - decisive.sum()
+
+
+def test_early_tries_wait_for_patience() -> None:
+    ledger = Ledger(2, [True, True])
+    first = ledger.take(8)
+    assert first == [(0, 0), (1, 0)]
+    assert ledger.take_early(8) == []
+    for _ in range(25):
+        ledger.charge(np.array([0]), np.array([0]))
+    assert ledger.take_early(8) == [(0, 1)]
