@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import settings
 from torch import Tensor, nn
 
 from transferbench import data
 from transferbench.victims.networks import small_resnet
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+torch.set_num_threads(1)
+# Examples are bounded in number; on a busy machine a single one may take long.
+settings.register_profile("transferbench", deadline=None, print_blob=True)
+settings.load_profile("transferbench")
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,13 @@ def train_small(classes: int, steps: int, n: int, noise: float = 0.1) -> Small:
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
+    optimiser.zero_grad()
     keep = (test.labels < classes).nonzero().flatten()[:n]
     return Small(model.eval(), test.images[keep], test.labels[keep], test.ids[keep])
 
 
 @pytest.fixture(scope="session")
 def small() -> Small:
-    torch.set_num_threads(1)
     return train_small(10, 80, 60)
 
 

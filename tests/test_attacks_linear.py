@@ -67,6 +67,17 @@ def test_every_attack_wins_outside_the_boundary_and_never_inside(spec: AttackSpe
                 assert 0.99 * float(distances[row]) <= verdict.distance <= float(eps) + geometry.tolerance(norm, 48)
 
 
+@pytest.mark.parametrize("n_iter", [1, 2, 3, 4, 7])
+def test_a_few_iterations_end_inside_the_ball_too(n_iter: int) -> None:
+    """Few iterations leave none for L1's last radius: its start is still evaluated, and nothing else counts."""
+    model, x, y = linear_problem(10)
+    target = Target.prepare(model, x, y)
+    chain = Chain("L1", ThreatModel.parse("L1", "0.8"), (AttackSpec.of("apgd-ce", n_iter=n_iter),))
+    done = run_chain(target, chain, x, y, torch.arange(len(x)), seed=0)
+    assert any(verdict.fooled for verdict in done.verdicts)
+    assert all(verdict.distance <= 0.8 + 1e-5 for verdict in done.verdicts)
+
+
 def test_the_pretrained_attack_ends_at_the_sign_of_its_neuron() -> None:
     """With linear features and m far away every step goes up the neuron's weights: the end point is known."""
     from transferbench.attacks import lockstep

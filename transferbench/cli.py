@@ -211,12 +211,12 @@ def _train(args: argparse.Namespace) -> None:
     splits = train.load_splits(args.target, args.data_dir)
     data.check_writable(args.out)
     threats: dict[str, str] = dict(source.card.threats if source is not None else RADII.get(args.target, {}))
-    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network, threats)
+    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network)
     with Bars() as bars:
         model, card, result = train.train_victim(
             recipe, method, source, *splits, device, bars.training(f"train {args.out.name}")
         )
-    trained.save(args.out, model, card)
+    trained.save(args.out, model, card.model_copy(update={"threats": threats}))
     print(f"{card.id}: validation accuracy {100 * result.validation_accuracy:.2f} % on {len(splits[1])} images")
     print(f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}); attack it: transferbench eval --model {args.out}")
 
@@ -280,7 +280,6 @@ def _print_board(out: Path, records: Sequence[object], note: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script. 0, or 2 for bad input, 1 for a fault, 130 for Ctrl-C; always one line, no traceback."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         args = _parser().parse_args(argv)
         call: Callable[[argparse.Namespace], None] = args.call

@@ -66,6 +66,9 @@ class Runner:
         data_dir: Path | None = None,
         model_dir: Path | None = None,
     ) -> None:
+        # One process, one job, one thread: the sums inside a convolution are split by threads, so another
+        # number of threads would train other weights from the same seed.
+        torch.set_num_threads(1)
         self.store, self.device, self.slots = store, device, slots
         self.data_dir, self.model_dir = data_dir, model_dir
         self.results: dict[str, dict[str, Any]] = {}
@@ -158,7 +161,6 @@ class Runner:
             dict(spec["settings"]),
             spec["dataset"],
             spec["network"],
-            dict(spec["threats"]),
         )
         splits = train.load_splits(spec["dataset"], self.data_dir)
         model, card, result = train.train_victim(
@@ -197,9 +199,12 @@ class Runner:
             self._targets[victim.id] = Target.prepare(victim.model, test.images, test.labels, self.slots)
         return self._targets[victim.id]
 
-    def card(self, train_job: Job) -> ModelCard:
-        """The card of a victim that a finished training job wrote."""
-        return cards.read(self.store.root / self.results[train_job.name]["folder"] / trained.CARD)
+    def card(self, train_job: Job, threats: dict[str, str]) -> ModelCard:
+        """The card of a victim that a finished training job wrote, with the radii it is evaluated at."""
+        folder = self.store.root / self.results[train_job.name]["folder"]
+        card = cards.read(folder / trained.CARD).model_copy(update={"threats": threats})
+        trained.save_card(folder, card)
+        return card
 
     def attacked(self, dataset: str, n: int) -> Dataset:
         """The n attacked examples of a data set."""
@@ -249,7 +254,8 @@ def run_suite(
     """Run a suite to its end and write records, cards, tables into the store's folder. Returns the records."""
     planned = plan(suite, seeds)
     runner.run(planned.jobs, reporter)
-    known = {victim.name: runner.card(victim.train) for victim in planned.victims}
+    radii: dict[str, str] = dict(suite.threats.items())
+    known = {victim.name: runner.card(victim.train, radii) for victim in planned.victims}
     records = [_record(suite, victim, runner, known) for victim in planned.victims]
     for record in records:
         path = runner.store.root / "records" / f"{record.victim}.json"

@@ -110,7 +110,6 @@ def _planned(
         "settings": {**row.set, "seed": seed},
         "dataset": dataset,
         "network": suite.training.network,
-        "threats": dict(suite.threats),
     }
     trained = add(Job("train", f"train {name}", spec, (source.train.name,) if source is not None else ()))
     chains = [suite.protocol.chain(norm, eps) for norm, eps in suite.threats.items()]

@@ -118,6 +118,7 @@ def evaluation_report(record: Record) -> str:
     for chain in record.chains:
         broke = ", ".join(f"{part['attack']} x{part['tries']} broke {part['broke']}" for part in chain.by_attack)
         ties = f", {chain.ties} ties" if chain.ties else ""
+        broke = broke or "no example was correct on clean"
         lines.append(f"{chain.norm:<5}{chain.eps:>6}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})")
     together = union(record)
     if together is not None:

@@ -156,7 +156,8 @@ def _epoch(train: Dataset, batch_size: int, seed: int, epoch: int, device: torch
 class Recipe:
     """What is trained: a method with its settings on a data set, from a source or from a network's fresh weights.
 
-    `network` names the architecture where there is no source; `threats` become the card's default radii.
+    `network` names the architecture where there is no source. Radii are no part of it: they go onto the card
+    afterwards, so that another radius trains nothing anew.
     """
 
     victim: str
@@ -164,7 +165,6 @@ class Recipe:
     settings: dict[str, Any]
     dataset: str
     network: str
-    threats: dict[str, str]
 
 
 def train_victim(
@@ -206,7 +206,6 @@ def train_victim(
         source=source.id if source is not None else "",
         params=asdict(method.params),
         seed=method.params.seed,
-        threats=recipe.threats,
         validation_accuracy=round(result.validation_accuracy, 6),
         versions=versions(),
         text=f"# {recipe.victim}\n\nTrained by transferbench with `{recipe.plugin}` on `{recipe.dataset}`"

@@ -28,10 +28,12 @@ class Phase(NamedTuple):
 
 
 def three_radii(eps: float, n_iter: int) -> list[Phase]:
-    """3 eps, 2 eps, eps for .3, .3 and the rest of the iterations: 30, 30, 40 of 100."""
+    """3 eps, 2 eps, eps for .3, .3 and the rest of the iterations: 30, 30, 40 of 100.
+
+    With fewer than 4 iterations nothing is left for the last radius but the evaluation of its start.
+    """
     third = math.ceil(0.3 * n_iter)
-    lengths = (third, third, n_iter - 2 * third)
-    return [Phase(factor * eps, length) for factor, length in zip((3.0, 2.0, 1.0), lengths, strict=True) if length > 0]
+    return [Phase(3.0 * eps, third), Phase(2.0 * eps, third), Phase(eps, max(n_iter - 2 * third, 0))]
 
 
 def single_radius(eps: float, n_iter: int) -> list[Phase]:

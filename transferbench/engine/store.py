@@ -22,13 +22,13 @@ from torch import Tensor
 from transferbench.types import InputError, Job, content_hash
 
 SCHEMA = 1
-_TABLES = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE jobs (
+_TABLES = (
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    """CREATE TABLE jobs (
     key TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL,
     spec TEXT NOT NULL, content TEXT NOT NULL, result TEXT NOT NULL, seconds REAL NOT NULL, finished REAL NOT NULL
-);
-"""
+    )""",
+)
 
 
 class Store:
@@ -53,14 +53,17 @@ class Store:
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
-        fresh = not path.exists()
         db = sqlite3.connect(path)
         try:
+            # A driver that was killed while creating the file leaves one without tables: that is a fresh one.
+            (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
-            if fresh:
+            if tables == 0:
                 with db:
-                    db.executescript(_TABLES)
+                    db.execute("BEGIN")
+                    for table in _TABLES:
+                        db.execute(table)
                     db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
             (found,) = db.execute("SELECT value FROM meta WHERE name = 'schema'").fetchone() or ("none",)
         except sqlite3.DatabaseError as error:

@@ -27,7 +27,7 @@ VERSION = 1
 class Params(BaseParams):
     """DELTA.sh for Flower102: lr .005, weight decay 1e-4, lambda_f .1; beta .01 always."""
 
-    lr: float = 5e-3
+    lr: NotNegative = 5e-3
     feat_lmda: NotNegative = 0.1
     beta: NotNegative = 1e-2
 

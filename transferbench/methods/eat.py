@@ -21,7 +21,7 @@ from transferbench import keyed
 from transferbench.attacks import lockstep
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_l1 import L1APGD, single_radius
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 from transferbench.schedules import Schedule
 from transferbench.types import Epsilon, InputError, ThreatModel
 
@@ -35,10 +35,10 @@ class Params(BaseParams):
     `l_norms` and `l_eps` are comma lists of the same length, as the code's flags.
     """
 
-    steps: int = 1170
-    batch_size: int = 128
-    lr: float = 0.05
-    weight_decay: float = 5e-4
+    steps: Positive = 1170
+    batch_size: Positive = 128
+    lr: NotNegative = 0.05
+    weight_decay: NotNegative = 5e-4
     schedule: Schedule = "thirds"
     l_norms: str = "Linf,L1"
     l_eps: str = "8/255,12"

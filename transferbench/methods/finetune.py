@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from transferbench.methods import BaseMethod, BaseParams
+from transferbench.methods import BaseMethod, BaseParams, NotNegative
 
 VERSION = 1
 
@@ -16,7 +16,7 @@ class Params(BaseParams):
     No script of Renofeation itself ships this baseline; ReMoS uses momentum 0, we the common .9.
     """
 
-    lr: float = 5e-3
+    lr: NotNegative = 5e-3
 
 
 class Method(BaseMethod[Params]):

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferbench.features import tap
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Phase, head_only
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Phase, Positive, head_only
 from transferbench.schedules import Schedule
 
 VERSION = 1
@@ -34,10 +34,10 @@ class Params(BaseParams):
     `warm_lr` is the head phase's rate (the code uses the same in both).
     """
 
-    steps: int = 20_000
-    batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 2e-4
+    steps: Positive = 20_000
+    batch_size: Positive = 128
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 2e-4
     schedule: Schedule = "constant"
     feat_sim: NotNegative = 0.005
     distance: Literal["l1", "l2"] = "l1"

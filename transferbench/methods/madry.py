@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from transferbench.attacks import lockstep, pgd
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 from transferbench.schedules import Schedule
 from transferbench.types import Epsilon
 
@@ -30,10 +30,10 @@ class Params(BaseParams):
     `step_size` is a fraction of eps.
     """
 
-    steps: int = 80_000
-    batch_size: int = 128
-    lr: float = 0.1
-    weight_decay: float = 2e-4
+    steps: Positive = 80_000
+    batch_size: Positive = 128
+    lr: NotNegative = 0.1
+    weight_decay: NotNegative = 2e-4
     schedule: Schedule = "step"
     eps: str = "8/255"
     k: Positive = 7

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transferbench.methods import BaseMethod, BaseParams, Network
+from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative
 from transferbench.schedules import Schedule
 
 VERSION = 1
@@ -15,8 +15,8 @@ VERSION = 1
 class Params(BaseParams):
     """SGD, one cycle to .1: the usual recipe for a small residual network."""
 
-    lr: float = 0.1
-    weight_decay: float = 5e-4
+    lr: NotNegative = 0.1
+    weight_decay: NotNegative = 5e-4
     schedule: Schedule = "onecycle"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transferbench.methods import BaseMethod, BaseParams, Network, Phase, head_only
+from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative, Phase, Positive, head_only
 from transferbench.schedules import Schedule
 
 VERSION = 1
@@ -15,10 +15,10 @@ VERSION = 1
 class Params(BaseParams):
     """Steps 1..10000 of LwF's code (Shafahi et al. 2020, arXiv:1905.08232): SGD .9, lr .001, batch 128."""
 
-    steps: int = 10_000
-    batch_size: int = 128
-    lr: float = 1e-3
-    weight_decay: float = 2e-4
+    steps: Positive = 10_000
+    batch_size: Positive = 128
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 2e-4
     schedule: Schedule = "constant"
 
 

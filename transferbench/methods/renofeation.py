@@ -28,11 +28,11 @@ VERSION = 1
 class Params(delta.Params):
     """90000 + 30000 steps of 64; lr .01 cosine, then .005 constant; weight decay .005; snapshot every 500."""
 
-    steps: int = 120_000
-    lr: float = 1e-2
+    steps: Positive = 120_000
+    lr: NotNegative = 1e-2
     swa_lr: NotNegative = 5e-3
     swa_snapshots: Positive = 60
-    weight_decay: float = 5e-3
+    weight_decay: NotNegative = 5e-3
     feat_lmda: NotNegative = 5.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 

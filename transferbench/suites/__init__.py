@@ -195,7 +195,9 @@ def parse(path: Path) -> Suite:
 
 def _problem(error: ValidationError) -> str:
     """The first complaint: its key, and for an unknown key the keys that exist there."""
-    first: Any = error.errors(include_url=False)[0]
+    problems: list[Any] = error.errors(include_url=False)
+    # A misspelt key also makes the right one missing: the misspelling is what helps.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         allowed = sorted({field for model in _models() for field in model.model_fields if _holds(model, first["loc"])})

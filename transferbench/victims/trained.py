@@ -27,10 +27,15 @@ def save(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
     """Write weights, then card; the card returned holds the weights' hash."""
     digest = weights.write(model, folder / WEIGHTS)
     card = card.model_copy(update={"weights": WEIGHTS, "sha256": digest})
+    save_card(folder, card)
+    return card
+
+
+def save_card(folder: Path, card: ModelCard) -> None:
+    """Write the card alone, beside and renamed."""
     beside = folder / f"{CARD}.writing"
     beside.write_text(cards.write(card), encoding="utf-8")
     beside.replace(folder / CARD)
-    return card
 
 
 def load(path: Path) -> Victim:

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from transferbench import cli
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def victim(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
+    steps = ["--set", "steps=40", "--set", "batch_size=50"]
+    assert cli.main(["train", "--plugin", "natural", "--target", "digits", "--out", "mine", *steps]) == 0
+    capsys.readouterr()
+    return here / "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("frob", "frob"),
+        ("run", "SUITE"),
+        ("run letters-to-digit", "did you mean 'letters-to-digits'"),
+        ("run nowhere.yaml", "nowhere.yaml"),
+        ("run eval", "trains nothing"),
+        ("run letters-to-digits --seeds 0,a", "0,a"),
+        ("run letters-to-digits --seeds 0,0", "named twice"),
+        ("run letters-to-digits --batch-size 0", "--batch-size 0"),
+        ("run letters-to-digits --device tpu", "tpu"),
+        ("eval", "--model"),
+        ("eval --model AA_Resnet18", "did you mean 'AA_ResNet18'"),
+        ("eval --model nowhere/at/all", "nowhere/at/all"),
+        ("eval --model AA_ResNet18 --norms Linf,L3", "unknown norm 'L3'"),
+        ("eval --model AA_ResNet18 --eps Linf=8", "Linf eps 8 is over 1"),
+        ("eval --model AA_ResNet18 --eps Linf", "write it as name=value"),
+        ("eval --model AA_ResNet18 --eps L2=x", "eps 'x'"),
+        ("eval --model AA_ResNet18 --norms Linf --eps L2=1", "--norms leaves out"),
+        ("eval --model AA_ResNet18 --attacks apgd", "unknown attack 'apgd'"),
+        ("eval --model AA_ResNet18 --attacks pgd --norms L2", "Linf only"),
+        ("eval --model AA_ResNet18 --attacks random-sign", "attacks the source alone"),
+        ("eval --model AA_ResNet18 --dataset digit", "did you mean 'digits'"),
+        ("eval --model AA_ResNet18 --dataset digits", "takes images of shape (3, 32, 32)"),
+        ("eval --model AA_ResNet18 --dataset folder:nowhere", "no folder nowhere"),
+        ("eval --model AA_ResNet18", "cifar-10-batches-py is missing"),
+        ("eval --model AA_ResNet18 --n 0", "--n 0"),
+        ("eval --model AA_ResNet18 --device cuda:99", "cuda:99"),
+        ("eval --model AA_ResNet18 --backend foolbox", "foolbox"),
+        ("train --plugin lfw --target digits --out new", "did you mean 'lwf'"),
+        ("train --plugin lwf --target digit --out new", "did you mean 'digits'"),
+        ("train --plugin lwf --target digits --out new", "needs a source"),
+        ("train --plugin natural --target digits --network small --out new", "small-resnet"),
+        ("train --plugin natural --target digits --set steps --out new", "write it as name=value"),
+        ("train --plugin natural --target digits --set steps=1 --set steps=2 --out new", "given twice"),
+        ("train --plugin natural --target digits --set stepz=1 --out new", "did you mean 'steps'"),
+        ("train --plugin natural --target digits --set steps=many --out new", "steps"),
+        ("train --plugin natural --target cifar10 --out new", "cifar-10-batches-py is missing"),
+        ("leaderboard nowhere", "nowhere"),
+        ("leaderboard --check", "no leaderboard"),
+        ("publish nowhere", "nowhere"),
+        ("list everything", "everything"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(
+    here: Path, capsys: pytest.CaptureFixture[str], words: str, complaint: str
+) -> None:
+    try:
+        status: object = cli.main(words.split())
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert status == 2, error
+    assert complaint in error
+    assert error.startswith("transferbench: error: ")
+    assert error.count("\n") == 1
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["models", "datasets", "methods", "attacks", "suites"])
+def test_lists_start_each_line_with_the_id(capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    assert cli.main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines
+    assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
+    ids = [line.split()[0] for line in lines]
+    assert ids == sorted(ids)
+
+
+def test_a_dry_run_prints_the_plan_and_makes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "letters-to-digits", "--dry-run", "--seeds", "0,1"]) == 0
+    out = capsys.readouterr().out
+    assert "200 jobs (26 train, 104 attack, 44 judge, 8 craft, 22 clean)" in out.replace("\n", " ") or "200 jobs" in out
+    assert list(here.iterdir()) == []
+
+
+def test_eval_reports_everything_and_a_second_one_is_free(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "--model", str(victim), "--source", str(victim), "--norms", "Linf,L2", "--n", "20", "--out", "e"]
+    assert cli.main([*words, "--eps", "Linf=0.2,L2=0.4"]) == 0
+    first = capsys.readouterr()
+    for expected in ("sha256", "digits test, first 20", "class counts", "seed     0", "Linf    0.2", "L2      0.4"):
+        assert expected in first.out
+    assert "apgd-ce x1 broke" in first.out
+    assert "noise control" in first.out
+    record = json.loads((Path("e") / "records" / "mine.json").read_text())
+    assert record["chains"][0]["attacks"] == [{"id": "apgd-ce"}, {"id": "apgd-t"}]
+    assert cli.main([*words, "--eps", "Linf=0.2,L2=0.4"]) == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert "[1/" not in second.err, "nothing was run again"
+
+
+def test_train_writes_a_victim_that_eval_takes(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "--plugin", "lwf", "--source", str(victim), "--target", "digits", "--out", "new"]
+    assert cli.main([*words, "--set", "steps=10", "--set", "batch_size=32"]) == 0
+    assert "validation accuracy" in capsys.readouterr().out
+    assert cli.main(words) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (
+        cli.main(
+            ["eval", "--model", "new", "--norms", "Linf", "--eps", "Linf=0.1", "--attacks", "fgsm,pgd", "--n", "10"]
+        )
+        == 0
+    )
+    assert "pgd x1 broke" in capsys.readouterr().out
+    assert (Path("runs") / "eval" / "leaderboard.csv").is_file()

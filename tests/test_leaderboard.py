@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from transferbench.leaderboard import build, rows
+from transferbench.leaderboard.columns import LEADERBOARD
+from transferbench.leaderboard.escape import csv_cell, markdown_cell
+from transferbench.records import Bits, ChainRecord, Record, SourceOnlyRecord, dump, read
+from transferbench.types import InputError
+
+N = 40
+PROMISED = (
+    *("rank", "victim", "method", "source", "network", "source_dataset", "target_dataset", "n", "clean_acc"),
+    *("linf_eps", "linf_acc", "l2_eps", "l2_acc", "l1_eps", "l1_acc", "union_acc", "pgd20_linf_acc"),
+    *("source_clean_acc", "source_linf_acc", "source_l2_acc", "source_l1_acc", "source_union_acc"),
+    *("pretrained_eps", "pretrained_neurons", "pretrained_asr", "noise_asr"),
+    *("forwards", "backwards", "clean_acc_full", "n_full"),
+)
+
+
+def first(k: int) -> list[bool]:
+    return [place < k for place in range(N)]
+
+
+def chain(name: str, bits: list[bool], norm: str = "") -> ChainRecord:
+    return ChainRecord(
+        name=name,
+        norm=norm or name,  # type: ignore[arg-type]
+        eps="8/255",
+        attacks=[{"id": "apgd-ce"}],
+        robust=Bits.of(bits),
+        by_attack=[],
+        ties=0,
+        forwards=100,
+        backwards=90,
+    )
+
+
+def record(victim: str = "a-s0", robust: int = 20, **changes: Any) -> Record:
+    given: dict[str, Any] = {
+        "suite": "test",
+        "protocol": "short",
+        "role": "victim",
+        "victim": victim,
+        "method": "lwf",
+        "source": "src-s0",
+        "network": "net",
+        "source_dataset": "letters",
+        "target_dataset": "digits",
+        "seed": 0,
+        "n": N,
+        "data_fingerprint": "f" * 32,
+        "class_counts": [20, 20],
+        "weights_sha256": "a" * 64,
+        "flags": [],
+        "clean": Bits.of(first(36)),
+        "clean_full": (90, 100),
+        # The survivors of L1 are the last of Linf's, so that the union is not the smallest rate.
+        "chains": [
+            chain("Linf", first(robust)),
+            chain("L2", first(robust + 2)),
+            chain("L1", [4 <= place < robust + 4 for place in range(N)]),
+            chain("pgd20_linf", first(robust + 1), "Linf"),
+        ],
+        "source_only": SourceOnlyRecord(
+            norm="Linf",
+            eps="0.1",
+            attack={"id": "pretrained-neuron"},
+            control={"id": "random-sign"},
+            tries=8,
+            flipped=Bits.of(first(9)),
+            control_flipped=Bits.of(first(3)),
+            flipped_by_try=[1] * 8,
+            control_flipped_by_try=[1] * 8,
+        ),
+        "versions": {},
+        "cost": {"seconds": 1.5, "hardware": "cpu"},
+    }
+    return Record(**{**given, **changes})
+
+
+def source() -> Record:
+    chains = [chain(norm, first(30)) for norm in ("Linf", "L2", "L1")]
+    return record("src-s0", role="source", source="", chains=chains, source_only=None, clean_full=None)
+
+
+def table(records: list[Record]) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(build.render(records)["leaderboard.csv"])))
+
+
+def test_the_columns_are_those_that_were_promised_in_order() -> None:
+    assert tuple(LEADERBOARD)[: len(PROMISED)] == PROMISED
+    assert list(table([source(), record()])[0]) == list(LEADERBOARD)
+
+
+def test_rates_come_from_bits() -> None:
+    (row,) = table([source(), record()])
+    assert row["clean_acc"] == "90.00"
+    assert (row["linf_acc"], row["l2_acc"], row["l1_acc"]) == ("50.00", "55.00", "50.00")
+    assert row["union_acc"] == "40.00", "examples 4..19 survive all three, not the smallest rate"
+    assert row["pgd20_linf_acc"] == "52.50"
+    assert row["pretrained_asr"] == "25.00", "over the 36 clean-correct"
+    assert row["noise_asr"] == "8.33"
+    assert row["source_union_acc"] == "75.00"
+    assert (row["forwards"], row["clean_acc_full"], row["n_full"]) == ("400", "90.00", "100")
+    assert row["rank"] == "1"
+
+
+def test_what_was_not_measured_is_empty_and_unranked() -> None:
+    partial = record("b-s0", chains=[chain("Linf", first(36))], source_only=None, clean_full=None)
+    good, bad = table([record(), partial])
+    assert (good["victim"], good["rank"]) == ("a-s0", "1")
+    assert bad["linf_acc"] == "90.00"
+    for name in ("rank", "l2_acc", "union_acc", "pretrained_asr", "noise_asr", "clean_acc_full", "source_clean_acc"):
+        assert bad[name] == "", name
+
+
+def test_no_clean_correct_means_no_attack_success_rate() -> None:
+    zero = [False] * N
+    dead = record(
+        clean=Bits.of(zero),
+        chains=[chain(name, zero) for name in ("Linf", "L2", "L1")],
+        source_only=record().source_only.model_copy(  # type: ignore[union-attr]
+            update={"flipped": Bits.of(zero), "control_flipped": Bits.of(zero)}
+        ),
+    )
+    (row,) = table([dead])
+    assert (row["pretrained_asr"], row["noise_asr"], row["union_acc"]) == ("", "", "0.00")
+
+
+def test_ranks_are_formed_within_a_seed() -> None:
+    records = [
+        record(f"{name}-s{seed}", robust, seed=seed) for seed in (0, 1) for name, robust in (("a", 30), ("b", 6))
+    ]
+    assert [(row["victim"], row["rank"]) for row in table(records)] == [
+        ("a-s0", "1"),
+        ("b-s0", "2"),
+        ("a-s1", "1"),
+        ("b-s1", "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"chains": [chain("Linf", first(37))]}, "counts an example that was wrong on clean"),
+        ({"n": 39}, "the record says n=39"),
+        ({"role": "hero"}, "role"),
+        ({"extra": 1}, "extra"),
+    ],
+)
+def test_an_impossible_record_is_refused(tmp_path: Path, changes: dict[str, Any], complaint: str) -> None:
+    import json
+
+    path = tmp_path / "a.json"
+    content = json.loads(dump(record()))
+    content |= {
+        name: [item.model_dump() for item in value] if name == "chains" else value for name, value in changes.items()
+    }
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match=complaint):
+        read(path)
+
+
+def test_reading_and_writing_a_record_changes_no_byte(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(dump(record()))
+    assert dump(read(path)) == path.read_text()
+
+
+def test_building_does_not_depend_on_the_order_of_records_and_check_sees_a_change(tmp_path: Path) -> None:
+    records = [source(), record("a-s0", 30), record("b-s0", 10), record("c-s0", 20)]
+    assert build.render(records) == build.render(records[::-1])
+    (tmp_path / "records").mkdir()
+    for one in records:
+        (tmp_path / "records" / f"{one.victim}.json").write_text(dump(one))
+    assert len(build.check(tmp_path)) == 3
+    build.rebuild(tmp_path)
+    assert build.check(tmp_path) == []
+    page = tmp_path / "leaderboard.csv"
+    page.write_text(page.read_text().replace("75.00", "76.00"))
+    assert "differs from its records" in build.check(tmp_path)[0]
+
+
+HOSTILE = [
+    *("<script>alert(1)</script>", "a|b", "=1+1", '"quoted", name', "+cmd", "@x", "-2+3"),
+    *("ünï 🦊", "\u202eevil", "two\nlines", "[a](http://b)"),
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_are_harmless(name: str) -> None:
+    files = build.render([source(), record(method=name)])
+    (row,) = list(csv.DictReader(io.StringIO(files["leaderboard.csv"])))
+    assert row["victim"] == "a-s0"
+    assert row["method"][:1] not in ("=", "+", "-", "@")
+    assert "\n" not in row["method"]
+    assert "\u202e" not in row["method"]
+    assert "<script>" not in files["leaderboard.md"]
+    tables = [line for line in files["leaderboard.md"].splitlines() if line.startswith("|")]
+    widths = {line.replace("\\|", "").count("|") for line in tables[: len(tables) // 2]}
+    assert len(widths) == 1, "every line of the first table has the same number of cells"
+
+
+def test_numbers_are_not_taken_for_formulas() -> None:
+    assert [csv_cell(cell) for cell in ("-1.50", "+3", "12.00", 3, "plain")] == ["-1.50", "+3", "12.00", 3, "plain"]
+    assert markdown_cell("a_b*c") == r"a\_b\*c"
+
+
+def test_percentages_have_two_decimals() -> None:
+    assert rows.percent(1, 3) == "33.33"
+    assert rows.percent(0, 0) == ""

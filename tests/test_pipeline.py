@@ -1,0 +1,156 @@
+"""A small suite from YAML to table: twice the same bytes, nothing done twice, nothing old taken for new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from transferbench import pipeline, suites
+from transferbench.engine.store import Store
+from transferbench.leaderboard import build
+from transferbench.leaderboard.publish import publish
+from transferbench.records import Record, read_all
+from transferbench.types import InputError, Job
+
+TINY = """
+name: tiny
+title: a suite for tests
+n: 24
+threats: {Linf: "0.1", L2: "0.4", L1: "1.5"}
+protocol:
+  description: "tiny"
+  chains:
+    Linf: &chain [{id: apgd-ce, n_iter: 4, restarts: 1}, {id: apgd-t, n_iter: 4, targets: 2}]
+    L2: *chain
+    L1: *chain
+  further: [{name: pgd20_linf, norm: Linf, attacks: [{id: pgd, k: 3}]}]
+  source_only:
+    eps: "0.1"
+    attack: {id: pretrained-neuron, neurons: 2, n_iter: 3}
+    control: {id: random-sign, draws: 2}
+training:
+  network: small-resnet
+  source_dataset: letters
+  target_dataset: digits
+  sources: [{name: natural, method: natural, set: {steps: 30, batch_size: 128}}]
+  rows:
+    - {name: probe, method: probe, source: natural, set: {steps: 20, batch_size: 64, lr: 0.1}}
+    - {name: finetune, method: finetune, source: natural, set: {steps: 20, lr: 0.02}}
+"""
+
+
+class Silent:
+    """A reporter that remembers which jobs were run and which were found."""
+
+    def __init__(self) -> None:
+        self.run: list[Job] = []
+        self.found: list[Job] = []
+
+    def begin(self, job: Job, number: int, total: int) -> None:
+        pass
+
+    def update(self, done: int, total: int, robust: int | None) -> None:
+        assert 0 <= done <= total
+
+    def end(self, job: Job, reused: bool) -> None:
+        (self.found if reused else self.run).append(job)
+
+
+def carry_out(
+    root: Path, text: str = TINY, seeds: tuple[int, ...] = (0,), slots: int | None = None
+) -> tuple[list[Record], Silent]:
+    path = root.parent / "tiny.yaml"
+    path.write_text(text)
+    suite, reporter = suites.load(str(path)), Silent()
+    pipeline.check(suite)
+    with Store(root) as store:
+        return pipeline.run_suite(suite, seeds, pipeline.Runner(store, slots=slots), reporter), reporter
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("first") / "out"
+    carry_out(root)
+    return root
+
+
+def test_everything_that_was_promised_is_there(first: Path) -> None:
+    assert {path.name for path in first.iterdir()} >= {
+        "leaderboard.csv", "cost.csv", "leaderboard.md", "cards", "records", "victims", "store.sqlite3"
+    }  # fmt: skip
+    assert {path.stem for path in (first / "cards").iterdir()} == {"letters-natural-s0", "probe-s0", "finetune-s0"}
+    assert not list(first.rglob("*.writing"))
+    assert build.check(first) == []
+    for record in read_all(first):
+        assert record.n == 24
+        assert sum(record.class_counts) == 24
+        assert [chain.name for chain in record.chains][:3] == ["Linf", "L2", "L1"]
+        assert (record.source_only is None) == (record.role == "source")
+
+
+def test_a_second_run_does_nothing_and_gives_the_same_bytes(first: Path) -> None:
+    before = (first / "leaderboard.csv").read_bytes()
+    _, reporter = carry_out(first)
+    assert reporter.run == []
+    assert reporter.found
+    assert (first / "leaderboard.csv").read_bytes() == before
+
+
+def test_the_same_seed_elsewhere_in_another_batch_gives_the_same_table(first: Path, tmp_path: Path) -> None:
+    carry_out(tmp_path / "out", slots=5)
+    assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == (first / "leaderboard.csv").read_bytes()
+
+
+def test_only_what_changed_is_run_again(first: Path, tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    carry_out(root)
+    _, reporter = carry_out(root, TINY.replace('L2: "0.4"', 'L2: "0.5"'))
+    assert len(reporter.run) == 3
+    assert all(job.label.endswith(": L2") for job in reporter.run)
+    _, reporter = carry_out(root, TINY.replace("{id: pgd, k: 3}", "{id: pgd, k: 4}"))
+    assert {job.label for job in reporter.run} == {"probe-s0: pgd20_linf", "finetune-s0: pgd20_linf"}
+    _, reporter = carry_out(root, seeds=(0, 1))
+    assert all("-s1" in job.label for job in reporter.run)
+
+
+def test_weights_that_went_missing_are_trained_again_to_the_same_table(tmp_path: Path) -> None:
+    root = tmp_path / "out"
+    carry_out(root)
+    before = (root / "leaderboard.csv").read_bytes()
+    (root / "victims" / "probe-s0" / "model.safetensors").unlink()
+    _, reporter = carry_out(root)
+    assert [job.label for job in reporter.run] == ["train probe-s0"]
+    assert (root / "leaderboard.csv").read_bytes() == before
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, first: Path) -> None:
+    class Interrupting(Silent):
+        def end(self, job: Job, reused: bool) -> None:
+            super().end(job, reused)
+            if len(self.run) == 7:
+                raise KeyboardInterrupt
+
+    root, path = tmp_path / "out", tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    suite = suites.load(str(path))
+    with Store(root) as store, pytest.raises(KeyboardInterrupt):
+        pipeline.run_suite(suite, (0,), pipeline.Runner(store), Interrupting())
+    _, reporter = carry_out(root)
+    assert len(reporter.found) == 7
+    assert (root / "leaderboard.csv").read_bytes() == (first / "leaderboard.csv").read_bytes()
+
+
+def test_publishing_copies_a_finished_run(first: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no folder leaderboards/"):
+        publish(first, tmp_path)
+    (tmp_path / "leaderboards").mkdir()
+    target = publish(first, tmp_path)
+    assert target == tmp_path / "leaderboards" / "tiny"
+    assert build.check(target) == []
+    assert (target / "leaderboard.csv").read_bytes() == (first / "leaderboard.csv").read_bytes()
+    assert {path.stem for path in (tmp_path / "model_cards").iterdir()} == {
+        "letters-natural-s0",
+        "probe-s0",
+        "finetune-s0",
+    }

@@ -1,0 +1,58 @@
+"""Intervals, tests and ranks against scipy and statsmodels, and their properties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from transferbench.leaderboard import statistics
+
+BITS = st.lists(st.lists(st.booleans(), min_size=30, max_size=30), min_size=2, max_size=6)
+
+
+@given(st.integers(1, 500), st.data())
+def test_wilson_is_statsmodels(n: int, data: st.DataObject) -> None:
+    successes = data.draw(st.integers(0, n))
+    low, high = statistics.wilson(successes, n)
+    theirs = proportion_confint(successes, n, method="wilson")
+    assert (low, high) == pytest.approx(theirs, abs=1e-9)
+    assert low <= successes / n <= high
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=80))
+def test_mcnemar_is_statsmodels(pairs: list[tuple[bool, bool]]) -> None:
+    first, second = [a for a, _ in pairs], [b for _, b in pairs]
+    table = np.zeros((2, 2))
+    for a, b in pairs:
+        table[int(a), int(b)] += 1
+    expected = their_mcnemar(table, exact=True).pvalue if table[0, 1] + table[1, 0] else 1.0
+    assert statistics.mcnemar(first, second) == pytest.approx(expected, abs=1e-12)
+    assert statistics.mcnemar(first, second) == statistics.mcnemar(second, first)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
+def test_holm_is_statsmodels(p_values: list[float]) -> None:
+    assert statistics.holm(p_values) == pytest.approx(list(multipletests(p_values, method="holm")[1]), abs=1e-12)
+
+
+@settings(max_examples=50, deadline=None)
+@given(BITS, st.randoms())
+def test_ranks_do_not_depend_on_the_order_of_rows(rows: list[list[bool]], random: object) -> None:
+    ranks = statistics.ranks(rows)
+    assert min(ranks) == 1
+    assert all(1 <= rank <= len(rows) for rank in ranks)
+    order = list(range(len(rows)))
+    random.shuffle(order)  # type: ignore[attr-defined]
+    assert statistics.ranks([rows[place] for place in order]) == [ranks[place] for place in order]
+
+
+def test_ties_share_a_rank_and_clear_differences_do_not() -> None:
+    all_robust, none_robust = [True] * 100, [False] * 100
+    assert statistics.ranks([all_robust, none_robust, all_robust]) == [1, 3, 1]
+    assert statistics.ranks([[True] * 52 + [False] * 48, [True] * 50 + [False] * 50]) == [1, 1]
