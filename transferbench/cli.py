@@ -7,10 +7,13 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from transferbench import __version__
 from transferbench.types import FaultError, InputError, Norm, parse_norm
+
+if TYPE_CHECKING:
+    from transferbench.records import Record
 
 _LISTS = ("models", "datasets", "methods", "attacks", "suites")
 
@@ -267,15 +270,16 @@ def _list(args: argparse.Namespace) -> None:
         print(f"{id:<{width}}  {description}")
 
 
-def _print_board(out: Path, records: Sequence[object], note: str) -> None:
+def _print_board(out: Path, records: Sequence[Record], note: str) -> None:
     from rich.console import Console
 
     from transferbench.terminal import summary_table
 
-    Console().print(summary_table(records))  # type: ignore[arg-type]
+    Console().print(summary_table(records))
     if note:
         print(note)
-    print(f"files: {out}/ (leaderboard.md, leaderboard.csv, cost.csv, cards/, records/, victims/)")
+    present = ("leaderboard.md", "leaderboard.csv", "cost.csv", "records", "cards", "victims", "examples")
+    print(f"files: {out}/ ({', '.join(name for name in present if (out / name).exists())})")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -26,6 +26,10 @@ RATES: dict[str, str] = {
 }
 
 
+README = ("clean_acc", "linf_acc", "l2_acc", "l1_acc", "union_acc", "pretrained_asr", "noise_asr")
+"""The rates of the README's excerpt, which a test compares with the committed records."""
+
+
 def table(header: Sequence[str], lines: Iterable[Sequence[str]], numbers_from: int = 0) -> str:
     """A Markdown table; columns from `numbers_from` on are aligned to the right."""
     rule = ["---" if place < numbers_from else "---:" for place in range(len(header))]
@@ -61,15 +65,15 @@ def mean_and_range(rows: Sequence[Row], column: str) -> str:
     return f"{mean(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
-def summary(rows: Sequence[Row]) -> str:
-    """The table over seeds: one line per (method, source)."""
+def summary(rows: Sequence[Row], columns: Sequence[str] = tuple(RATES)) -> str:
+    """The table over seeds: one line per (method, source), of the named rates."""
     lines = []
     for method, source, group in pooled(rows):
-        held = sorted({str(row["rank"]) for row in group if row["rank"] != ""})
-        ranks = held[0] if len(held) == 1 else f"{held[0]}-{held[-1]}" if held else ""
+        held = sorted({int(row["rank"]) for row in group if row["rank"] != ""})
+        ranks = "" if not held else str(held[0]) if len(held) == 1 else f"{held[0]}-{held[-1]}"
         names = [markdown_cell(method), markdown_cell(source)]
-        lines.append([*names, ranks, *(mean_and_range(group, column) for column in RATES)])
-    return table(["method", "source", "rank", *RATES.values()], lines, 2)
+        lines.append([*names, ranks, *(mean_and_range(group, column) for column in columns)])
+    return table(["method", "source", "rank", *(RATES[column] for column in columns)], lines, 2)
 
 
 def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
