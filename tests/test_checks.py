@@ -190,3 +190,31 @@ def test_a_trace_that_bakes_a_value_in_is_noticed(small: Small) -> None:
 
     model = Drifting(small.model).eval()
     assert not checks.check_model(model, small.x[:16], small.y[:16]).copyable
+
+
+def test_a_trace_that_loses_a_custom_gradient_is_not_used(small: Small) -> None:
+    """A straight-through rounding: the trace would keep the rounding and drop its gradient."""
+
+    class StraightThrough(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return (x * 16).round() / 16
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+            return gradient
+
+    class Defence(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(StraightThrough.apply(x))
+
+    model = Defence(small.model).eval()
+    frozen = freeze(model, small.x[:16])
+    assert not frozen.folded
+    point = small.x[:16].clone().requires_grad_()
+    (slope,) = torch.autograd.grad(frozen.network(point).sum(), point)
+    assert float(slope.abs().max()) > 0

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     | {"cards", "records"},
     "evaluation": {"pipeline", "engine", "suites", "leaderboard", "plan", "attacks", "data", "victims", "records"},
     "terminal": {"leaderboard", "records"},
-    "api": {"engine"},
+    "api": {"engine", "attacks"},
 }
 
 

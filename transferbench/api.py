@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from transferbench.attacks.apgd import SCREEN
 from transferbench.engine import checks
 from transferbench.engine.evaluate import ChainResult, Target, run_chain
 from transferbench.engine.reference import check as check_reference
 from transferbench.engine.reference import run_reference, unchanged_process
+from transferbench.engine.replay import run_replay
 from transferbench.types import AttackSpec, Chain, Cost, FaultError, InputError, ThreatModel
 
 if TYPE_CHECKING:
@@ -56,25 +58,32 @@ def evaluate(
     attacks: Sequence[str] = ("apgd-ce", "apgd-t"),
     n_iter: int = 100,
     seed: int = 0,
+    screen: bool = True,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
     ids: Tensor | None = None,
     backend: str = "transferbench",
+    replay: bool = False,
 ) -> Report:
     """Attack a model that is in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
     `threats` is {"Linf": "8/255", "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are
     then named `Linf:8/255`. `ids` int64 [n] key the random starts (0..n-1 by default), `batch_size` is rows in
-    flight: neither it nor the order changes a verdict. `backend="autoattack"` lets pyautoattack do it. The
+    flight: neither it nor the order changes a verdict. `screen` puts 10 APGD iterations at the target radius
+    before the L1 chain. `backend="autoattack"` lets pyautoattack do it; `replay` runs our attacks on the starts,
+    batches (`batch_size`) and order of tries that pyautoattack would have, without screen or early exit. The
     model, the tensors and the random states are as before afterwards.
 
     Raises InputError for what engine/checks.py refuses, FaultError when a logit stops being finite.
     """
     x, y, clamped = checks.check_examples(x, y)
-    chains = _chains(threats, attacks, n_iter)
+    if backend == "autoattack" and replay:
+        raise InputError("replay runs our attacks on the reference's starts: give it without backend='autoattack'")
+    plain = backend == "autoattack" or replay
+    chains = _chains(threats, attacks, n_iter, screen and not plain)
     if backend not in ("transferbench", "autoattack"):
         raise InputError(f"unknown backend {backend!r}: use transferbench or autoattack")
-    if backend == "autoattack":
+    if plain:
         for chain in chains.values():
             check_reference(chain)
     if batch_size is not None and batch_size < 1:
@@ -85,7 +94,7 @@ def evaluate(
     if ids.shape != y.shape or len(ids.unique()) != len(ids) or ids.is_floating_point():
         raise InputError(f"ids must be {len(x)} distinct whole numbers")
     ids = ids.to(device=where, dtype=torch.int64)
-    run = run_reference if backend == "autoattack" else run_chain
+    run = run_reference if backend == "autoattack" else run_replay if replay else run_chain
     with unchanged_process():
         target = Target.prepare(model, x, y, batch_size)
         results = {name: run(target, chain, x, y, ids, seed, batch_size) for name, chain in chains.items()}
@@ -96,7 +105,7 @@ def evaluate(
     return _report(len(x), correct, chains, results, tuple(sorted(flags)))
 
 
-def _chains(threats: Threats, attacks: Sequence[str], n_iter: int) -> dict[str, Chain]:
+def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool) -> dict[str, Chain]:
     """Chains by the name of their threat: the norm for a mapping, `norm:eps` for a list."""
     named = isinstance(threats, Mapping)
     pairs = list(threats.items()) if isinstance(threats, Mapping) else list(threats)
@@ -110,7 +119,8 @@ def _chains(threats: Threats, attacks: Sequence[str], n_iter: int) -> dict[str, 
         name = threat.norm if named else str(threat)
         if name in chains:
             raise InputError(f"threat {name} is given twice")
-        chains[name] = Chain(name, threat, specs)
+        first = (SCREEN,) if screen and threat.norm == "L1" and "apgd-ce" in attacks else ()
+        chains[name] = Chain(name, threat, first + specs)
     return chains
 
 

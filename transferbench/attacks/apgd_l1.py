@@ -9,6 +9,7 @@ float32, rounding residues included: the recurrence depends on them, so the orde
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -57,6 +58,8 @@ class L1APGD(APGD):
     ) -> None:
         super().__init__(id, objective, tries)
         self.phases, self.random_start, self.topk = phases, random_start, topk
+        # Replay replaces it by the reference's own, whose last bits differ.
+        self.correction: Callable[[Tensor, Tensor, float | Tensor], Tensor] = geometry.l1_correction
         self.passes = sum(phase.n_iter + 1 for phase in phases)
         phase_of, last, due = [], [], []
         for number, phase in enumerate(phases):
@@ -82,9 +85,9 @@ class L1APGD(APGD):
             if len(self.phases) > 1:
                 point = x + noise
                 for _ in range(2):
-                    point = point + geometry.l1_correction(x, point - x, radius)
+                    point = point + self.correction(x, point - x, radius)
             else:
-                point = x + noise + geometry.l1_correction(x, noise, radius)
+                point = x + noise + self.correction(x, noise, radius)
         point = point.clamp(0, 1)
         flat = torch.zeros(len(x), device=x.device)
         state = {
@@ -145,12 +148,12 @@ class L1APGD(APGD):
         direction = (gradient * (size >= threshold)).sign()
         length = per_row(direction.abs().flatten(1).sum(1), x) + 1e-10
         delta = x + per_row(state["step"], x) * direction / length - clean
-        return clean + delta + geometry.l1_correction(clean, delta, eps)
+        return clean + delta + self.correction(clean, delta, eps)
 
     def _next_phase(self, state: State, following: Tensor, rows: Tensor, eps: Tensor) -> Tensor:
         """Rows at the end of a phase go on from their best point, projected onto the next radius."""
         clean, best = state["clean"], state["x_best"]
-        start = (best + geometry.l1_correction(clean, best - clean, eps)).clamp(0, 1)
+        start = (best + self.correction(clean, best - clean, eps)).clamp(0, 1)
         state["step"] = torch.where(rows, eps, state["step"])
         self._measure(state, start, rows)
         return torch.where(per_row(rows, start), start, following)

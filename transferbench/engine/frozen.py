@@ -19,7 +19,9 @@ from transferbench.engine.judge import FLOOR
 
 _LOG = logging.getLogger(__name__)
 _CLOSE = 1e-4
-"""A copy is used when its logits are within this share of the logit range, on the sample and beside it."""
+"""A copy is used when its logits are within this share of the logit range, on the sample and beside it..."""
+_CLOSE_GRADIENT = 1e-2
+"""...and its input gradients within this share of the largest one: a kink may flip where logits round."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,24 @@ def _at_least(x: Tensor, rows: int) -> Tensor:
 
 
 def _agree(model: nn.Module, frozen: nn.Module, probe: Tensor) -> bool:
-    with torch.no_grad():
-        expected, got = model(probe), _ChannelsLast(frozen)(probe)
-    spread = float(expected.max() - expected.min())
-    return bool(torch.isfinite(got).all()) and float((expected - got).abs().max()) <= _CLOSE * max(spread, 1e-6)
+    """Whether logits and input gradients are the model's. A trace drops what a custom autograd function does on
+    the way back (a straight-through estimator, say): equal logits alone would let the copy hide gradients."""
+    expected, slope = _outputs(model, probe)
+    got, other = _outputs(_ChannelsLast(frozen), probe)
+    spread = max(float(expected.max() - expected.min()), 1e-6)
+    steepest = max(float(slope.abs().max()), 1e-12)
+    return (
+        bool(torch.isfinite(got).all())
+        and float((expected - got).abs().max()) <= _CLOSE * spread
+        and float((slope - other).abs().max()) <= _CLOSE_GRADIENT * steepest
+    )
+
+
+def _outputs(network: Callable[[Tensor], Tensor], probe: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits, and the input gradient of their sum under fixed unequal weights."""
+    with torch.enable_grad():
+        point = probe.detach().clone().requires_grad_()
+        output = network(point)
+        weights = torch.linspace(-1, 1, output.shape[1], device=output.device)
+        (slope,) = torch.autograd.grad((output * weights).sum(), point)
+    return output.detach(), slope

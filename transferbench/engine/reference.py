@@ -37,7 +37,8 @@ class _Counting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.model(x)
         self.forwards += len(x)
-        self.backwards += len(x) if output.requires_grad else 0
+        # Its attacks differentiate w.r.t. their input; its own checks only forward.
+        self.backwards += len(x) if x.requires_grad else 0
         return output
 
 

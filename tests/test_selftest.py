@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from conftest import Small
+from torch import Tensor
+
+from transferbench import geometry
+from transferbench.engine import selftest
+from transferbench.types import NORMS, AttackSpec, Chain, InputError, ThreatModel
+
+RADII = {"Linf": "0.1", "L2": "0.5", "L1": "2"}
+CHAINS = [
+    Chain(norm, ThreatModel.parse(norm, RADII[norm]), (AttackSpec.of("apgd-ce"), AttackSpec.of("apgd-t", targets=2)))
+    for norm in NORMS
+]
+
+
+@pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: chain.name)
+def test_the_planted_region_is_where_it_should_be(small: Small, chain: Chain) -> None:
+    net = small.correct()
+    wrapped = selftest.plant(net.model, net.x, net.y, net.ids, chain.threat)
+    delta = selftest._deltas(net.x, net.ids, chain.threat, 0)
+    planted = net.x + delta
+    assert float(planted.min()) >= 0
+    assert float(planted.max()) <= 1
+    size = 0.9 * float(chain.threat.eps)
+    assert torch.allclose(geometry.distance(chain.threat.norm, net.x, planted), torch.tensor(size).double(), rtol=1e-4)
+    with torch.no_grad():
+        assert bool((wrapped(planted).argmax(1) != net.y).all()), "the region is there"
+        assert bool((wrapped(net.x).argmax(1) == net.y).all())
+        for share in (0.5, 0.9):
+            assert bool((wrapped(net.x + share * delta).argmax(1) == net.y).all()), "and it is narrow"
+        noise = geometry.random_start(chain.threat.norm, net.x, float(chain.threat.eps), net.ids)
+        assert bool((wrapped(noise).argmax(1) == net.y).all()), "a random point does not find it"
+
+
+def test_the_attacks_find_what_is_certainly_there(small: Small) -> None:
+    got = selftest.selftest(small.model, small.x, small.y, small.ids, CHAINS)
+    assert got.planted == len(small.correct().x)
+    assert got.passed, got
+
+
+class _Reversed(torch.autograd.Function):
+    """Identity whose gradient has the wrong sign."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return -gradient
+
+
+def test_a_victim_whose_gradients_lie_fails_it(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test must be able to fail. It also shows that no copy restores gradients the model does not give."""
+    honest = selftest._Wrapped.forward
+    monkeypatch.setattr(selftest._Wrapped, "forward", lambda self, x: honest(self, _Reversed.apply(x)))
+    got = selftest.selftest(small.model, small.x, small.y, small.ids, CHAINS[:1])
+    assert not got.passed
+
+
+def test_nothing_to_plant_is_refused(small: Small) -> None:
+    wrong = (small.logits.argmax(1) + 1) % 10
+    with pytest.raises(InputError, match="none of the examples"):
+        selftest.selftest(small.model, small.x, wrong, small.ids, CHAINS)
