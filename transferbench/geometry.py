@@ -64,18 +64,21 @@ def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
     excess = torch.minimum(1 - point, point).neg_().clamp_(min=0).flatten(1)
     # An excess can top the size by a rounding: the move never passes zero.
     excess = torch.minimum(excess, size)
+    room = size - excess
     t = torch.zeros_like(size[:, 0])
     lower, upper = torch.zeros_like(t), size.amax(1)
-    active = (size - excess).sum(1) > eps
+    active = room.sum(1) > eps
+    left = torch.empty_like(size)
     # Rows that are done never move again, so the number of rounds (set by the slowest row) changes nothing.
     for _ in range(64):
         if not bool(active.any()):
             break
-        level = t[:, None]
         # What is left is summed, not what was taken away: its rounding is relative to eps, not to ||delta||.
-        missing = (size - torch.minimum(torch.maximum(level, excess), size)).sum(1) - eps
+        # One buffer serves all rounds: fresh ones cost more in page faults than the arithmetic does.
+        torch.sub(size, t[:, None], out=left)
+        slope = ((left > 0) & (left <= room)).sum(1)
+        missing = torch.minimum(left.clamp_(min=0), room, out=left).sum(1) - eps
         active = active & (missing.abs() > 2.0**-22 * eps)
-        slope = ((excess <= level) & (level < size)).sum(1)
         lower = torch.where(missing > 0, t, lower)
         upper = torch.where(missing <= 0, t, upper)
         newton = t + missing / slope
@@ -83,8 +86,8 @@ def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
         # Where the bracket is one rounding wide there is nothing left to gain.
         active = active & (following != lower) & (following != upper)
         t = torch.where(active, following, t)
-    moved = torch.minimum(torch.maximum(t[:, None].expand_as(size), excess), size)
-    return -(delta.sign() * moved.view_as(delta))
+    moved = torch.minimum(torch.maximum(t[:, None], excess, out=left), size, out=left)
+    return moved.view_as(delta).mul_(delta.sign()).neg_()
 
 
 def project(norm: Norm, x: Tensor, z: Tensor, eps: float) -> Tensor:
@@ -93,11 +96,22 @@ def project(norm: Norm, x: Tensor, z: Tensor, eps: float) -> Tensor:
     Exact (the nearest point) for Linf and L1; for L2 the ball first, then the box, as attacks do it.
     """
     if norm == "Linf":
-        return torch.clamp(torch.minimum(torch.maximum(z, x - eps), x + eps), 0, 1)
+        return torch.clamp(z, *box_bounds(x, eps))
     delta = z - x
     if norm == "L2":
-        return torch.clamp(x + unit_l2(delta) * l2_norm(delta).clamp(max=eps), 0, 1)
+        return into_l2_ball_(delta, x, eps)
     return x + delta + l1_correction(x, delta, eps)
+
+
+def box_bounds(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The lowest and highest image within eps of x in Linf and inside [0,1]."""
+    return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
+
+
+def into_l2_ball_(delta: Tensor, x: Tensor, eps: float) -> Tensor:
+    """x + delta moved into the L2 ball around x, then into [0,1]. Writes over delta, and returns it."""
+    length = l2_norm(delta)
+    return delta.div_(length + 1e-12).mul_(length.clamp(max=eps)).add_(x).clamp_(0, 1)
 
 
 def random_start(norm: Norm, x: Tensor, eps: float, keys: Tensor) -> Tensor:

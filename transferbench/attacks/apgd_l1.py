@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -118,8 +119,8 @@ class L1APGD(APGD):
         phase = tables["phase"][i]
         better = tables["begins"][i] | (loss > state["loss_best"])
         keep = per_row(better, x)
-        state["x_best"] = torch.where(keep, x, state["x_best"])
-        state["grad_best"] = torch.where(keep, gradient, state["grad_best"])
+        torch.where(keep, x, state["x_best"], out=state["x_best"])
+        torch.where(keep, gradient, state["grad_best"], out=state["grad_best"])
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
         x, gradient = self._checkpoint(state, x, gradient, tables["due"][i], tables["eps"][phase], phase)
         state["i"] = i + 1
@@ -146,9 +147,9 @@ class L1APGD(APGD):
         clean, size = state["clean"], gradient.abs()
         threshold = per_row(kth_smallest(size.flatten(1), state["topk"]), x)
         direction = (gradient * (size >= threshold)).sign()
-        length = per_row(direction.abs().flatten(1).sum(1), x) + 1e-10
-        delta = x + per_row(state["step"], x) * direction / length - clean
-        return clean + delta + self.correction(clean, delta, eps)
+        length = per_row(direction.ne(0).flatten(1).sum(1), x) + 1e-10
+        delta = direction.mul_(per_row(state["step"], x)).div_(length).add_(x).sub_(clean)
+        return (clean + delta).add_(self.correction(clean, delta, eps))
 
     def _next_phase(self, state: State, following: Tensor, rows: Tensor, eps: Tensor) -> Tensor:
         """Rows at the end of a phase go on from their best point, projected onto the next radius."""
@@ -166,4 +167,8 @@ def kth_smallest(values: Tensor, topk: Tensor) -> Tensor:
     """[B]: of each row of values [B, d], the entry at place int((1 - topk) * d) in ascending order."""
     d = values.shape[1]
     place = ((1.0 - topk) * d).clamp(0, d - 1).long()
-    return values.sort(dim=1).values.gather(1, place[:, None]).squeeze(1)
+    if values.is_cuda or d <= 256:
+        return values.sort(dim=1).values.gather(1, place[:, None]).squeeze(1)
+    # A selection finds the same entry as a sort in a fraction of the time.
+    rows = zip(values.numpy(), place.tolist(), strict=True)
+    return torch.tensor([float(np.partition(row, at)[at]) for row, at in rows], dtype=values.dtype)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transferbench import attacks
 from transferbench.engine import checks
 from transferbench.engine.frozen import Frozen, as_is, freeze
-from transferbench.engine.judge import Judge
+from transferbench.engine.judge import FLOOR, Judge, floor_of
 from transferbench.engine.pool import Pool, Progress
 from transferbench.types import Chain, Cost, Verdict
 
-_PREFLIGHT_ROWS = 32
+_PREFLIGHT_ROWS = 16
 
 
 def default_slots(dimension: int) -> int:
@@ -32,6 +32,7 @@ class Target:
     frozen: Frozen
     num_classes: int
     flags: tuple[str, ...]
+    _clean: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(cls, model: nn.Module, x: Tensor, y: Tensor, batch_size: int | None = None) -> Target:
@@ -40,7 +41,14 @@ class Target:
         preflight = checks.check_model(model, rows, y[:_PREFLIGHT_ROWS])
         checks.check_labels(y, preflight.num_classes)
         frozen = freeze(model, rows) if preflight.copyable else as_is(model)
-        return cls(Judge(model, batch_size or 256), frozen, preflight.num_classes, preflight.flags)
+        floor = floor_of(model, rows) if preflight.copyable else FLOOR
+        return cls(Judge(model, batch_size or 256, floor), frozen, preflight.num_classes, preflight.flags)
+
+    def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:
+        """The original model's logits on x, computed once for all chains that attack the same images."""
+        if self._clean is None or self._clean[0] is not x:
+            self._clean = (x, self.judge.logits(x, ids))
+        return self._clean[1]
 
 
 @dataclass
@@ -66,7 +74,7 @@ def run_chain(
     """Attack x [n, ...] in [0,1] with labels y and ids int64 [n]; examples that are wrong on clean are fooled."""
     began, checked = time.perf_counter(), target.judge.checks
     built = [attacks.build(spec, chain.threat, target.num_classes) for spec in chain.attacks]
-    logits = target.judge.logits(x, ids)
+    logits = target.clean_logits(x, ids)
     clean_pred = logits.argmax(1)
     standing = torch.eq(clean_pred, y).nonzero().flatten()
     points, verdicts = x.clone(), {}

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from transferbench import geometry
 from transferbench.types import FaultError, ThreatModel
 
-FLOOR = 16
-"""Batches are padded to at least this many rows on a CPU. Below 16 rows torch takes another convolution for
-small contiguous images, and a row's logits would depend, in the last bit, on how many rows came with it."""
+FLOOR, LOW_FLOOR = 16, 4
+"""Batches are padded to at least this many rows. Below 16 rows torch takes another convolution for small
+contiguous images on a CPU, and a row's logits would depend, in the last bit, on how many rows came with it. Where
+4 and 5 rows are seen to give the same bits as 16, padding stops at 4."""
 
 TIE = 1e-4
 
@@ -33,8 +34,8 @@ class Judged(NamedTuple):
 class Judge:
     """Predictions of the original model with a count of the rows it was asked for (`checks`)."""
 
-    def __init__(self, model: nn.Module, batch_size: int = 256) -> None:
-        self.model, self.batch_size = model, max(batch_size, FLOOR)
+    def __init__(self, model: nn.Module, batch_size: int = 256, floor: int = FLOOR) -> None:
+        self.model, self.batch_size, self.floor = model, max(batch_size, floor), floor
         self.checks = 0
 
     def logits(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
@@ -42,7 +43,7 @@ class Judge:
         parts = []
         with torch.no_grad():
             for chunk in x.split(self.batch_size):
-                short = FLOOR - len(chunk)
+                short = self.floor - len(chunk)
                 padded = torch.cat([chunk, chunk[:1].expand(short, *chunk.shape[1:])]) if short > 0 else chunk
                 parts.append(self.model(padded)[: len(chunk)].float())
         self.checks += len(x)
@@ -67,6 +68,16 @@ class Judge:
         margin = others - logits.gather(1, y[:, None]).squeeze(1)
         tie = fooled & (margin < TIE * (logits.amax(1) - logits.amin(1)))
         return Judged(fooled, tie, pred, distance)
+
+
+def floor_of(model: nn.Module, sample: Tensor) -> int:
+    """The smallest batch in which the model's rows were seen not to depend on their neighbours: 4 or 16."""
+    if len(sample) < FLOOR:
+        return FLOOR
+    with torch.no_grad():
+        whole = model(sample[:FLOOR])
+        few = [torch.equal(model(sample[:rows]), whole[:rows]) for rows in (LOW_FLOOR, LOW_FLOOR + 1)]
+    return LOW_FLOOR if all(few) else FLOOR
 
 
 def check_admissible(threat: ThreatModel, x: Tensor, adversarial: Tensor, ids: Tensor) -> Tensor:
