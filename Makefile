@@ -14,7 +14,7 @@ setup: $(READY) ## make .venv and install the package with its developer tools (
 # The mark is written last, so that a failed or killed installation is simply done again.
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("transferbench needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 setup" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
 

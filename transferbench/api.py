@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from transferbench.attacks.apgd import SCREEN
 from transferbench.engine import checks
-from transferbench.engine.evaluate import ChainResult, Target, run_chain
+from transferbench.engine.evaluate import Target, run_chain
 from transferbench.engine.reference import check as check_reference
 from transferbench.engine.reference import run_reference, unchanged_process
 from transferbench.engine.replay import run_replay
+from transferbench.engine.verdicts import ChainResult
 from transferbench.types import AttackSpec, Chain, Cost, FaultError, InputError, ThreatModel
 
 if TYPE_CHECKING:

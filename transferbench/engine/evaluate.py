@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +13,8 @@ from transferbench.engine import checks
 from transferbench.engine.frozen import Frozen, as_is, freeze
 from transferbench.engine.judge import FLOOR, Judge, floor_of
 from transferbench.engine.pool import Pool, Progress
-from transferbench.types import Chain, Cost, Verdict
+from transferbench.engine.verdicts import ChainResult, Tally
+from transferbench.types import Chain
 
 _PREFLIGHT_ROWS = 16
 
@@ -51,16 +51,6 @@ class Target:
         return self._clean[1]
 
 
-@dataclass
-class ChainResult:
-    """Verdicts in the examples' order, the end points [n, ...], the cost in all and per attack of the chain."""
-
-    verdicts: list[Verdict]
-    points: Tensor
-    cost: Cost
-    by_attack: list[dict[str, Any]] = field(default_factory=list)
-
-
 def run_chain(
     target: Target,
     chain: Chain,
@@ -75,35 +65,23 @@ def run_chain(
     began, checked = time.perf_counter(), target.judge.checks
     built = [attacks.build(spec, chain.threat, target.num_classes) for spec in chain.attacks]
     logits = target.clean_logits(x, ids)
-    clean_pred = logits.argmax(1)
-    standing = torch.eq(clean_pred, y).nonzero().flatten()
-    points, verdicts = x.clone(), {}
+    tally = Tally(x, y, ids, logits.argmax(1))
+    standing = tally.left
     pool = Pool(built, chain.threat, target.frozen, target.judge, slots or default_slots(x[0].numel()), seed)
-    cost, by_attack = Cost(), []
     if len(standing):
         swept = pool.run(x[standing], y[standing], ids[standing], logits[standing], progress)
-        points[standing] = swept.points
-        for place, position in enumerate(standing.tolist()):
-            rank = int(swept.rank[place])
-            verdicts[position] = Verdict(
-                example=int(ids[position]),
-                fooled=rank >= 0,
-                attack=built[pool.owner[rank]].id if rank >= 0 else "",
-                rank=rank,
-                pred=int(swept.pred[place]),
-                distance=float(swept.distance[place]),
-                tie=bool(swept.tie[place]),
-            )
-        left = len(standing)
         for number, attack in enumerate(built):
             ranks = [rank for rank, owner in enumerate(pool.owner) if owner == number]
-            broke = sum(int((swept.rank == rank).sum()) for rank in ranks)
-            left -= broke
-            spent = {name: int(getattr(swept.spent, name)[ranks].sum()) for name in ("forwards", "backwards", "wasted")}
-            by_attack.append({"attack": attack.id, "tries": len(ranks), "broke": broke, "standing": left, **spent})
-            cost.add(Cost(**spent))
-    for position in torch.ne(clean_pred, y).nonzero().flatten().tolist():
-        verdicts[position] = Verdict(int(ids[position]), True, "clean", -1, int(clean_pred[position]), 0.0, False)
-    cost.checks = target.judge.checks - checked
-    cost.seconds = time.perf_counter() - began
-    return ChainResult([verdicts[position] for position in range(len(x))], points, cost, by_attack)
+            mine = torch.isin(swept.rank, torch.tensor(ranks, device=x.device)).nonzero().flatten()
+            tally.fooled(
+                attack.id,
+                swept.rank[mine].tolist(),
+                standing[mine],
+                swept.points[mine],
+                swept.pred[mine],
+                swept.distance[mine],
+                swept.tie[mine],
+            )
+            spent = {name: int(getattr(swept.spent, name)[ranks].sum()) for name in swept.spent.__dataclass_fields__}
+            tally.attack_done(attack.id, len(ranks), spent)
+    return tally.result(target.judge.checks - checked, time.perf_counter() - began)

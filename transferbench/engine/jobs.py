@@ -13,10 +13,11 @@ from torch import Tensor
 from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.data import Dataset
-from transferbench.engine.evaluate import ChainResult, Target, run_chain
+from transferbench.engine.evaluate import Target, run_chain
 from transferbench.engine.judge import check_admissible
 from transferbench.engine.pool import Progress
 from transferbench.engine.reference import run_reference
+from transferbench.engine.verdicts import ChainResult
 from transferbench.features import Penultimate
 from transferbench.types import AttackSpec, Chain, Cost, ThreatModel
 from transferbench.victims import Victim

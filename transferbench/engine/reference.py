@@ -19,9 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import attacks
-from transferbench.engine.evaluate import ChainResult, Target
+from transferbench.engine.evaluate import Target
 from transferbench.engine.pool import Progress
-from transferbench.types import Chain, Cost, InputError, Verdict
+from transferbench.engine.verdicts import ChainResult, Tally
+from transferbench.types import Chain, InputError
 
 SUPPORTED = ("apgd-ce", "apgd-t")
 
@@ -81,47 +82,38 @@ def run_reference(
     check(chain)
     began, checked = time.perf_counter(), target.judge.checks
     model, threat = _Counting(target.judge.model), chain.threat
-    clean_pred = target.judge.logits(x, ids).argmax(1)
-    standing = torch.eq(clean_pred, y)
-    points = x.clone()
-    verdicts = {
-        place: Verdict(
-            int(ids[place]), not bool(right), "" if right else "clean", -1, int(clean_pred[place]), 0.0, False
-        )
-        for place, right in enumerate(standing.tolist())
-    }
-    cost, by_attack, rank = Cost(), [], 0
+    tally = Tally(x, y, ids, target.clean_logits(x, ids).argmax(1))
+    rank = 0
     with unchanged_process():
         for spec in chain.attacks:
             tries = attacks.build(spec, threat, target.num_classes).tries
             runner: Any = AutoAttack(
-                model, attacks=[spec.id], device=x.device, eps=float(threat.eps), norm=threat.norm, seed=seed,
+                model,
+                attacks=[spec.id],
+                device=x.device,
+                eps=float(threat.eps),
+                norm=threat.norm,
+                seed=seed,
                 version="custom",
-            )  # fmt: skip
+            )
             runner.apgd.n_restarts = runner.apgd_targeted.n_target_classes = tries
             runner.apgd.use_largereps = runner.apgd_targeted.use_largereps = threat.norm == "L1"
             before = model.forwards, model.backwards
-            at = standing.nonzero().flatten()
-            broke = 0
+            at = tally.left
             if len(at):
                 found, _ = runner.run_standard_evaluation(x[at], y[at], batch_size=slots or 250)
-                moved = (found - x[at]).flatten(1).abs().amax(1) > 0
-                judged = target.judge(threat, x[at], found.float(), y[at], ids[at])
-                for place in (moved & judged.fooled).nonzero().flatten().tolist():
-                    position = int(at[place])
-                    verdicts[position] = Verdict(
-                        int(ids[position]), True, spec.id, rank, int(judged.pred[place]),
-                        float(judged.distance[place]), bool(judged.tie[place]),
-                    )  # fmt: skip
-                    points[position], standing[position] = found[place], False
-                    broke += 1
+                moved = ((found - x[at]).flatten(1).abs().amax(1) > 0).nonzero().flatten()
+                at, found = at[moved], found[moved].float()
+                judged = target.judge(threat, x[at], found, y[at], ids[at]) if len(at) else None
+                if judged is not None:
+                    hit = judged.fooled
+                    ranks = [rank] * int(hit.sum())
+                    tally.fooled(
+                        spec.id, ranks, at[hit], found[hit], judged.pred[hit], judged.distance[hit], judged.tie[hit]
+                    )
             spent = {"forwards": model.forwards - before[0], "backwards": model.backwards - before[1], "wasted": 0}
-            cost.add(Cost(**spent))
-            by_attack.append(
-                {"attack": spec.id, "tries": tries, "broke": broke, "standing": int(standing.sum()), **spent}
-            )
+            tally.attack_done(spec.id, tries, spent)
             rank += tries
             if progress is not None:
-                progress(len(x), int(standing.sum()))
-    cost.checks, cost.seconds = target.judge.checks - checked, time.perf_counter() - began
-    return ChainResult([verdicts[place] for place in range(len(x))], points, cost, by_attack)
+                progress(len(x), len(tally.left))
+    return tally.result(target.judge.checks - checked, time.perf_counter() - began)

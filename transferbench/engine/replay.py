@@ -16,11 +16,11 @@ from transferbench import attacks
 from transferbench.attacks import Keys, lockstep
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_l1 import L1APGD
-from transferbench.engine.evaluate import ChainResult, Target
-from transferbench.engine.judge import Judged
+from transferbench.engine.evaluate import Target
 from transferbench.engine.pool import Progress
 from transferbench.engine.reference import check, unchanged_process
-from transferbench.types import Chain, Cost, Norm, Verdict
+from transferbench.engine.verdicts import ChainResult, Tally
+from transferbench.types import Chain, Norm
 
 BATCH_SIZE = 250
 """The reference's own default."""
@@ -51,40 +51,18 @@ def run_replay(
 
     check(chain)
     began, checked = time.perf_counter(), target.judge.checks
-    model, n_classes = target.judge.model, target.num_classes
-    with torch.no_grad():
-        clean_pred = torch.cat([model(part).argmax(1) for part in x.split(slots or BATCH_SIZE)])
-    standing = torch.eq(clean_pred, y)
-    points, cost, by_attack, first_rank = x.clone(), Cost(), [], 0
-    verdicts = {
-        place: Verdict(int(ids[place]), not right, "" if right else "clean", -1, int(clean_pred[place]), 0.0, False)
-        for place, right in enumerate(standing.tolist())
-    }
-
-    def record(spec_id: str, rank: int, at: Tensor, judged: Judged, found: Tensor) -> None:
-        for place in judged.fooled.nonzero().flatten().tolist():
-            position = int(at[place])
-            verdicts[position] = Verdict(
-                int(ids[position]),
-                True,
-                spec_id,
-                rank,
-                int(judged.pred[place]),
-                float(judged.distance[place]),
-                bool(judged.tie[place]),
-            )
-            points[position], standing[position] = found[place], False
-
+    model = target.judge.model
+    tally, rank = Tally(x, y, ids, target.clean_logits(x, ids).argmax(1)), 0
     with unchanged_process():
         for spec in chain.attacks:
-            attack = attacks.build(spec, chain.threat, n_classes)
+            attack = attacks.build(spec, chain.threat, target.num_classes)
             assert isinstance(attack, BallAPGD | L1APGD)
             attack.draw = global_draw
             if isinstance(attack, L1APGD):
                 # Equal up to 1e-6, but L1-APGD counts changed entries: only equal bits give equal trajectories.
                 attack.correction = L1_projection
-            rows, before = 0, int(standing.sum())
-            for batch in standing.nonzero().flatten().split(slots or BATCH_SIZE):
+            rows = 0
+            for batch in tally.left.split(slots or BATCH_SIZE):
                 torch.manual_seed(seed)
                 left = batch
                 for attempt in range(attack.tries):
@@ -96,25 +74,13 @@ def run_replay(
                     rows += len(left) * attack.passes
                     hits = left[found.fooled]
                     if len(hits):
-                        hit_points = found.fooling[found.fooled]
-                        judged = target.judge(chain.threat, x[hits], hit_points, y[hits], ids[hits])
-                        record(spec.id, first_rank + attempt, hits, judged, hit_points)
+                        points = found.fooling[found.fooled]
+                        judged = target.judge(chain.threat, x[hits], points, y[hits], ids[hits])
+                        ranks = [rank + attempt] * len(hits)
+                        tally.fooled(spec.id, ranks, hits, points, judged.pred, judged.distance, judged.tie)
                     left = left[~found.fooled]
                 if progress is not None:
-                    progress(len(x), int(standing.sum()))
-            after = int(standing.sum())
-            cost.add(Cost(forwards=rows, backwards=rows))
-            by_attack.append(
-                {
-                    "attack": spec.id,
-                    "tries": attack.tries,
-                    "broke": before - after,
-                    "standing": after,
-                    "forwards": rows,
-                    "backwards": rows,
-                    "wasted": 0,
-                }
-            )
-            first_rank += attack.tries
-    cost.checks, cost.seconds = target.judge.checks - checked, time.perf_counter() - began
-    return ChainResult([verdicts[place] for place in range(len(x))], points, cost, by_attack)
+                    progress(len(x), len(tally.left))
+            tally.attack_done(spec.id, attack.tries, {"forwards": rows, "backwards": rows, "wasted": 0})
+            rank += attack.tries
+    return tally.result(target.judge.checks - checked, time.perf_counter() - began)

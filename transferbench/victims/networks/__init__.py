@@ -1,0 +1,1 @@
+"""Architectures, one a file: `STAGES`, `HEAD`, `INPUT` and `build(num_classes)`; the id is the file's stem."""
