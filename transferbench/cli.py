@@ -186,11 +186,11 @@ def _eval(args: argparse.Namespace) -> None:
     from transferbench.terminal import Bars, evaluation_report
 
     device = _device(args.device)
-    evaluation.locate(request, args.data_dir, args.model_dir)
+    found = evaluation.locate(request, args.data_dir, args.model_dir)
     out = args.out or Path("runs/eval")
     with Store(out) as store, Bars() as bars:
         runner = Runner(store, device, args.batch_size, args.data_dir, args.model_dir)
-        record = evaluation.evaluate(request, runner, bars, args.model_dir)
+        record = evaluation.evaluate(request, found, runner, bars)
     print(evaluation_report(record))
     print(f"files: {out}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
 

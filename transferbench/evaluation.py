@@ -102,10 +102,9 @@ def locate(request: Request, data_dir: Path | None, model_dir: Path | None) -> L
     return Located(victim, source, dataset, n, _chains(request, suite, chosen))
 
 
-def evaluate(request: Request, runner: Runner, reporter: Reporter, model_dir: Path | None = None) -> Record:
-    """Run it, write record and tables into the store's folder, return the record."""
+def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporter) -> Record:
+    """Run what was located, write record and tables into the store's folder, return the record."""
     suite = check(request)
-    found = locate(request, runner.data_dir, model_dir)
     measured = _jobs(request, suite, found)
     runner.run(measured.jobs(), reporter)
     at_n = suite.model_copy(update={"n": found.n})

@@ -14,6 +14,7 @@ from transferbench import attacks, cards, data, methods, registry, train
 from transferbench.cards import ModelCard
 from transferbench.data import Dataset
 from transferbench.engine import jobs, summarise
+from transferbench.engine.checks import at_chance
 from transferbench.engine.evaluate import Target
 from transferbench.engine.store import Store, key_of
 from transferbench.leaderboard import build
@@ -180,24 +181,27 @@ class Runner:
 
     def _loaded(self, job: Job) -> Victim:
         """The victim of a job: the one it names, else the one its first input trained. Loaded once."""
-        named = "victim" in job.spec
-        name = str(job.spec["victim"]) if named else job.inputs[0]
+        name = self._name(job)
         if name not in self._victims:
-            victim = load_victim(name, self.model_dir) if named else self._victim(name)
+            victim = load_victim(name, self.model_dir) if "victim" in job.spec else self._victim(name)
             self._victims[name] = victim.to(self.device)
         return self._victims[name]
 
+    @staticmethod
+    def _name(job: Job) -> str:
+        return str(job.spec["victim"]) if "victim" in job.spec else job.inputs[0]
+
     def _target(self, job: Job) -> Target:
         """The victim of a job made ready once (pre-flight, judge, copy) on the first images of its data."""
-        victim = self._loaded(job)
-        if victim.id not in self._targets:
+        victim, name = self._loaded(job), self._name(job)
+        if name not in self._targets:
             test = self._split(job.spec["dataset"], "test")
             if len(test.classes) != victim.num_classes:
                 raise InputError(
                     f"data set {test.id} has {len(test.classes)} classes, {victim.id} has {victim.num_classes}"
                 )
-            self._targets[victim.id] = Target.prepare(victim.model, test.images, test.labels, self.slots)
-        return self._targets[victim.id]
+            self._targets[name] = Target.prepare(victim.model, test.images, test.labels, self.slots)
+        return self._targets[name]
 
     def card(self, train_job: Job, threats: dict[str, str]) -> ModelCard:
         """The card of a victim that a finished training job wrote, with the radii it is evaluated at."""
@@ -324,6 +328,10 @@ def _assemble(
     clean = results[measured.clean.name] if measured.clean is not None else None
     cost = summarise.total_cost(evaluated)
     shard = runner.attacked(measured.dataset, suite.n)
+    correct = summarise.clean_bits(first)
+    flags = {flag for result in evaluated for flag in result.get("flags", [])}
+    if at_chance(correct.count, suite.n, len(card.classes)):
+        flags.add("accuracy-at-chance")
     trainings = [training] if training is not None else []
     return Record(
         suite=suite.name,
@@ -340,8 +348,8 @@ def _assemble(
         data_fingerprint=shard.fingerprint,
         class_counts=shard.class_counts(),
         weights_sha256=sha256,
-        flags=sorted({flag for result in evaluated for flag in result.get("flags", [])}),
-        clean=summarise.clean_bits(first),
+        flags=sorted(flags),
+        clean=correct,
         clean_full=None if clean is None else (clean["correct"], clean["n"]),
         chains=chains,
         source_only=source_only,
