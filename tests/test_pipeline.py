@@ -114,6 +114,20 @@ def test_only_what_changed_is_run_again(first: Path, tmp_path: Path) -> None:
     assert all("-s1" in job.label for job in reporter.run)
 
 
+def test_a_curve_runs_the_norms_chain_at_more_radii(tmp_path: Path) -> None:
+    text = TINY.replace("  source_only:", '  curve: {Linf: ["0.02", "0.2"]}\n  source_only:')
+    records, _ = carry_out(tmp_path / "out", text)
+    for record in records:
+        if record.role == "victim":
+            low, middle, high = (record.chain(name) for name in ("Linf@0.02", "Linf", "Linf@0.2"))
+            assert low is not None
+            assert middle is not None
+            assert high is not None
+            assert low.attacks == middle.attacks == high.attacks
+            assert low.robust.count >= middle.robust.count >= high.robust.count
+            assert (low.eps, high.eps) == ("0.02", "0.2")
+
+
 def test_weights_that_went_missing_are_trained_again_to_the_same_table(tmp_path: Path) -> None:
     root = tmp_path / "out"
     carry_out(root)

@@ -54,6 +54,20 @@ def test_the_screen_only_adds_breaks_and_is_counted_apart(small: Small) -> None:
     assert screened.cost.backwards + screened.cost.wasted < plain.cost.backwards / 3
 
 
+def test_the_whole_standard_version_runs_with_fewer_than_ten_classes() -> None:
+    """FAB-T with 9 targets and APGD-T stop with an IndexError there: the counts are capped by the classes."""
+    net = train_small(4, 40, 8, 0.2)
+    report = transferbench.evaluate(net.model, net.x, net.y, {"L2": "0.4"}, ("standard",), backend="autoattack")
+    frame = report.cost.by_attack
+    assert frame is not None
+    assert frame.attack.tolist() == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert frame.tries.tolist() == [1, 3, 3, 1]
+    assert report.robust["L2"] <= report.clean
+    three = train_small(3, 20, 4, 0.2)
+    with pytest.raises(InputError, match="needs 4 classes"):
+        transferbench.evaluate(three.model, three.x, three.y, {"L2": "0.4"}, backend="autoattack")
+
+
 def test_replay_and_the_reference_exclude_each_other(small: Small) -> None:
     with pytest.raises(InputError, match="without backend"):
         transferbench.evaluate(small.model, small.x, small.y, THREATS, replay=True, backend="autoattack")

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from transferbench.attacks.apgd import SCREEN
 from transferbench.engine import checks
 from transferbench.engine.evaluate import Target, run_chain
+from transferbench.engine.reference import STANDARD, run_reference, unchanged_process
 from transferbench.engine.reference import check as check_reference
-from transferbench.engine.reference import run_reference, unchanged_process
-from transferbench.engine.replay import run_replay
+from transferbench.engine.replay import REPLAYED, run_replay
 from transferbench.engine.verdicts import ChainResult
 from transferbench.types import AttackSpec, Chain, Cost, FaultError, InputError, ThreatModel
 
@@ -71,7 +71,8 @@ def evaluate(
     `threats` is {"Linf": "8/255", "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are
     then named `Linf:8/255`. `ids` int64 [n] key the random starts (0..n-1 by default), `batch_size` is rows in
     flight: neither it nor the order changes a verdict. `screen` puts 10 APGD iterations at the target radius
-    before the L1 chain. `backend="autoattack"` lets pyautoattack do it; `replay` runs our attacks on the starts,
+    before the L1 chain. `backend="autoattack"` lets pyautoattack do it, with `attacks=("standard",)` in its full
+    standard version; `replay` runs our attacks on the starts,
     batches (`batch_size`) and order of tries that pyautoattack would have, without screen or early exit. The
     model, the tensors and the random states are as before afterwards.
 
@@ -86,7 +87,7 @@ def evaluate(
         raise InputError(f"unknown backend {backend!r}: use transferbench or autoattack")
     if plain:
         for chain in chains.values():
-            check_reference(chain)
+            check_reference(chain, REPLAYED if replay else STANDARD)
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size={batch_size} must be at least 1")
     where = torch.device(device) if device is not None else x.device
@@ -113,7 +114,8 @@ def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool)
     if not pairs or not attacks:
         raise InputError("give at least one threat and one attack")
     with_iterations = ("apgd-ce", "apgd-t", "apgd-dlr")
-    specs = tuple(AttackSpec.of(id, n_iter=n_iter) if id in with_iterations else AttackSpec.of(id) for id in attacks)
+    ids = STANDARD if tuple(attacks) == ("standard",) else tuple(attacks)
+    specs = tuple(AttackSpec.of(id, n_iter=n_iter) if id in with_iterations else AttackSpec.of(id) for id in ids)
     chains: dict[str, Chain] = {}
     for norm, eps in pairs:
         threat = ThreatModel.parse(norm, eps)

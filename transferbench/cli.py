@@ -75,7 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--eps", default="", metavar="N=E,N=E", help="radii as Linf=8/255,L2=0.5 (default: card, else data set)"
     )
-    evaluate.add_argument("--attacks", default="", metavar="A,A", help="attacks in order (default: apgd-ce,apgd-t)")
+    evaluate.add_argument(
+        "--attacks",
+        default="",
+        metavar="A,A",
+        help="attacks in order (default: apgd-ce,apgd-t); standard is all of AutoAttack, with --backend autoattack",
+    )
     evaluate.add_argument("--source", metavar="ID", help="also attack with this public model alone")
     evaluate.add_argument("--n", type=int, metavar="N", help="first N test examples (default: 1000, or all if fewer)")
     evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the random starts (default: 0)")

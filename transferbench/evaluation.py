@@ -49,7 +49,11 @@ def check(request: Request) -> Suite:
             raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.norms)}")
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
-    for id in request.attacks:
+    if request.backend == "autoattack":
+        for id in request.attacks:
+            if id not in (*reference.STANDARD, "standard"):
+                raise InputError(f"backend autoattack has no attack {id!r}: it runs standard, or any of its parts")
+    for id in request.attacks if request.backend == "transferbench" else ():
         registry.find("attacks", id)
         for norm in request.norms:
             attack = attacks.build(AttackSpec.of(id), ThreatModel.parse(norm, request.eps.get(norm, "0.1")), 10)
@@ -121,7 +125,8 @@ def _chains(request: Request, suite: Suite, chosen: dict[Norm, str]) -> list[Cha
     for norm, eps in chosen.items():
         chain = suite.protocol.chain(norm, eps)
         if request.attacks:
-            chain = replace(chain, attacks=tuple(AttackSpec.of(id) for id in request.attacks))
+            ids = reference.STANDARD if request.attacks == ("standard",) else request.attacks
+            chain = replace(chain, attacks=tuple(AttackSpec.of(id) for id in ids))
         if request.backend == "autoattack":
             # The screen is a step of our engine; the reference has its protocol alone.
             chain = replace(chain, attacks=tuple(spec for spec in chain.attacks if spec != SCREEN))

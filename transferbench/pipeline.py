@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -126,7 +127,10 @@ class Runner:
         else:
             content["data"] = self._shard(job).fingerprint
             specs = job.spec["chain"]["attacks"] if job.kind == "attack" else [job.spec.get("attack")]
-            content["version"] = [registry.find("attacks", spec["id"]).load().VERSION for spec in specs if spec]
+            if job.spec.get("backend") == "autoattack":
+                content["version"] = metadata.version("pyautoattack")
+            else:
+                content["version"] = [registry.find("attacks", spec["id"]).load().VERSION for spec in specs if spec]
         return content
 
     def _execute(self, job: Job, reporter: Reporter) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

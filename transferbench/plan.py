@@ -114,7 +114,7 @@ def _planned(
     trained = add(Job("train", f"train {name}", spec, (source.train.name,) if source is not None else ()))
     chains = [suite.protocol.chain(norm, eps) for norm, eps in suite.threats.items()]
     if source is not None:
-        chains += suite.protocol.further_chains(dict(suite.threats))
+        chains += suite.protocol.further_chains(dict(suite.threats)) + suite.protocol.curve_chains()
     chain_jobs = {
         chain.name: [
             add(

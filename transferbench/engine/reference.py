@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,9 +22,10 @@ from transferbench import attacks
 from transferbench.engine.evaluate import Target
 from transferbench.engine.pool import Progress
 from transferbench.engine.verdicts import ChainResult, Tally
-from transferbench.types import Chain, InputError
+from transferbench.types import AttackSpec, Chain, InputError, ThreatModel
 
-SUPPORTED = ("apgd-ce", "apgd-t")
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+"""AutoAttack's standard version, in its order. FAB-T and Square are the reference's alone."""
 
 
 class _Counting(nn.Module):
@@ -57,13 +58,27 @@ def unchanged_process() -> Iterator[None]:
             np.random.set_state(numpy)
 
 
-def check(chain: Chain) -> None:
-    """InputError when the chain is not one that the reference can run as asked."""
+def check(chain: Chain, available: Sequence[str] = STANDARD) -> None:
+    """InputError when the chain is not one that the reference (or its replay) can run as asked."""
     for spec in chain.attacks:
-        if spec.id not in SUPPORTED:
-            raise InputError(f"backend autoattack has no attack {spec.id!r}: it runs {', '.join(SUPPORTED)}")
+        if spec.id not in available:
+            raise InputError(f"backend autoattack has no attack {spec.id!r}: it runs {', '.join(available)}")
         if dict(spec.params).get("n_iter", 100) != 100:
             raise InputError("backend autoattack runs 100 iterations only: give no other n_iter")
+
+
+def _tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
+    """Restarts or target classes as in the standard version, targets capped by the classes.
+
+    InputError where the reference would stop with an IndexError: targeted DLR below 4 classes.
+    """
+    if spec.id == "apgd-t" and num_classes < 4:
+        raise InputError(f"backend autoattack: its apgd-t needs 4 classes, the model has {num_classes}; use ours")
+    if spec.id == "square":
+        return 1
+    if spec.id == "fab-t":
+        return min(9, num_classes - 1)
+    return attacks.build(spec, threat, num_classes).tries
 
 
 def run_reference(
@@ -86,7 +101,7 @@ def run_reference(
     rank = 0
     with unchanged_process():
         for spec in chain.attacks:
-            tries = attacks.build(spec, threat, target.num_classes).tries
+            tries = _tries(spec, threat, target.num_classes)
             runner: Any = AutoAttack(
                 model,
                 attacks=[spec.id],
@@ -96,7 +111,8 @@ def run_reference(
                 seed=seed,
                 version="custom",
             )
-            runner.apgd.n_restarts = runner.apgd_targeted.n_target_classes = tries
+            runner.apgd.n_restarts = runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = tries
+            runner.fab.n_restarts = 1
             runner.apgd.use_largereps = runner.apgd_targeted.use_largereps = threat.norm == "L1"
             before = model.forwards, model.backwards
             at = tally.left

@@ -22,6 +22,7 @@ from transferbench.engine.reference import check, unchanged_process
 from transferbench.engine.verdicts import ChainResult, Tally
 from transferbench.types import Chain, Norm
 
+REPLAYED = ("apgd-ce", "apgd-t")
 BATCH_SIZE = 250
 """The reference's own default."""
 
@@ -49,7 +50,7 @@ def run_replay(
     """`evaluate.run_chain` with the reference's starts; `slots` is its batch size."""
     from pyautoattack.autopgd_base import L1_projection
 
-    check(chain)
+    check(chain, REPLAYED)
     began, checked = time.perf_counter(), target.judge.checks
     model = target.judge.model
     tally, rank = Tally(x, y, ids, target.clean_logits(x, ids).argmax(1)), 0

@@ -6,6 +6,7 @@ An unknown key or a bad value is refused in one line that names the file, the ke
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,17 +65,34 @@ class SourceOnly(_Checked):
 
 
 class Protocol(_Checked):
-    """What every victim goes through: the chain of each norm, further chains, source-only attacks."""
+    """What every victim goes through: the chain of each norm, further chains, source-only attacks.
+
+    `curve` runs a norm's chain at more radii (a robustness curve); those chains are named `Linf@0.05`.
+    """
 
     description: str
     chains: dict[Norm, Annotated[tuple[Attack, ...], Field(min_length=1)]]
     further: tuple[NamedChain, ...] = ()
+    curve: dict[Norm, tuple[str, ...]] = {}
     source_only: SourceOnly | None = None
 
     def chain(self, norm: Norm, eps: str) -> Chain:
         if norm not in self.chains:
             raise InputError(f"the protocol has no chain for {norm}: it has {', '.join(self.chains)}")
         return Chain(norm, ThreatModel.parse(norm, eps), tuple(attack.spec() for attack in self.chains[norm]))
+
+    @field_validator("curve")
+    @classmethod
+    def _curve(cls, given: dict[Norm, tuple[str, ...]]) -> dict[Norm, tuple[str, ...]]:
+        for norm, radii in given.items():
+            for eps in radii:
+                ThreatModel.parse(norm, eps)
+        return given
+
+    def curve_chains(self) -> list[Chain]:
+        """The norm's chain at every radius of its curve."""
+        points = [(norm, eps) for norm, radii in self.curve.items() for eps in radii]
+        return [replace(self.chain(norm, eps), name=f"{norm}@{eps}") for norm, eps in points]
 
     def further_chains(self, radii: dict[Norm, str]) -> list[Chain]:
         return [
