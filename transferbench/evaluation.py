@@ -9,9 +9,10 @@ from transferbench import attacks, data, registry, suites
 from transferbench.attacks.apgd import SCREEN
 from transferbench.engine import reference
 from transferbench.leaderboard import build
-from transferbench.pipeline import Reporter, Runner, evaluation_record
+from transferbench.pipeline import Reporter, Runner
 from transferbench.plan import Measured, shards
-from transferbench.records import Record, dump
+from transferbench.recording import record_of, write_records
+from transferbench.records import Record
 from transferbench.suites import Suite
 from transferbench.types import AttackSpec, Chain, InputError, Job, Norm, ThreatModel
 from transferbench.victims import Victim
@@ -112,10 +113,18 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
     measured = _jobs(request, suite, found)
     runner.run(measured.jobs(), reporter)
     at_n = suite.model_copy(update={"n": found.n})
-    record = evaluation_record(at_n, measured, found.victim, found.source, runner)
-    folder = runner.store.root / "records"
-    folder.mkdir(exist_ok=True)
-    (folder / f"{record.victim}.json").write_text(dump(record), encoding="utf-8")
+    record = record_of(
+        at_n,
+        measured,
+        found.victim.card,
+        found.victim.sha256,
+        found.source.card.dataset if found.source is not None else "",
+        runner.results,
+        runner.attacked(found.dataset, found.n),
+        runner.device,
+        None,
+    )
+    write_records(runner.store.root, [record])
     build.rebuild(runner.store.root)
     return record
 

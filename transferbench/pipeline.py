@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -14,13 +13,13 @@ import torch
 from transferbench import attacks, cards, data, methods, registry, train
 from transferbench.cards import ModelCard
 from transferbench.data import Dataset
-from transferbench.engine import jobs, summarise
-from transferbench.engine.checks import at_chance
+from transferbench.engine import jobs
 from transferbench.engine.evaluate import Target
 from transferbench.engine.store import Store, key_of
 from transferbench.leaderboard import build
-from transferbench.plan import Measured, PlannedVictim, plan
-from transferbench.records import Record, dump
+from transferbench.plan import PlannedVictim, plan
+from transferbench.recording import record_of, write_records
+from transferbench.records import Record
 from transferbench.suites import Suite
 from transferbench.types import AttackSpec, Chain, InputError, Job, ThreatModel
 from transferbench.victims import Victim, trained
@@ -74,7 +73,6 @@ class Runner:
         self.store, self.device, self.slots = store, device, slots
         self.data_dir, self.model_dir = data_dir, model_dir
         self.results: dict[str, dict[str, Any]] = {}
-        self.done: dict[str, Job] = {}
         self._victims: dict[str, Victim] = {}
         self._targets: dict[str, Target] = {}
         self._data: dict[tuple[str, str], Dataset] = {}
@@ -83,7 +81,6 @@ class Runner:
         """Finish every job; results by job name are in `results` afterwards."""
         for number, job in enumerate(planned):
             reporter.begin(job, number, len(planned))
-            self.done[job.name] = job
             content = self._content(job)
             key = key_of(job, content)
             found = self.store.find(key)
@@ -240,19 +237,6 @@ class Runner:
         return whole.first(stop).select(range(start, stop))
 
 
-def hardware(device: str) -> str:
-    """One line about what ran: the processor's or the GPU's name, threads."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = "CPU"
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name}, {torch.get_num_threads()} thread(s)"
-
-
 def run_suite(
     suite: Suite,
     seeds: tuple[int, ...],
@@ -265,105 +249,28 @@ def run_suite(
     radii: dict[str, str] = dict(suite.threats.items())
     known = {victim.name: runner.card(victim.train, radii) for victim in planned.victims}
     records = [_record(suite, victim, runner, known) for victim in planned.victims]
-    for record in records:
-        path = runner.store.root / "records" / f"{record.victim}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(dump(record), encoding="utf-8")
-    build.write(runner.store.root, records)
-    build.write_cards(runner.store.root / "cards", records, known)
+    root = runner.store.root
+    write_records(root, records)
+    build.write(root, records)
+    build.write_cards(root / "cards", records, known)
+    # What an earlier plan left here (other seeds, another suite file) is no part of this table; it stays in the
+    # store, and the plan that made it finds it there.
+    for stale in {*(root / "records").glob("*.json"), *(root / "cards").glob("*.md")}:
+        if stale.stem not in known:
+            stale.unlink()
     return records
 
 
-def _record(suite: Suite, planned: PlannedVictim, runner: Runner, known: dict[str, ModelCard]) -> Record:
-    card, training = known[planned.name], runner.results[planned.train.name]
-    source_dataset = known[planned.source].dataset if planned.source else ""
-    return _assemble(suite, planned.measured, card, training["sha256"], source_dataset, runner, training)
-
-
-def evaluation_record(
-    suite: Suite, measured: Measured, victim: Victim, source: Victim | None, runner: Runner
-) -> Record:
-    """The record of a victim that was not trained in this run."""
-    return _assemble(
+def _record(suite: Suite, victim: PlannedVictim, runner: Runner, known: dict[str, ModelCard]) -> Record:
+    training = runner.results[victim.train.name]
+    return record_of(
         suite,
-        measured,
-        victim.card,
-        victim.sha256,
-        source.card.dataset if source is not None else "",
-        runner,
-        None,
-    )
-
-
-def _assemble(
-    suite: Suite,
-    measured: Measured,
-    card: ModelCard,
-    sha256: str,
-    source_dataset: str,
-    runner: Runner,
-    training: dict[str, Any] | None,
-) -> Record:
-    results = runner.results
-    chains = [
-        summarise.chain_record(Chain.from_dict(done[0].spec["chain"]), [results[job.name] for job in done], suite.n)
-        for done in measured.chains.values()
-    ]
-    first = [results[job.name] for job in next(iter(measured.chains.values()))]
-    source_only = None
-    if measured.crafted:
-        judged: dict[str, list[dict[str, Any]]] = {}
-        crafts: dict[str, Job] = {}
-        for craft, judge in measured.crafted:
-            id = craft.spec["attack"]["id"]
-            crafts[id] = craft
-            judged.setdefault(id, []).append(results[judge.name])
-        (attack, craft), (control, control_craft) = crafts.items()
-        source_only = summarise.source_only_record(
-            craft.spec["norm"],
-            craft.spec["eps"],
-            craft.spec["attack"],
-            control_craft.spec["attack"],
-            judged[attack],
-            judged[control],
-        )
-    evaluated = [results[job.name] for done in measured.chains.values() for job in done]
-    evaluated += [results[judge.name] for _, judge in measured.crafted]
-    clean = results[measured.clean.name] if measured.clean is not None else None
-    cost = summarise.total_cost(evaluated)
-    shard = runner.attacked(measured.dataset, suite.n)
-    correct = summarise.clean_bits(first)
-    flags = {flag for result in evaluated for flag in result.get("flags", [])}
-    if at_chance(correct.count, suite.n, len(card.classes)):
-        flags.add("accuracy-at-chance")
-    trainings = [training] if training is not None else []
-    return Record(
-        suite=suite.name,
-        protocol=suite.protocol.description,
-        role="source" if measured.role == "source" else "victim",
-        victim=measured.name,
-        method=card.method,
-        source=card.source,
-        network=card.network,
-        source_dataset=source_dataset,
-        target_dataset=measured.dataset,
-        seed=measured.seed,
-        n=suite.n,
-        data_fingerprint=shard.fingerprint,
-        class_counts=shard.class_counts(),
-        weights_sha256=sha256,
-        flags=sorted(flags),
-        clean=correct,
-        clean_full=None if clean is None else (clean["correct"], clean["n"]),
-        chains=chains,
-        source_only=source_only,
-        versions=train.versions(),
-        cost={
-            "train_seconds": round(sum(result["seconds"] for result in trainings), 2),
-            "seconds": round(sum(result["seconds"] for result in evaluated), 2),
-            "wasted": cost.wasted,
-            "checks": cost.checks,
-            "peak_memory_mb": max(result["memory"] for result in [*trainings, *evaluated]),
-            "hardware": hardware(runner.device),
-        },
+        victim.measured,
+        known[victim.name],
+        training["sha256"],
+        known[victim.source].dataset if victim.source else "",
+        runner.results,
+        runner.attacked(victim.measured.dataset, suite.n),
+        runner.device,
+        training,
     )

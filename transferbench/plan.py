@@ -36,7 +36,6 @@ class Measured:
 class PlannedVictim:
     """One victim of a suite: how it is trained, from which source (its name), and how it is measured."""
 
-    row: Row
     source: str
     train: Job
     measured: Measured
@@ -130,10 +129,10 @@ def _planned(
         for chain in chains
     }
     if source is None:
-        return PlannedVictim(row, "", trained, Measured(name, role, seed, dataset, chain_jobs))
+        return PlannedVictim("", trained, Measured(name, role, seed, dataset, chain_jobs))
     crafted = [(add(craft), add(judge)) for craft, judge in _crafted(suite, name, seed, dataset, source, trained)]
     clean = add(Job("clean", f"{name}: clean", {"dataset": dataset, "split": "test"}, (trained.name,)))
-    return PlannedVictim(row, source.name, trained, Measured(name, role, seed, dataset, chain_jobs, crafted, clean))
+    return PlannedVictim(source.name, trained, Measured(name, role, seed, dataset, chain_jobs, crafted, clean))
 
 
 def _crafted(

@@ -52,16 +52,16 @@ def _order(row: Row) -> tuple[object, ...]:
 
 def _ranks(victims: Sequence[Record]) -> dict[str, int]:
     """Ranks by victim among complete rows of the same suite, target, n, examples and seed."""
-    groups: dict[tuple[object, ...], list[tuple[str, list[bool]]]] = defaultdict(list)
-    declared = {name for record in victims for name in _measured(record)}
+    groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in victims:
-        together = union(record)
-        if together is not None and _measured(record) == declared:
-            key = (record.suite, record.target_dataset, record.n, record.data_fingerprint, record.seed)
-            groups[key].append((record.victim, together.list()))
+        groups[record.suite, record.target_dataset, record.n, record.data_fingerprint, record.seed].append(record)
     found: dict[str, int] = {}
-    for members in groups.values():
-        found |= dict(zip([name for name, _ in members], ranks([bits for _, bits in members]), strict=True))
+    for group in groups.values():
+        # What any row of the group was measured on, every ranked row must have been.
+        declared = {name for record in group for name in _measured(record)}
+        complete = {record.victim: union(record) for record in group if _measured(record) == declared}
+        bits = {victim: together.list() for victim, together in complete.items() if together is not None}
+        found |= dict(zip(bits, ranks(list(bits.values())), strict=True))
     return found
 
 

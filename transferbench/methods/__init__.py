@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -163,8 +162,3 @@ def set_statistics_mode(model: nn.Module, frozen: bool) -> None:
 def frozen_copy(network: Network) -> Network:
     """The network in eval mode without parameter gradients: a teacher."""
     return Network(copy.deepcopy(network.model).eval().requires_grad_(False), network.layers)
-
-
-def no_grad_logits(model: nn.Module, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return model(x)
