@@ -16,10 +16,12 @@ def test_attribution_and_decisive_passes_do_not_depend_on_the_schedule(data: st.
     passes = 40
     # The fate of every try: the pass at which it fools, or None.
     fate = [[data.draw(st.one_of(st.none(), st.integers(1, passes))) for _ in range(ranks)] for _ in range(examples)]
-    ledger, room = Ledger(examples, [True] * ranks), data.draw(st.integers(1, 8))
+    patience, room = data.draw(st.sampled_from([0, 1, 5, 25])), data.draw(st.integers(1, 8))
+    ledger = Ledger(examples, [True] * ranks, patience)
     flight: list[tuple[int, int]] = ledger.take(room)
     age = dict.fromkeys(flight, 0)
     for _ in range(10_000):
+        assert ledger.settled <= examples
         if ledger.finished:
             break
         at = np.array(flight)
@@ -51,6 +53,19 @@ def test_attribution_and_decisive_passes_do_not_depend_on_the_schedule(data: st.
     spent = ledger.spent()
     assert spent.forwards.tolist() == decisive.tolist() == spent.backwards.tolist()
     assert spent.wasted.sum() == ledger.passes.sum() - decisive.sum()
+
+
+def test_two_hits_of_one_example_in_one_iteration_settle_it_once() -> None:
+    ledger = Ledger(2, [True, True], patience=0)
+    assert ledger.take(2) == [(0, 0), (1, 0)]
+    assert ledger.take_early(2) == [(0, 1), (1, 1)]
+    assert ledger.hit(0, 0)
+    assert not ledger.hit(0, 1), "its example has fallen to a lower rank"
+    assert (ledger.settled, ledger.finished) == (1, False)
+    assert ledger.hit(1, 1)
+    assert ledger.hit(1, 0), "a lower rank takes the attribution over"
+    assert ledger.finished
+    assert ledger.decided.tolist() == [0, 0]
 
 
 def test_early_tries_wait_for_patience() -> None:

@@ -7,6 +7,7 @@ import torch
 from conftest import Small
 
 from transferbench.attacks import build, lockstep
+from transferbench.engine import ledger, pool
 from transferbench.engine.evaluate import Target, run_chain
 from transferbench.types import AttackSpec, Chain, Norm, ThreatModel
 
@@ -55,6 +56,20 @@ def test_decisive_passes_do_not_depend_on_the_batch_but_wasted_ones_may(small: S
     costs = [run_chain(target, chain, small.x, small.y, small.ids, seed=0, slots=slots).cost for slots in (4, 16, 64)]
     assert len({(cost.forwards, cost.backwards) for cost in costs}) == 1
     assert costs[0].wasted <= costs[2].wasted
+
+
+def test_early_tries_change_nothing_but_waste(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tries of an example in flight at once, hits of several of them in one iteration included."""
+    net = small.correct()
+    target, chain = Target.prepare(net.model, net.x, net.y), chain_of("Linf", 12)
+    calm = run_chain(target, chain, net.x, net.y, net.ids, seed=0, slots=256)
+    monkeypatch.setattr(pool, "EARLY_ROWS", 256)
+    monkeypatch.setattr(ledger.Ledger.__init__, "__defaults__", (0,))
+    eager = run_chain(target, chain, net.x, net.y, net.ids, seed=0, slots=256)
+    assert eager.verdicts == calm.verdicts
+    assert torch.equal(eager.points, calm.points)
+    assert (eager.cost.forwards, eager.cost.backwards) == (calm.cost.forwards, calm.cost.backwards)
+    assert eager.cost.wasted > calm.cost.wasted == 0
 
 
 def test_a_breakable_example_costs_a_few_passes(small: Small) -> None:

@@ -31,8 +31,8 @@ class Spent:
 class Ledger:
     """The tries of `examples` examples with `ranks` ranks each; `backward[rank]`: whether its passes need one."""
 
-    def __init__(self, examples: int, backward: Sequence[bool]) -> None:
-        self.ranks = len(backward)
+    def __init__(self, examples: int, backward: Sequence[bool], patience: int = PATIENCE) -> None:
+        self.ranks, self.patience = len(backward), patience
         self.backward = np.asarray(backward, dtype=np.int64)
         self.passes = np.zeros((examples, self.ranks), dtype=np.int64)
         self.decided = np.full(examples, self.ranks, dtype=np.int64)
@@ -66,7 +66,7 @@ class Ledger:
             for example, ranks in enumerate(self.open)
             if ranks
             and self.started[example] < self.decided[example]
-            and min(self.passes[example, rank] for rank in ranks) >= PATIENCE
+            and min(self.passes[example, rank] for rank in ranks) >= self.patience
         ]
         able.sort(key=lambda example: (int(self.started[example]), example))
         return [self._start(example) for example in able[:room]]
@@ -86,14 +86,16 @@ class Ledger:
         return ranks > self.decided[examples]
 
     def hit(self, example: int, rank: int) -> bool:
-        """A judged hit; whether it is the lowest-ranked so far. Higher-ranked open tries are closed."""
-        self.open[example].discard(rank)
-        lowest = rank < self.decided[example]
-        if lowest:
-            self.decided[example] = rank
-            self.open[example] = {other for other in self.open[example] if other < rank}
+        """A judged hit; whether it decides so far. Higher-ranked open tries are closed.
+
+        A try that a lower rank closed in this very iteration no longer counts: False, and nothing changes.
+        """
+        if rank not in self.open[example]:
+            return False
+        self.decided[example] = rank
+        self.open[example] = {other for other in self.open[example] if other < rank}
         self._settle(example)
-        return lowest
+        return True
 
     def failed(self, example: int, rank: int) -> None:
         """A try ran to its end and fooled nobody."""
