@@ -23,7 +23,7 @@ RADII: dict[str, dict[str, str]] = {
     "cifar100": {"Linf": "8/255", "L2": "0.5", "L1": "12"},
     "imagenet": {"Linf": "4/255", "L2": "2", "L1": "255"},
 }
-"""Radii by data set for victims whose card names none (DESIGN: E-AT's). No norm's default serves another."""
+"""Radii by data set for victims whose card names none: those of E-AT. No norm's default serves another."""
 
 
 @dataclass(frozen=True)
