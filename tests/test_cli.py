@@ -61,6 +61,7 @@ def victim(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ("train --plugin natural --target digits --set stepz=1 --out new", "did you mean 'steps'"),
         ("train --plugin natural --target digits --set steps=many --out new", "steps"),
         ("train --plugin natural --target cifar10 --out new", "cifar-10-batches-py is missing"),
+        ("selftest --model AA_ResNet18 --norms L9", "unknown norm 'L9'"),
         ("leaderboard nowhere", "nowhere"),
         ("leaderboard --check", "no leaderboard"),
         ("publish nowhere", "nowhere"),
@@ -113,6 +114,15 @@ def test_eval_reports_everything_and_a_second_one_is_free(victim: Path, capsys: 
     second = capsys.readouterr()
     assert second.out == first.out
     assert "[1/" not in second.err, "nothing was run again"
+
+
+def test_selftest_says_what_was_planted_and_found(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["selftest", "--model", str(victim), "--eps", "Linf=0.1,L2=0.4,L1=1.5", "--n", "12"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["Linf:0.1", "L2:0.4", "L1:1.5"]
+    for line in lines:
+        words = line.split()
+        assert int(words[1]) == int(words[3]) > 0
 
 
 def test_train_writes_a_victim_that_eval_takes(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:

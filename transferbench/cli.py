@@ -88,6 +88,15 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--backend", choices=("transferbench", "autoattack"), default="transferbench")
     evaluate.set_defaults(call=_eval)
 
+    active = commands.add_parser("selftest", help="plant adversarial regions around examples: are they found?")
+    active.add_argument("--model", required=True, metavar="ID", help="a model of `list models`, a folder or a card")
+    active.add_argument("--dataset", metavar="ID", help="data set (default: the one on the model's card)")
+    active.add_argument("--norms", default="Linf,L2,L1", metavar="N,N", help="norms (default: Linf,L2,L1)")
+    active.add_argument("--eps", default="", metavar="N=E,N=E", help="radii (default: card, else data set)")
+    active.add_argument("--n", type=int, default=32, metavar="N", help="first N test examples (default: 32)")
+    active.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the planted points (default: 0)")
+    active.set_defaults(call=_selftest)
+
     train = commands.add_parser("train", help="train one victim with a method")
     train.add_argument("--plugin", required=True, metavar="NAME", help="a method of `list methods`")
     train.add_argument("--source", metavar="ID", help="the pre-trained model to start from")
@@ -99,11 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new victim's folder")
     train.set_defaults(call=_train)
 
-    for command in (run, evaluate, train):
+    for command in (run, evaluate, active, train):
         command.add_argument("--device", default="cpu", metavar="DEV", help="cpu, cuda, cuda:1 (default: cpu)")
         command.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the data sets' files")
         command.add_argument("--model-dir", type=Path, metavar="DIR", help="folder with the models' weights")
-    for command in (run, evaluate):
+    for command in (run, evaluate, active):
         command.add_argument(
             "--batch-size", type=int, metavar="B", help="rows in flight (verdicts do not depend on it)"
         )
@@ -169,10 +178,34 @@ def _run(args: argparse.Namespace) -> None:
     _print_board(out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else "")
 
 
+def _radii(text: str) -> dict[Norm, str]:
+    return {parse_norm(norm): eps for norm, eps in _pairs("--eps", [p for p in text.split(",") if p]).items()}
+
+
+def _selftest(args: argparse.Namespace) -> None:
+    from transferbench import evaluation
+
+    request = evaluation.Request(
+        args.model, args.dataset, _norms(args.norms), _radii(args.eps), n=args.n, seed=args.seed
+    )
+    _batch_size(args)
+    evaluation.check(request)
+    device = _device(args.device)
+    found = evaluation.locate(request, args.data_dir, args.model_dir)
+    passed = True
+    for name, planted, count in evaluation.selftest(found, request.seed, device, args.batch_size, args.data_dir):
+        print(f"{name:<12} {count} of {planted} planted regions found")
+        passed = passed and planted == count
+    if not passed:
+        raise FaultError(
+            "selftest failed: the attacks do not find what is certainly there; robust accuracy means little"
+        )
+
+
 def _eval(args: argparse.Namespace) -> None:
     from transferbench import evaluation
 
-    eps = {parse_norm(norm): text for norm, text in _pairs("--eps", [p for p in args.eps.split(",") if p]).items()}
+    eps = _radii(args.eps)
     request = evaluation.Request(
         model=args.model,
         dataset=args.dataset,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from transferbench import attacks, data, registry, suites
 from transferbench.attacks.apgd import SCREEN
 from transferbench.engine import reference
+from transferbench.engine import selftest as active
 from transferbench.leaderboard import build
 from transferbench.pipeline import Reporter, Runner
 from transferbench.plan import Measured, shards
@@ -127,6 +129,18 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
     write_records(runner.store.root, [record])
     build.rebuild(runner.store.root)
     return record
+
+
+def selftest(
+    found: Located, seed: int, device: str, slots: int | None, data_dir: Path | None
+) -> Iterator[tuple[str, int, int]]:
+    """(threat, regions planted, regions found) per chain: engine/selftest.py on the located victim and data."""
+    test = data.load(found.dataset, "test", data_dir).first(found.n)
+    x, y, ids = (part.to(device) for part in (test.images, test.labels, test.ids))
+    model = found.victim.to(device).model
+    for chain in found.chains:
+        planted = active.selftest(model, x, y, ids, [chain], seed, slots)
+        yield str(chain.threat), planted.planted, planted.found[chain.name]
 
 
 def _chains(request: Request, suite: Suite, chosen: dict[Norm, str]) -> list[Chain]:
