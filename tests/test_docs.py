@@ -99,10 +99,8 @@ def test_the_method_of_the_extending_page_works(small: Small, monkeypatch: pytes
 def test_the_readmes_python_runs(small: Small) -> None:
     text = (ROOT / "README.md").read_text()
     code = re.search(r"```python\n(.*?)```", text, re.S).group(1)  # type: ignore[union-attr]
-    code = code.replace('"8/255", "L2": 0.5, "L1": 12', '"0.05", "L2": 0.2').replace(
-        "report =", "global report; report ="
-    )
+    code = code.replace('"8/255", "L2": 0.5, "L1": 12', '"0.05", "L2": 0.2')
     scope = {"model": small.model, "x": small.x[:8], "y": small.y[:8]}
-    exec(code.replace("global report; ", ""), scope)
+    exec(code, scope)
     assert scope["report"].n == 8  # type: ignore[attr-defined]
     assert torch.is_tensor(scope["report"].x_adv["L2"])  # type: ignore[attr-defined]

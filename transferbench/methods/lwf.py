@@ -12,7 +12,6 @@ computed with each batch instead of being looked up in a cache whose name does n
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,34 +20,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferbench.features import tap
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Phase, Positive, head_only
-from transferbench.schedules import Schedule
+from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, probe
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Params(BaseParams):
-    """config.json of the code: 20000 steps of 128, lr .001 constant, feat_sim .005, weight decay 2e-4.
+class Params(probe.Params):
+    """config.json of the code: 20000 steps, feat_sim .005; batch, rates and weight decay as for the probe.
 
     `warm_lr` is the head phase's rate (the code uses the same in both).
     """
 
     steps: Positive = 20_000
-    batch_size: Positive = 128
-    lr: NotNegative = 1e-3
-    weight_decay: NotNegative = 2e-4
-    schedule: Schedule = "constant"
     feat_sim: NotNegative = 0.005
     distance: Literal["l1", "l2"] = "l1"
     warm_lr: NotNegative = 1e-3
 
 
-class Method(BaseMethod[Params]):
-    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        student = super().student(source, fresh, num_classes)
-        self.head = head_only(student.layers)
-        return student
+class Method(probe.Method):
+    params: Params
 
     def phases(self) -> list[Phase]:
         params = self.params
