@@ -1,14 +1,21 @@
 from __future__ import annotations
 
+import copy
 import random
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import Linear, Small
 
 import transferbench
-from transferbench.types import InputError
+from transferbench import attacks
+from transferbench.attacks import lockstep
+from transferbench.engine import stored
+from transferbench.features import Penultimate, layers_of
+from transferbench.types import AttackSpec, InputError, ThreatModel
 
 THREATS = {"Linf": "0.06", "L2": 0.25, "L1": "0.9"}
 
@@ -101,3 +108,94 @@ def test_the_callers_world_is_the_same_afterwards(small: Small) -> None:
 def test_bad_threats_are_refused(small: Small, threats: object, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         transferbench.evaluate(small.model, small.x, small.y, threats)  # type: ignore[arg-type]
+
+
+def test_a_source_is_attacked_alone_and_shown_beside_its_noise(small: Small) -> None:
+    torch.manual_seed(1)
+    # A source of another label space: the victim's trunk with 3 classes.
+    source = copy.deepcopy(small.model)
+    head = layers_of(source).head
+    width = source.get_submodule(head).in_features
+    source.set_submodule(head, torch.nn.Linear(width, 3))
+    got = transferbench.evaluate(
+        small.model, small.x, small.y, {"Linf": "0.1", "L2": 0.25}, n_iter=5, source=source.eval()
+    )
+    table = got.source_only
+    assert table is not None
+    assert table.attack.tolist() == ["pretrained-neuron", "random-sign"]
+    assert set(table.threat) == {"Linf"}
+    assert (table.correct == round(got.clean * len(small.x))).all()
+    assert (table.n == len(small.x)).all()
+    # The attack by hand: any of 8 driven neurons of the source flips a correct example.
+    network = Penultimate(source, layers_of(source))
+    spec, threat = AttackSpec.of("pretrained-neuron"), ThreatModel.parse("Linf", "0.1")
+    attack, right = attacks.build(spec, threat, 10), small.model(small.x).argmax(1) == small.y
+    fallen = torch.zeros_like(right)
+    for attempt in range(8):
+        noise = lockstep.try_keys(0, "Linf", "0.1", attempt, torch.arange(len(small.x)))
+        points = lockstep.maximise(attack, network, small.x, small.y, noise, attempt=attempt).last
+        fallen |= right & (small.model(points).argmax(1) != small.y)
+    assert table.flipped.tolist()[0] == int(fallen.sum())
+
+
+def test_a_source_needs_a_linf_threat_and_a_linear_layer(small: Small) -> None:
+    with pytest.raises(InputError, match="Linf"):
+        transferbench.evaluate(small.model, small.x, small.y, {"L2": 0.25}, source=small.model)
+    flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Softplus()).eval()
+    with pytest.raises(InputError, match="no Linear"):
+        transferbench.evaluate(small.model, small.x, small.y, {"Linf": "0.1"}, n_iter=2, source=flat)
+
+
+def test_a_store_makes_an_evaluation_resumable(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "SHARD", 16)
+    ran: list[str] = []
+    attack = stored.jobs.attack
+    monkeypatch.setattr(stored.jobs, "attack", lambda *a: ran.append(str(a[1].threat)) or attack(*a))
+
+    def go(model: torch.nn.Module, n: int, **more: object) -> transferbench.Report:
+        threats = {"Linf": "0.06", "L1": "0.9"}
+        return transferbench.evaluate(model, small.x[:n], small.y[:n], threats, n_iter=5, store=tmp_path / "s", **more)
+
+    plain = transferbench.evaluate(small.model, small.x[:40], small.y[:40], {"Linf": "0.06", "L1": "0.9"}, n_iter=5)
+    first = go(small.model, 32)
+    assert len(ran) == 4, "two shards of 16, two threats"
+    whole = go(small.model, 40)
+    assert len(ran) == 6, "the 32 that are done are not run again"
+    again = go(small.model, 40)
+    assert len(ran) == 6
+    for got in (whole, again):
+        pd.testing.assert_frame_equal(got.verdicts, plain.verdicts)
+        assert all(torch.equal(got.x_adv[name], plain.x_adv[name]) for name in plain.x_adv)
+        assert got.cost.backwards == plain.cost.backwards
+    pd.testing.assert_frame_equal(
+        first.verdicts[first.verdicts.threat == "L1"].reset_index(drop=True),
+        plain.verdicts[(plain.verdicts.threat == "L1") & (plain.verdicts.example < 32)].reset_index(drop=True),
+    )
+    # Another seed, other weights, the same weights behind another normalisation: nothing is reused.
+    other = copy.deepcopy(small.model)
+    with torch.no_grad():
+        next(other.parameters()).mul_(1.001)
+    darker = torch.nn.Sequential(Darker(), small.model).eval()
+    for model, more in ((small.model, {"seed": 1}), (other, {}), (darker, {})):
+        before = len(ran)
+        go(model, 16, **more)
+        assert len(ran) == before + 2
+
+
+class Darker(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 0.9
+
+
+def test_what_cannot_be_stored_is_refused(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="replay"):
+        transferbench.evaluate(small.model, small.x, small.y, {"L2": 1}, replay=True, store=tmp_path / "s")
+    noisy = torch.nn.Sequential(Noisy(), small.model).eval()
+    with pytest.raises(InputError, match="randomised"):
+        transferbench.evaluate(noisy, small.x, small.y, {"L2": 1}, n_iter=2, store=tmp_path / "s")
+    assert not (tmp_path / "s").exists()
+
+
+class Noisy(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + 0.1 * torch.randn_like(x)

@@ -218,3 +218,20 @@ def test_a_trace_that_loses_a_custom_gradient_is_not_used(small: Small) -> None:
     point = small.x[:16].clone().requires_grad_()
     (slope,) = torch.autograd.grad(frozen.network(point).sum(), point)
     assert float(slope.abs().max()) > 0
+
+
+def test_a_forward_that_optimises_is_flagged(small: Small) -> None:
+    def sharpened(net: nn.Module, x: Tensor) -> Tensor:
+        with torch.enable_grad():
+            point = x.detach().clone().requires_grad_()
+            (slope,) = torch.autograd.grad(net(point).sum(), point)
+        return net(x + 0.01 * slope)
+
+    assert "gradient-inside" in flags_of(Wrapped(small.model, sharpened), small)
+
+
+@pytest.mark.parametrize(("broke", "masked"), [(0, False), (1, True)])
+def test_square_after_gradients_tells_of_masking(broke: int, masked: bool) -> None:
+    account = [{"attack": "apgd-ce", "broke": 3}, {"attack": "square", "broke": broke}]
+    assert checks.gradients_masked(account) is masked
+    assert not checks.gradients_masked([{"attack": "square", "broke": 5}])

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
         "records",
     },
     "terminal": {"leaderboard", "records"},
-    "api": {"engine", "attacks"},
+    "api": {"engine", "attacks", "data", "features", "victims"},
 }
 
 

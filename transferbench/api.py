@@ -4,22 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from transferbench.attacks.apgd import SCREEN
-from transferbench.engine import checks
+from transferbench.data import Dataset
+from transferbench.engine import checks, jobs
 from transferbench.engine.evaluate import Target, run_chain
 from transferbench.engine.reference import STANDARD, run_reference, unchanged_process
 from transferbench.engine.reference import check as check_reference
 from transferbench.engine.replay import REPLAYED, run_replay
+from transferbench.engine.stored import run_stored
+from transferbench.engine.summarise import any_of
 from transferbench.engine.verdicts import ChainResult
+from transferbench.features import Penultimate, layers_of
 from transferbench.types import AttackSpec, Chain, Cost, FaultError, InputError, ThreatModel
+from transferbench.victims import Victim
 
 if TYPE_CHECKING:
     import pandas as pd
+
+SOURCE_ONLY = ("pretrained-neuron", "random-sign")
+"""The attack that holds the source alone, and its noise control: 8 tries each by default."""
 
 Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | int]]
 
@@ -38,7 +47,10 @@ class Report:
     `clean`; `robust` by threat; `union` over threats, None unless each norm has one radius. `verdicts`: one row
     per (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled,
     attack (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n
-    rows, the clean image where nothing was found. `flags`: see engine.checks.FLAGS.
+    rows, the clean image where nothing was found. `source_only`, where a source was given: one row per Linf
+    radius for the attack that holds the source alone and one for its noise control, with the columns threat,
+    attack, tries, flipped (examples that were correct and any of the tries flipped), correct, n. `flags`: see
+    engine.checks.FLAGS.
     """
 
     n: int
@@ -48,6 +60,7 @@ class Report:
     verdicts: pd.DataFrame
     x_adv: dict[str, Tensor]
     cost: TotalCost
+    source_only: pd.DataFrame | None = None
     flags: tuple[str, ...] = field(default=())
 
 
@@ -65,6 +78,8 @@ def evaluate(
     ids: Tensor | None = None,
     backend: str = "transferbench",
     replay: bool = False,
+    source: nn.Module | Victim | None = None,
+    store: str | Path | None = None,
 ) -> Report:
     """Attack a model that is in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
@@ -73,8 +88,11 @@ def evaluate(
     flight: neither it nor the order changes a verdict. `screen` puts 10 APGD iterations at the target radius
     before the L1 chain. `backend="autoattack"` lets pyautoattack do it, with `attacks=("standard",)` in its full
     standard version; `replay` runs our attacks on the starts,
-    batches (`batch_size`) and order of tries that pyautoattack would have, without screen or early exit. The
-    model, the tensors and the random states are as before afterwards.
+    batches (`batch_size`) and order of tries that pyautoattack would have, without screen or early exit. `source`
+    is the public network the model was fine-tuned from (its own classes may be others): the attack that holds it
+    alone is made and shown to the model, beside as many random signs. `store` is a folder that makes the
+    evaluation resumable: what it holds of the same model, images, threats and seed is not run again. The model,
+    the tensors and the random states are as before afterwards.
 
     Raises InputError for what engine/checks.py refuses, FaultError when a logit stops being finite.
     """
@@ -96,15 +114,26 @@ def evaluate(
     if ids.shape != y.shape or len(ids.unique()) != len(ids) or ids.is_floating_point():
         raise InputError(f"ids must be {len(x)} distinct whole numbers")
     ids = ids.to(device=where, dtype=torch.int64)
+    if store is not None and replay:
+        raise InputError("replay goes through all examples at once and cannot be stored: leave store or replay out")
+    if source is not None and not any(chain.threat.norm == "Linf" for chain in chains.values()):
+        raise InputError("source: the source-only attack is defined in Linf: name a Linf threat, or leave source out")
     run = run_reference if backend == "autoattack" else run_replay if replay else run_chain
     with unchanged_process():
         target = Target.prepare(model, x, y, batch_size)
-        results = {name: run(target, chain, x, y, ids, seed, batch_size) for name, chain in chains.items()}
+        examples = Dataset("given", "test", x, y, ids, tuple(map(str, range(target.num_classes))))
+        if store is not None:
+            results = run_stored(Path(store), target, chains, examples, seed, batch_size, backend)
+        else:
+            results = {name: run(target, chain, x, y, ids, seed, batch_size) for name, chain in chains.items()}
+        shown = _source_only(source, target, chains, examples, seed) if source is not None else None
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
     if checks.at_chance(correct, len(x), target.num_classes):
         flags.add("accuracy-at-chance")
-    return _report(len(x), correct, chains, results, tuple(sorted(flags)))
+    if any(checks.gradients_masked(result.by_attack) for result in results.values()):
+        flags.add("gradients-masked")
+    return _report(len(x), correct, chains, results, shown, tuple(sorted(flags)))
 
 
 def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool) -> dict[str, Chain]:
@@ -127,8 +156,32 @@ def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool)
     return chains
 
 
+def _source_only(
+    source: nn.Module | Victim, target: Target, chains: dict[str, Chain], examples: Dataset, seed: int
+) -> pd.DataFrame:
+    """The source-only attack and its noise control at every Linf radius, counted the same way (any of k)."""
+    import pandas as pd
+
+    network = source.model if isinstance(source, Victim) else source
+    checks.check_model(network, examples.images[:16], None)
+    penultimate = source.penultimate if isinstance(source, Victim) else Penultimate(network, layers_of(network))
+    rows: list[dict[str, Any]] = []
+    for name, chain in chains.items():
+        for id in SOURCE_ONLY if chain.threat.norm == "Linf" else ():
+            made, tensors = jobs.craft(penultimate, AttackSpec.of(id), chain.threat, examples, seed, None)
+            judged, _ = jobs.judge(target, chain.threat, examples, tensors["points"])
+            counts = {"flipped": sum(any_of([judged])), "correct": sum(judged["correct"]), "n": len(examples)}
+            rows.append({"threat": name, "attack": id, "tries": made["tries"], **counts})
+    return pd.DataFrame(rows)
+
+
 def _report(
-    n: int, correct: int, chains: dict[str, Chain], results: dict[str, ChainResult], flags: tuple[str, ...]
+    n: int,
+    correct: int,
+    chains: dict[str, Chain],
+    results: dict[str, ChainResult],
+    shown: pd.DataFrame | None,
+    flags: tuple[str, ...],
 ) -> Report:
     import pandas as pd
 
@@ -153,4 +206,4 @@ def _report(
         if union > min(robust.values()):
             raise FaultError("the union is above a norm's rate: verdicts are inconsistent")
     points = {name: result.points for name, result in results.items()}
-    return Report(n, correct / n, robust, union, pd.DataFrame(rows, columns=columns), points, cost, flags)
+    return Report(n, correct / n, robust, union, pd.DataFrame(rows, columns=columns), points, cost, shown, flags)

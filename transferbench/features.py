@@ -81,3 +81,11 @@ class Penultimate:
         with tap(self.model, self.layers) as tapped:
             self.model(x)
         return tapped.penultimate[self.layers.head].flatten(1)
+
+
+def layers_of(model: nn.Module) -> Layers:
+    """Where a network's classifying layer is when nobody says so: its last Linear. InputError when it has none."""
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if not linear:
+        raise InputError(f"{type(model).__name__} has no Linear layer: its penultimate features cannot be found")
+    return Layers((), linear[-1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import resource
 import time
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +15,7 @@ from transferbench.data import Dataset
 from transferbench.engine import jobs
 from transferbench.engine.evaluate import Target
 from transferbench.engine.store import Store, key_of
+from transferbench.engine.stored import attack_versions
 from transferbench.leaderboard import build
 from transferbench.plan import PlannedVictim, plan
 from transferbench.recording import record_of, write_records
@@ -123,11 +123,12 @@ class Runner:
             content["version"] = registry.find("methods", job.spec["plugin"]).load().VERSION
         else:
             content["data"] = self._shard(job).fingerprint
-            specs = job.spec["chain"]["attacks"] if job.kind == "attack" else [job.spec.get("attack")]
-            if job.spec.get("backend") == "autoattack":
-                content["version"] = metadata.version("pyautoattack")
+            if job.kind == "attack":
+                backend = job.spec.get("backend", "transferbench")
+                content["version"] = attack_versions(Chain.from_dict(job.spec["chain"]), backend)
             else:
-                content["version"] = [registry.find("attacks", spec["id"]).load().VERSION for spec in specs if spec]
+                specs = [job.spec["attack"]] if "attack" in job.spec else []
+                content["version"] = [registry.find("attacks", spec["id"]).load().VERSION for spec in specs]
         return content
 
     def _execute(self, job: Job, reporter: Reporter) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -146,7 +147,7 @@ class Runner:
         if job.kind == "craft":
             threat = ThreatModel.parse(spec["norm"], spec["eps"])
             attack = AttackSpec.from_dict(spec["attack"])
-            return jobs.craft(self._loaded(job), attack, threat, shard, spec["seed"], progress)
+            return jobs.craft(self._loaded(job).penultimate, attack, threat, shard, spec["seed"], progress)
         if job.kind == "judge":
             threat = ThreatModel.parse(spec["norm"], spec["eps"])
             points = self.store.read_examples(self.results[job.inputs[-1]]["examples"])["points"].to(self.device)

@@ -7,8 +7,10 @@ wrong shape, type or range, a length mismatch, no example. Flags are names from 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +23,8 @@ FLAGS = {
     "randomised": "two calls on the same images differ: accuracy under attack is not well defined",
     "state-between-calls": "a call changes the model's buffers, parameters, attributes or later outputs",
     "accuracy-at-chance": "clean accuracy is not above chance (one-sided binomial test, p > .01, n >= 50)",
+    "gradient-inside": "the forward pass computes gradients itself (optimisation at test time): attacks may miss them",
+    "gradients-masked": "Square, which asks for no gradient, broke examples that the gradient attacks left standing",
     "clamped-input": "images lay outside [0,1] by at most 1e-6 and were clamped",
 }
 
@@ -66,19 +70,26 @@ def check_labels(y: Tensor, num_classes: int) -> None:
         raise InputError(f"labels lie in {low}..{high}, but the model has classes 0..{num_classes - 1}")
 
 
-def check_model(model: nn.Module, x: Tensor, y: Tensor) -> Preflight:
-    """Look at the model on some images [B, ...]: refuse what would make numbers wrong, flag what may."""
+def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
+    """Look at the model on some images [B, ...]: refuse what would make numbers wrong, flag what may.
+
+    `y` None for a model whose classes are not those of the images (a source of another label space).
+    """
     training = [name or "the model itself" for name, module in model.named_modules() if module.training]
     if training:
         raise InputError(f"sub-module {training[0]} is in train mode ({len(training)} in all): call model.eval() first")
     flags: set[str] = set()
     before = _snapshot(model)
     with torch.no_grad():
-        first = _logits(model, x)
+        with _watched() as gradients:
+            first = _logits(model, x)
+        if gradients:
+            flags.add("gradient-inside")
         again = _logits(model, x)
         model(x.flip(0) * 0.5)
         later = _logits(model, x)
-    check_labels(y, first.shape[1])
+    if y is not None:
+        check_labels(y, first.shape[1])
     spread = max(float(first.max() - first.min()), 1e-12)
     if float((first - again).abs().max()) > _REPEATABLE * spread:
         flags.add("randomised")
@@ -91,6 +102,34 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor) -> Preflight:
     if _blind(model, x):
         flags.add("zero-gradient")
     return Preflight(first.shape[1], tuple(sorted(flags)), not flags & {"randomised", "state-between-calls"})
+
+
+def gradients_masked(by_attack: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether, in a chain's account, Square broke what gradient attacks had left (AutoAttack's own warning)."""
+    before = [part["attack"] for part in by_attack]
+    return any(part["attack"] == "square" and part["broke"] > 0 and before[0] != "square" for part in by_attack)
+
+
+@contextmanager
+def _watched() -> Iterator[list[str]]:
+    """Within the block the list fills with calls of autograd (Tensor.backward goes through it as well)."""
+    calls: list[str] = []
+    own = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
+
+    def counting(name: str) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            calls.append(name)
+            return own[name](*args, **kwargs)
+
+        return call
+
+    try:
+        for name in own:
+            setattr(torch.autograd, name, counting(name))
+        yield calls
+    finally:
+        for name, function in own.items():
+            setattr(torch.autograd, name, function)
 
 
 def at_chance(correct: int, n: int, num_classes: int) -> bool:

@@ -77,8 +77,8 @@ def _at_least(x: Tensor, rows: int) -> Tensor:
 def _agree(model: nn.Module, frozen: nn.Module, probe: Tensor) -> bool:
     """Whether logits and input gradients are the model's. A trace drops what a custom autograd function does on
     the way back (a straight-through estimator, say): equal logits alone would let the copy hide gradients."""
-    expected, slope = _outputs(model, probe)
-    got, other = _outputs(_ChannelsLast(frozen), probe)
+    expected, slope = outputs(model, probe)
+    got, other = outputs(_ChannelsLast(frozen), probe)
     spread = max(float(expected.max() - expected.min()), 1e-6)
     steepest = max(float(slope.abs().max()), 1e-12)
     return (
@@ -88,7 +88,7 @@ def _agree(model: nn.Module, frozen: nn.Module, probe: Tensor) -> bool:
     )
 
 
-def _outputs(network: Callable[[Tensor], Tensor], probe: Tensor) -> tuple[Tensor, Tensor]:
+def outputs(network: Callable[[Tensor], Tensor], probe: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and the input gradient of their sum under fixed unequal weights."""
     with torch.enable_grad():
         point = probe.detach().clone().requires_grad_()

@@ -13,6 +13,7 @@ from torch import Tensor
 from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.data import Dataset
+from transferbench.engine.checks import gradients_masked
 from transferbench.engine.evaluate import Target, run_chain
 from transferbench.engine.judge import check_admissible
 from transferbench.engine.pool import Progress
@@ -20,7 +21,6 @@ from transferbench.engine.reference import run_reference
 from transferbench.engine.verdicts import ChainResult
 from transferbench.features import Penultimate
 from transferbench.types import AttackSpec, Chain, Cost, ThreatModel
-from transferbench.victims import Victim
 
 
 def attack(
@@ -45,7 +45,7 @@ def _columns(done: ChainResult, flags: tuple[str, ...]) -> dict[str, Any]:
         "verdicts": dict(zip(names, columns, strict=True)),
         "by_attack": done.by_attack,
         "cost": done.cost.as_dict(),
-        "flags": list(flags),
+        "flags": [*flags, *(["gradients-masked"] if gradients_masked(done.by_attack) else [])],
     }
 
 
@@ -55,15 +55,14 @@ def _fooled(done: ChainResult, shard: Dataset) -> dict[str, Tensor]:
 
 
 def craft(
-    source: Victim, spec: AttackSpec, threat: ThreatModel, shard: Dataset, seed: int, progress: Progress | None
+    source: Penultimate, spec: AttackSpec, threat: ThreatModel, shard: Dataset, seed: int, progress: Progress | None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(cost; points [tries, n, ...]): what an attacker who holds only the source makes of the images."""
-    attack = attacks.build(spec, threat, source.num_classes)
-    network = Penultimate(source.model, source.layers)
+    """(cost; points [tries, n, ...]): what an attacker who holds only the source's features makes of the images."""
+    attack = attacks.build(spec, threat, len(shard.classes))
     points = []
     for attempt in range(attack.tries):
         noise = lockstep.try_keys(seed, threat.norm, threat.eps.text, attempt, shard.ids)
-        points.append(lockstep.maximise(attack, network, shard.images, shard.labels, noise, attempt=attempt).last)
+        points.append(lockstep.maximise(attack, source, shard.images, shard.labels, noise, attempt=attempt).last)
         if progress is not None:
             progress(int(len(shard) * (attempt + 1) / attack.tries), len(shard))
     rows = len(shard) * attack.tries * attack.passes

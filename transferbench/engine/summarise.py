@@ -44,6 +44,11 @@ def chain_record(chain: Chain, shards: Sequence[Result], n: int) -> ChainRecord:
     )
 
 
+def any_of(shards: Sequence[Result]) -> list[bool]:
+    """Per example, whether any of the tries of a crafted set flipped it."""
+    return [any(tries) for shard in shards for tries in zip(*shard["flips"], strict=True)]
+
+
 def source_only_record(
     norm: Norm,
     eps: str,
@@ -54,9 +59,6 @@ def source_only_record(
 ) -> SourceOnlyRecord:
     """The attack's and its control's flips, counted the same way: per example any of k, and per try."""
 
-    def any_of(shards: Sequence[Result]) -> Bits:
-        return Bits.of([any(tries) for shard in shards for tries in zip(*shard["flips"], strict=True)])
-
     def by_try(shards: Sequence[Result]) -> list[int]:
         return [sum(sum(shard["flips"][k]) for shard in shards) for k in range(len(shards[0]["flips"]))]
 
@@ -66,8 +68,8 @@ def source_only_record(
         attack=attack,
         control=control,
         tries=len(judged[0]["flips"]),
-        flipped=any_of(judged),
-        control_flipped=any_of(judged_control),
+        flipped=Bits.of(any_of(judged)),
+        control_flipped=Bits.of(any_of(judged_control)),
         flipped_by_try=by_try(judged),
         control_flipped_by_try=by_try(judged_control),
     )

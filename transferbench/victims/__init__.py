@@ -14,7 +14,7 @@ from torch import nn
 
 from transferbench import registry
 from transferbench.cards import ModelCard
-from transferbench.features import Layers
+from transferbench.features import Layers, Penultimate
 from transferbench.types import InputError
 
 
@@ -34,6 +34,11 @@ class Victim:
     @property
     def num_classes(self) -> int:
         return len(self.card.classes)
+
+    @property
+    def penultimate(self) -> Penultimate:
+        """The network without its head: all that a source-only attack is given."""
+        return Penultimate(self.model, self.layers)
 
     def to(self, device: torch.device | str) -> Victim:
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
