@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint bench results clean
+.PHONY: help setup demo test test-all lint bench results index clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ bench: setup ## speed against the reference, written to docs/performance.md
 results: setup ## the committed leaderboard: three seeds of letters -> digits, published
 	$(BIN)/transferbench run letters-to-digits --seeds 0,1,2
 	$(BIN)/transferbench publish runs/letters-to-digits
+
+index: setup ## the list of RobustBench's models, from the installed package
+	$(BIN)/python -m transferbench.catalogue.make_index
 
 clean: ## remove what runs and tests leave behind (not .venv)
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info

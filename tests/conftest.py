@@ -44,7 +44,7 @@ def train_small(classes: int, steps: int, n: int, noise: float = 0.1) -> Small:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         mine = (train.labels < classes).nonzero().flatten()
-        model = small_resnet.build(classes)
+        model = small_resnet.build("small-resnet", classes).model
         optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
         for _ in range(steps):
             at = mine[torch.randint(len(mine), (128,))]

@@ -14,7 +14,7 @@ import transferbench
 from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.engine import stored
-from transferbench.features import Penultimate, layers_of
+from transferbench.features import Penultimate, find_layers
 from transferbench.types import AttackSpec, InputError, ThreatModel
 
 THREATS = {"Linf": "0.06", "L2": 0.25, "L1": "0.9"}
@@ -114,7 +114,7 @@ def test_a_source_is_attacked_alone_and_shown_beside_its_noise(small: Small) -> 
     torch.manual_seed(1)
     # A source of another label space: the victim's trunk with 3 classes.
     source = copy.deepcopy(small.model)
-    head = layers_of(source).head
+    head = find_layers(source).head
     width = source.get_submodule(head).in_features
     source.set_submodule(head, torch.nn.Linear(width, 3))
     got = transferbench.evaluate(
@@ -127,7 +127,7 @@ def test_a_source_is_attacked_alone_and_shown_beside_its_noise(small: Small) -> 
     assert (table.correct == round(got.clean * len(small.x))).all()
     assert (table.n == len(small.x)).all()
     # The attack by hand: any of 8 driven neurons of the source flips a correct example.
-    network = Penultimate(source, layers_of(source))
+    network = Penultimate(source, find_layers(source))
     spec, threat = AttackSpec.of("pretrained-neuron"), ThreatModel.parse("Linf", "0.1")
     attack, right = attacks.build(spec, threat, 10), small.model(small.x).argmax(1) == small.y
     fallen = torch.zeros_like(right)
@@ -142,7 +142,7 @@ def test_a_source_needs_a_linf_threat_and_a_linear_layer(small: Small) -> None:
     with pytest.raises(InputError, match="Linf"):
         transferbench.evaluate(small.model, small.x, small.y, {"L2": 0.25}, source=small.model)
     flat = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Softplus()).eval()
-    with pytest.raises(InputError, match="no Linear"):
+    with pytest.raises(InputError, match="no penultimate"):
         transferbench.evaluate(small.model, small.x, small.y, {"Linf": "0.1"}, n_iter=2, source=flat)
 
 

@@ -15,7 +15,7 @@ from transferbench import data, keyed, methods, registry, schedules, train
 from transferbench.features import Layers
 from transferbench.methods import Batch, Network
 from transferbench.types import FaultError, InputError
-from transferbench.victims import trained
+from transferbench.victims import networks
 
 LAYERS = Layers(("stage1", "stage2", "stage3", "stage4"), "head")
 SHORT: dict[str, Any] = {"steps": 8, "batch_size": 32, "seed": 3}
@@ -34,7 +34,7 @@ def settings(id: str) -> dict[str, Any]:
 def fit(id: str, source: Network | None, given: dict[str, Any] | None = None) -> train.Trained:
     splits = data.load("digits", "train"), data.load("digits", "val")
     method = methods.build(id, given or settings(id))
-    return train.fit(method, source, lambda: Network(*trained.network("small-resnet", 10)), *splits)
+    return train.fit(method, source, lambda: Network(*networks.build("small-resnet", 10)[:2]), *splits)
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_one_seed_is_one_result_and_the_source_is_left_alone(id: str, source: Ne
 def test_only_what_a_phase_trains_changes(id: str, source: Network) -> None:
     method = methods.build(id, settings(id))
     with torch.random.fork_rng():
-        student = method.student(source, lambda: Network(*trained.network("small-resnet", 10)), 10)
+        student = method.student(source, lambda: Network(*networks.build("small-resnet", 10)[:2]), 10)
     phases = method.phases()
     assert sum(phase.steps for phase in phases) == SHORT["steps"]
     step, digits = 0, data.load("digits", "train")
@@ -137,7 +137,7 @@ def student_of(id: str, source: Network, given: dict[str, Any]) -> tuple[Any, Ne
     method = methods.build(id, {**settings(id), **given})
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        student = method.student(source, lambda: Network(*trained.network("small-resnet", 10)), 10)
+        student = method.student(source, lambda: Network(*networks.build("small-resnet", 10)[:2]), 10)
     student.model.eval()
     with torch.no_grad():
         for parameter in student.model.parameters():
@@ -227,7 +227,7 @@ def test_the_average_is_the_mean_of_its_snapshots(source: Network) -> None:
 
 def test_eat_draws_the_norm_that_is_less_robust_more_often() -> None:
     method: Any = methods.build("eat", settings("eat"))
-    method.student(None, lambda: Network(*trained.network("small-resnet", 10)), 10)
+    method.student(None, lambda: Network(*networks.build("small-resnet", 10)[:2]), 10)
     drawn = [method._draw(step) for step in range(400)]
     assert 160 < drawn.count("L1") < 240, "equal until both norms were seen"
     method.state = {"Linf seen": 10, "Linf survived": 9, "L1 seen": 10, "L1 survived": 1}

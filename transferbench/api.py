@@ -20,7 +20,7 @@ from transferbench.engine.replay import REPLAYED, run_replay
 from transferbench.engine.stored import run_stored
 from transferbench.engine.summarise import any_of
 from transferbench.engine.verdicts import ChainResult
-from transferbench.features import Penultimate, layers_of
+from transferbench.features import Penultimate, find_layers
 from transferbench.types import AttackSpec, Chain, Cost, FaultError, InputError, ThreatModel
 from transferbench.victims import Victim
 
@@ -164,7 +164,7 @@ def _source_only(
 
     network = source.model if isinstance(source, Victim) else source
     checks.check_model(network, examples.images[:16], None)
-    penultimate = source.penultimate if isinstance(source, Victim) else Penultimate(network, layers_of(network))
+    penultimate = source.penultimate if isinstance(source, Victim) else Penultimate(network, find_layers(network))
     rows: list[dict[str, Any]] = []
     for name, chain in chains.items():
         for id in SOURCE_ONLY if chain.threat.norm == "Linf" else ():

@@ -22,12 +22,14 @@ class ModelCard(BaseModel):
     """The machine-readable part of a card.
 
     `threats` gives the radius of each norm the model is evaluated at by default, as text. `source` is the id
-    of the victim it was fine-tuned from, empty for one trained from scratch.
+    of the victim it was fine-tuned from, empty for one trained from scratch. `preprocessing` is what an image of
+    any size goes through before it is the pixels a victim is attacked on, in RobustBench's words (`Res256Crop224`:
+    shorter side to 256, the middle 224); empty for data of the victim's own size.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    id: str = Field(min_length=1, pattern=r"^[\w.@:+-]+$")
+    id: str = Field(min_length=1, pattern=r"^[\w.@:+/-]+$")
     network: str
     dataset: str
     classes: tuple[str, ...] = Field(min_length=2)
@@ -38,11 +40,19 @@ class ModelCard(BaseModel):
     seed: int | None = None
     threats: dict[str, str] = {}
     weights: str = ""
+    preprocessing: str = Field(default="", pattern=r"^((Bicubic)?Res\d+)?(Crop\d+)?$")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     validation_accuracy: float | None = Field(default=None, ge=0, le=1)
     versions: dict[str, str] = {}
     license: str = "mit"
     text: str = ""
+
+    @field_validator("id")
+    @classmethod
+    def _id(cls, given: str) -> str:
+        if ".." in given.split("/") or given.startswith("/"):
+            raise ValueError("must not look like a path")
+        return given
 
     @field_validator("threats")
     @classmethod

@@ -15,7 +15,7 @@ from transferbench.types import FaultError, InputError, Norm, parse_norm
 if TYPE_CHECKING:
     from transferbench.records import Record
 
-_LISTS = ("models", "datasets", "methods", "attacks", "suites")
+_LISTS = ("models", "networks", "datasets", "methods", "attacks", "suites")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="attack any model, at the radii of its card")
     evaluate.add_argument("--model", required=True, metavar="ID", help="a model of `list models`, a folder or a card")
+    evaluate.add_argument("--network", metavar="NAME", help="architecture of a model given as file:<path>")
     evaluate.add_argument("--dataset", metavar="ID", help="data set (default: the one on the model's card)")
     evaluate.add_argument("--norms", default="Linf,L2,L1", metavar="N,N", help="norms (default: Linf,L2,L1)")
     evaluate.add_argument(
@@ -85,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--n", type=int, metavar="N", help="first N test examples (default: 1000, or all if fewer)")
     evaluate.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the random starts (default: 0)")
     evaluate.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: runs/eval)")
+    evaluate.add_argument("--download", action="store_true", help="fetch weights that are missing in --model-dir")
+    evaluate.add_argument(
+        "--allow-low-accuracy", action="store_true", help="attack a model whose clean accuracy is not above chance"
+    )
     evaluate.add_argument("--backend", choices=("transferbench", "autoattack"), default="transferbench")
     evaluate.set_defaults(call=_eval)
 
@@ -126,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser("publish", help="copy a finished run to leaderboards/ and model_cards/")
     publish.add_argument("dir", type=Path, metavar="DIR", help="a run's folder")
     publish.set_defaults(call=_publish)
+
+    card = commands.add_parser("card", help="show the card of a model")
+    card.add_argument("model", metavar="ID", help="a model of `list models`, a folder or a card")
+    card.set_defaults(call=_card)
 
     listing = commands.add_parser("list", help="what there is, one line each")
     listing.add_argument("kind", choices=_LISTS)
@@ -216,6 +225,9 @@ def _eval(args: argparse.Namespace) -> None:
         n=args.n,
         seed=args.seed,
         backend=args.backend,
+        network=args.network,
+        download=args.download,
+        allow_low_accuracy=args.allow_low_accuracy,
     )
     _batch_size(args)
     evaluation.check(request)
@@ -229,7 +241,7 @@ def _eval(args: argparse.Namespace) -> None:
     with Store(out) as store, Bars() as bars:
         runner = Runner(store, device, args.batch_size, args.data_dir, args.model_dir)
         record = evaluation.evaluate(request, found, runner, bars)
-    print(evaluation_report(record))
+    print(evaluation_report(record, found.victim.card.weights))
     print(f"files: {out}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
 
 
@@ -238,10 +250,10 @@ def _train(args: argparse.Namespace) -> None:
 
     registry.find("methods", args.plugin)
     registry.find("data", args.target.partition(":")[0])
-    registry.find("networks", args.network)
+    registry.find("networks", args.network.partition(":")[0])
     method = methods.build(args.plugin, dict(_pairs("--set", args.set)))
     from transferbench import train, victims
-    from transferbench.evaluation import RADII
+    from transferbench.catalogue.classes import RADII
     from transferbench.terminal import Bars
     from transferbench.victims import trained
 
@@ -288,6 +300,21 @@ def _publish(args: argparse.Namespace) -> None:
     print(f"published to {target}/ and model_cards/")
 
 
+def _card(args: argparse.Namespace) -> None:
+    from transferbench import cards, catalogue
+
+    path = Path(args.model)
+    if path.exists():
+        print(cards.write(cards.read(path / "README.md" if path.is_dir() else path)), end="")
+        return
+    found = catalogue.card(args.model)
+    if found is None:
+        from transferbench.victims import load
+
+        found = load(args.model).card
+    print(cards.write(found), end="")
+
+
 def _list(args: argparse.Namespace) -> None:
     from transferbench import registry
 
@@ -298,11 +325,18 @@ def _list(args: argparse.Namespace) -> None:
     else:
         kinds: dict[str, registry.Kind] = {
             "models": "victims",
+            "networks": "networks",
             "datasets": "data",
             "methods": "methods",
             "attacks": "attacks",
         }
         lines = {id: entry.description for id, entry in registry.entries(kinds[args.kind]).items()}
+    if args.kind == "models":
+        from transferbench import catalogue
+
+        public = catalogue.lines()
+        families = {id.partition(":")[0] for id in public} | {"RB"}
+        lines = public | {id: line for id, line in lines.items() if id not in families}
     width = max(map(len, lines), default=0)
     for id, description in lines.items():
         print(f"{id:<{width}}  {description}")

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from transferbench import attacks, data, registry, suites
 from transferbench.attacks.apgd import SCREEN
+from transferbench.catalogue.classes import RADII
 from transferbench.engine import reference
 from transferbench.engine import selftest as active
+from transferbench.engine.checks import at_chance
 from transferbench.leaderboard import build
 from transferbench.pipeline import Reporter, Runner
 from transferbench.plan import Measured, shards
@@ -17,15 +19,8 @@ from transferbench.recording import record_of, write_records
 from transferbench.records import Record
 from transferbench.suites import Suite
 from transferbench.types import AttackSpec, Chain, InputError, Job, Norm, ThreatModel
-from transferbench.victims import Victim
+from transferbench.victims import Victim, canonical
 from transferbench.victims import load as load_victim
-
-RADII: dict[str, dict[str, str]] = {
-    "cifar10": {"Linf": "8/255", "L2": "0.5", "L1": "12"},
-    "cifar100": {"Linf": "8/255", "L2": "0.5", "L1": "12"},
-    "imagenet": {"Linf": "4/255", "L2": "2", "L1": "255"},
-}
-"""Radii by data set for victims whose card names none: those of E-AT. No norm's default serves another."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +36,16 @@ class Request:
     n: int | None = None
     seed: int = 0
     backend: str = "transferbench"
+    network: str | None = None
+    download: bool = False
+    allow_low_accuracy: bool = False
+
+    @property
+    def victim(self) -> str:
+        """The model's id with the architecture that --network gives to a file."""
+        if self.network is None:
+            return self.model
+        return f"file:{self.network}={self.model.removeprefix('file:')}"
 
 
 def check(request: Request) -> Suite:
@@ -50,6 +55,10 @@ def check(request: Request) -> Suite:
         ThreatModel.parse(norm, eps)
         if norm not in request.norms:
             raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.norms)}")
+    if request.network is not None:
+        registry.find("networks", request.network.partition(":")[0])
+        if not request.model.startswith("file:"):
+            raise InputError(f"--network is for weights in a file: write --model file:{request.model}")
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
     if request.backend == "autoattack":
@@ -70,7 +79,7 @@ def check(request: Request) -> Suite:
 def radii(request: Request, victim: Victim) -> dict[Norm, str]:
     """--eps, else the card's, else the data set's. InputError names the norm that has none."""
     chosen: dict[Norm, str] = {}
-    defaults = RADII.get(victim.card.dataset, {})
+    defaults = RADII.get(victim.card.dataset) or RADII.get(request.dataset or "", {})
     for norm in request.norms:
         eps = request.eps.get(norm) or victim.card.threats.get(norm) or defaults.get(norm)
         if eps is None:
@@ -93,26 +102,32 @@ class Located:
 def locate(request: Request, data_dir: Path | None, model_dir: Path | None) -> Located:
     """Load the models and the data. InputError where one is missing or they do not fit each other."""
     suite = check(request)
-    victim = load_victim(request.model, model_dir)
-    source = load_victim(request.source, model_dir) if request.source is not None else None
+    victim = load_victim(request.victim, model_dir, request.download)
+    source = load_victim(request.source, model_dir, request.download) if request.source is not None else None
     dataset = request.dataset or victim.card.dataset
+    if dataset == "unknown":
+        raise InputError(f"model {request.model}: nothing says what it was trained on: name the data with --dataset")
     chosen = radii(request, victim)
     test = data.load(dataset, "test", data_dir)
-    for model in (victim, source):
-        if model is not None and test.shape != tuple(model.card.input_shape):
-            wanted = tuple(model.card.input_shape)
-            raise InputError(f"{model.id} takes images of shape {wanted}, {dataset} has {test.shape}")
-    if len(test.classes) != victim.num_classes:
-        raise InputError(f"{victim.id} has {victim.num_classes} classes, {dataset} has {len(test.classes)}")
+    if source is not None and test.shape != tuple(source.card.input_shape):
+        raise InputError(f"{source.id} takes images of shape {source.card.input_shape}, {dataset} has {test.shape}")
+    victim.check_fits(dataset, test.shape, test.classes)
     n = request.n or min(suite.n, test.attackable or len(test))
     test.first(n)
     return Located(victim, source, dataset, n, _chains(request, suite, chosen))
 
 
 def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporter) -> Record:
-    """Run what was located, write record and tables into the store's folder, return the record."""
+    """Run what was located, write record and tables into the store's folder, return the record.
+
+    InputError, before any attack, where clean accuracy is not above chance (`allow_low_accuracy` goes on).
+    """
     suite = check(request)
+    for name, model in ((request.victim, found.victim), (request.source, found.source)):
+        if name is not None and model is not None:
+            runner.adopt(canonical(name, model), model)
     measured = _jobs(request, suite, found)
+    _check_accuracy(request, found, runner, reporter)
     runner.run(measured.jobs(), reporter)
     at_n = suite.model_copy(update={"n": found.n})
     record = record_of(
@@ -143,6 +158,19 @@ def selftest(
         yield str(chain.threat), planted.planted, planted.found[chain.name]
 
 
+def _check_accuracy(request: Request, found: Located, runner: Runner, reporter: Reporter) -> None:
+    spec = {"victim": canonical(request.victim, found.victim), "dataset": found.dataset, "stop": found.n}
+    clean = Job("clean", f"{found.victim.id}: clean", spec)
+    runner.run([clean], reporter)
+    correct, n = runner.results[clean.name]["correct"], found.n
+    if at_chance(correct, n, found.victim.num_classes) and not request.allow_low_accuracy:
+        raise InputError(
+            f"{found.victim.id} is right on {correct} of {n} images of {found.dataset}, no better than chance among "
+            f"{found.victim.num_classes} classes: wrong order of classes, wrong normalisation, another data set or "
+            "untrained weights? --allow-low-accuracy attacks it all the same"
+        )
+
+
 def _chains(request: Request, suite: Suite, chosen: dict[Norm, str]) -> list[Chain]:
     chains = []
     for norm, eps in chosen.items():
@@ -160,7 +188,8 @@ def _chains(request: Request, suite: Suite, chosen: dict[Norm, str]) -> list[Cha
 
 def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
     victim, source, dataset, n, chains = found.victim, found.source, found.dataset, found.n, found.chains
-    common = {"victim": request.model, "dataset": dataset}
+    name = canonical(request.victim, victim)
+    common = {"victim": name, "dataset": dataset}
     chain_jobs = {
         chain.name: [
             Job(
@@ -186,8 +215,13 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
         for part in (only.attack, only.control):
             for start, stop in shards(n):
                 piece = {"dataset": dataset, "start": start, "stop": stop, "norm": "Linf", "eps": linf.eps.text}
-                spec = {"victim": request.source, "attack": part.spec().as_dict(), "seed": request.seed, **piece}
+                spec = {
+                    "victim": canonical(request.source or "", source),
+                    "attack": part.spec().as_dict(),
+                    "seed": request.seed,
+                    **piece,
+                }
                 craft = Job("craft", f"{source.id}: {part.id}", spec)
-                judge = Job("judge", f"{victim.id}: {part.id}", {"victim": request.model, **piece}, (craft.name,))
+                judge = Job("judge", f"{victim.id}: {part.id}", {"victim": name, **piece}, (craft.name,))
                 crafted.append((craft, judge))
     return Measured(victim.id, "victim", request.seed, dataset, chain_jobs, crafted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -11,9 +12,14 @@ from torch import Tensor, nn
 
 from transferbench.types import InputError
 
+_STAGE = re.compile(r"(?P<of>(?:[a-z_]+\.)*(?:layer|block|stage)(?:_|\.)?|(?:[a-z_]+\.)*(?:layers|stages|blocks)\.)\d")
+
 
 class Layers(NamedTuple):
-    """Where a network's features are: the names of its stages, in order, and of its classifying layer."""
+    """Where a network's features are: the names of its stages, in order, and of its classifying layer.
+
+    `head` is empty for a network without one linear layer at its end (an ensemble, a convolutional head).
+    """
 
     stages: tuple[str, ...]
     head: str
@@ -51,6 +57,10 @@ def tap(model: nn.Module, layers: Layers, stages: Sequence[str] = ()) -> Iterato
     def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         tapped.penultimate[layers.head] = inputs[0]
 
+    if not layers.head:
+        raise InputError(
+            f"the network {type(model).__name__} has no single linear layer at its end: no penultimate feature"
+        )
     with ExitStack() as hooks:
         hooks.callback(submodule(model, layers.head).register_forward_pre_hook(keep_input).remove)
         for name in stages:
@@ -83,9 +93,21 @@ class Penultimate:
         return tapped.penultimate[self.layers.head].flatten(1)
 
 
-def layers_of(model: nn.Module) -> Layers:
-    """Where a network's classifying layer is when nobody says so: its last Linear. InputError when it has none."""
+def find_layers(model: nn.Module, ensemble: bool = False) -> Layers:
+    """Where a network's features are when nobody says so: numbered stages by name, the last Linear as the head.
+
+    No head for an ensemble, or where the last Linear is not the last layer with weights that was registered: such
+    a network has no single penultimate feature (`tap` says so).
+    """
+    weighted = [name for name, module in model.named_modules() if list(module.parameters(recurse=False))]
+    last = weighted[-1] if weighted else ""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise InputError(f"{type(model).__name__} has no Linear layer: its penultimate features cannot be found")
-    return Layers((), linear[-1])
+    head = linear[-1] if linear and not ensemble and (linear[-1] == last) else ""
+    groups: dict[str, list[str]] = {}
+    for name, _ in model.named_modules():
+        found = _STAGE.fullmatch(name)
+        if found:
+            groups.setdefault(found["of"], []).append(name)
+    several = [names for names in groups.values() if len(names) >= 3]
+    stages = min(several, key=lambda names: names[0].count("."), default=[])
+    return Layers(tuple(stages), head)

@@ -21,7 +21,7 @@ from transferbench.plan import PlannedVictim, plan
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record
 from transferbench.suites import Suite
-from transferbench.types import AttackSpec, Chain, InputError, Job, ThreatModel
+from transferbench.types import AttackSpec, Chain, InputError, Job, ThreatModel, file_stem
 from transferbench.victims import Victim, trained
 from transferbench.victims import load as load_victim
 
@@ -76,6 +76,10 @@ class Runner:
         self._victims: dict[str, Victim] = {}
         self._targets: dict[str, Target] = {}
         self._data: dict[tuple[str, str], Dataset] = {}
+
+    def adopt(self, name: str, victim: Victim) -> None:
+        """Use this victim wherever a job names it, instead of loading it once more."""
+        self._victims[name] = victim.to(self.device)
 
     def run(self, planned: list[Job], reporter: Reporter) -> None:
         """Finish every job; results by job name are in `results` afterwards."""
@@ -198,10 +202,7 @@ class Runner:
         victim, name = self._loaded(job), self._name(job)
         if name not in self._targets:
             test = self._split(job.spec["dataset"], "test")
-            if len(test.classes) != victim.num_classes:
-                raise InputError(
-                    f"data set {test.id} has {len(test.classes)} classes, {victim.id} has {victim.num_classes}"
-                )
+            victim.check_fits(test.id, test.shape, test.classes)
             self._targets[name] = Target.prepare(victim.model, test.images, test.labels, self.slots)
         return self._targets[name]
 
@@ -233,7 +234,7 @@ class Runner:
     def _shard(self, job: Job) -> Dataset:
         whole = self._split(job.spec["dataset"], "test")
         if job.kind == "clean":
-            return whole
+            return whole.first(job.spec["stop"]) if "stop" in job.spec else whole
         start, stop = job.spec["start"], job.spec["stop"]
         return whole.first(stop).select(range(start, stop))
 
@@ -257,7 +258,7 @@ def run_suite(
     # What an earlier plan left here (other seeds, another suite file) is no part of this table; it stays in the
     # store, and the plan that made it finds it there.
     for stale in {*(root / "records").glob("*.json"), *(root / "cards").glob("*.md")}:
-        if stale.stem not in known:
+        if stale.stem not in {file_stem(name) for name in known}:
             stale.unlink()
     return records
 

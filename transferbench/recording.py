@@ -17,14 +17,14 @@ from transferbench.plan import Measured
 from transferbench.records import Record, dump
 from transferbench.suites import Suite
 from transferbench.train import versions
-from transferbench.types import Chain, Job
+from transferbench.types import Chain, Job, file_stem
 
 
 def write_records(root: Path, records: list[Record]) -> None:
     """records/<victim>.json below the folder, each beside and renamed."""
     (root / "records").mkdir(exist_ok=True)
     for record in records:
-        path = root / "records" / f"{record.victim}.json"
+        path = root / "records" / f"{file_stem(record.victim)}.json"
         beside = path.with_suffix(".writing")
         beside.write_text(dump(record), encoding="utf-8")
         beside.replace(path)

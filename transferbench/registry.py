@@ -1,7 +1,7 @@
 """Every plugin by its name, read from the syntax tree: listing what exists imports nothing.
 
-A method or a network is a file: its id is the file's stem with `_` written `-`, its description the first
-line of the docstring. A file of attacks, data sets or victims may hold several: it lists them in a literal
+A method is a file: its id is the file's stem with `_` written `-`, its description the first line of the
+docstring. A file of networks, attacks, data sets or victims may hold several: it lists them in a literal
 `IDS = {"id": "one line"}`. Third parties add their own through the entry points `transferbench.<kind>`
 (entry point name = id, value = module). A name that is taken twice is an error.
 """
@@ -30,7 +30,7 @@ _FOLDERS: dict[Kind, str] = {
     "data": "data",
     "victims": "victims",
 }
-_ONE_PER_FILE: tuple[Kind, ...] = ("methods", "networks")
+_ONE_PER_FILE: tuple[Kind, ...] = ("methods",)
 _NOUNS: dict[Kind, str] = {
     "methods": "method",
     "networks": "network",

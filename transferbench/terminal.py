@@ -106,10 +106,11 @@ def summary_table(records: Sequence[Record]) -> Table:
     return table
 
 
-def evaluation_report(record: Record) -> str:
+def evaluation_report(record: Record, weights: str) -> str:
     """What `eval` prints: weights, data, seed, and per threat the rate with n, interval and every attack."""
     lines = [
-        f"model    {record.victim} ({record.network}), weights sha256 {record.weights_sha256}",
+        f"model    {record.victim} ({record.network})",
+        f"weights  {weights or 'in memory'}, sha256 {record.weights_sha256}",
         f"data     {record.target_dataset} test, first {record.n}, fingerprint {record.data_fingerprint}",
         f"         class counts {record.class_counts}",
         f"seed     {record.seed}",

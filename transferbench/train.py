@@ -20,7 +20,7 @@ from transferbench.cards import ModelCard
 from transferbench.data import Dataset
 from transferbench.methods import BaseMethod, Batch, Network, Phase, frozen_copy, set_statistics_mode
 from transferbench.types import FaultError, InputError
-from transferbench.victims import Victim, trained
+from transferbench.victims import Victim, networks
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the loss by its parts)."""
@@ -190,7 +190,7 @@ def train_victim(
     result = fit(
         method,
         None if source is None else Network(source.model, source.layers),
-        lambda: Network(*trained.network(network, classes)),
+        lambda: Network(*networks.build(network, classes)[:2]),
         train,
         val,
         device,

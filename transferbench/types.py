@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -195,6 +196,11 @@ class Cost:
 
     def as_dict(self) -> dict[str, int | float]:
         return dict(vars(self))
+
+
+def file_stem(id: str) -> str:
+    """An id as the name of a file: letters, digits and `_.@+-` stay, anything else becomes `_`, no leading dot."""
+    return re.sub(r"[^\w.@+-]", "_", id).lstrip(".") or "_"
 
 
 def pack_bits(bits: list[bool]) -> str:

@@ -22,7 +22,7 @@ import transferbench
 from transferbench import data, methods, train
 from transferbench.api import Report
 from transferbench.methods import Network
-from transferbench.victims import load, trained
+from transferbench.victims import load, networks
 
 TITLE = "Against the reference"
 WHAT = (
@@ -71,7 +71,7 @@ def _small(n: int) -> Case:
         "step_size": 0.75,
     }
     letters = [data.load("letters", split) for split in ("train", "val")]
-    fresh: Callable[[], Network] = lambda: Network(*trained.network("small-resnet", 26))  # noqa: E731
+    fresh: Callable[[], Network] = lambda: Network(*networks.build("small-resnet", 26)[:2])  # noqa: E731
     done = train.fit(methods.build("madry", given), None, fresh, *letters)
     test = data.load("letters", "test").first(n)
     return Case(

@@ -12,7 +12,7 @@ from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
 from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
 from transferbench.records import Record, read_all
-from transferbench.types import InputError
+from transferbench.types import InputError, file_stem
 
 
 def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -68,7 +68,7 @@ def write_cards(folder: Path, records: Sequence[Record], known: dict[str, ModelC
         row = rows.get(record.victim)
         body = "" if row is None else _results(row)
         text = cards.write(known[record.victim], body)
-        (folder / f"{record.victim}.md").write_text(text, encoding="utf-8")
+        (folder / f"{file_stem(record.victim)}.md").write_text(text, encoding="utf-8")
 
 
 def _results(row: Row) -> str:

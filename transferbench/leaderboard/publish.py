@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transferbench.leaderboard import build
 from transferbench.records import read_all
-from transferbench.types import InputError
+from transferbench.types import InputError, file_stem
 
 
 def publish(run: Path, repository: Path) -> Path:
@@ -24,15 +24,15 @@ def publish(run: Path, repository: Path) -> Path:
     boards = repository / "leaderboards"
     if not boards.is_dir():
         raise InputError(f"{repository.resolve()}: no folder leaderboards/ here: run publish at the repository's root")
-    missing = [record.victim for record in records if not (run / "cards" / f"{record.victim}.md").is_file()]
+    missing = [record.victim for record in records if not (run / "cards" / f"{file_stem(record.victim)}.md").is_file()]
     if missing:
         raise InputError(f"{run}: no card for {missing[0]}: finish the run first")
     target = boards / suites[0]
     shutil.rmtree(target / "records", ignore_errors=True)
     (target / "records").mkdir(parents=True)
     (repository / "model_cards").mkdir(exist_ok=True)
-    for record in records:
-        shutil.copyfile(run / "records" / f"{record.victim}.json", target / "records" / f"{record.victim}.json")
-        shutil.copyfile(run / "cards" / f"{record.victim}.md", repository / "model_cards" / f"{record.victim}.md")
+    for stem in (file_stem(record.victim) for record in records):
+        shutil.copyfile(run / "records" / f"{stem}.json", target / "records" / f"{stem}.json")
+        shutil.copyfile(run / "cards" / f"{stem}.md", repository / "model_cards" / f"{stem}.md")
     build.rebuild(target)
     return target

@@ -1,11 +1,15 @@
 """Victim id -> Victim: a card, and an eval-mode network that maps [0,1] pixels to logits.
 
-A file of this folder lists its models in a literal `IDS` and has `load(id: str, model_dir: Path | None) -> Victim`.
-A folder or card that training wrote is an id of its own. How a victim was trained is of no interest here.
+A file of this folder lists its models in a literal `IDS` and has
+`load(id: str, model_dir: Path | None, download: bool) -> Victim`; a family lists the word before the colon
+(`torchvision:resnet18`). What is known of public models without loading them is in catalogue/. A folder or card
+that training wrote is an id of its own. How a victim was trained is of no interest here.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +44,50 @@ class Victim:
         """The network without its head: all that a source-only attack is given."""
         return Penultimate(self.model, self.layers)
 
+    def check_fits(self, dataset: str, shape: tuple[int, ...], classes: Sequence[str]) -> None:
+        """InputError unless images of this shape with these classes, in this order, are what the victim knows.
+
+        Two names contradict each other when they differ by more than case and separators; a name that is no more
+        than its own number (`0`, `1`, ...) says nothing and contradicts nothing.
+        """
+        if tuple(shape) != tuple(self.card.input_shape):
+            raise InputError(
+                f"{self.id} takes images of shape {tuple(self.card.input_shape)}, {dataset} has {tuple(shape)}"
+            )
+        if len(classes) != self.num_classes:
+            raise InputError(f"{self.id} has {self.num_classes} classes, {dataset} has {len(classes)}")
+        for label, (mine, theirs) in enumerate(zip(self.card.classes, classes, strict=True)):
+            if str(label) not in (mine, theirs) and _plain(mine) != _plain(theirs):
+                raise InputError(
+                    f"class {label} of {dataset} is {theirs!r}, {self.id} knows it as {mine!r}: labels would be wrong; "
+                    "bring the names (of the folders) into the victim's order"
+                )
+
     def to(self, device: torch.device | str) -> Victim:
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
 
 
-def load(id: str, model_dir: Path | None = None) -> Victim:
-    """The victim of an id, a folder or a card. InputError for an unknown name, or files that are not there."""
+def canonical(id: str, victim: Victim) -> str:
+    """One id for all spellings of a public model (`RB_Carmon2019`), so that its finished work is found by any."""
+    return victim.id if id.startswith(("RB_", "torchvision:")) else id
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]+", " ", name.casefold()).strip()
+
+
+def load(id: str, model_dir: Path | None = None, download: bool = False) -> Victim:
+    """The victim of an id, a folder or a card.
+
+    `model_dir` is where weights are looked for (`models` in the current folder by default); `download` lets a
+    loader fetch what is missing there. InputError for an unknown name, or files that are not there.
+    """
     from transferbench.victims import trained
 
     known = registry.entries("victims")
-    if id in known:
-        victim: Victim = known[id].load().load(id, model_dir)
+    family = id if id in known else "RB" if id.startswith("RB_") else id.partition(":")[0]
+    if family in known:
+        victim: Victim = known[family].load().load(id, model_dir, download)
         return victim
     path = Path(id)
     if path.exists():

@@ -5,45 +5,21 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
-from transferbench.cards import ModelCard
-from transferbench.features import Layers
+from transferbench.catalogue import reference
 from transferbench.types import InputError
-from transferbench.victims import Victim, weights
+from transferbench.victims import Victim, networks, weights
 
 IDS = {"AA_ResNet18": "CIFAR-10 ResNet-18 of the reference AutoAttack package, standard training; comes with it"}
 
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-
-def load(id: str, model_dir: Path | None) -> Victim:
-    spec = find_spec("pyautoattack")
-    if spec is None or spec.origin is None:
+def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
+    spec, card = find_spec("pyautoattack"), reference.card(id)
+    if spec is None or spec.origin is None or card is None:
         raise InputError("AA_ResNet18 comes with the package pyautoattack, which is not installed")
-    from pyautoattack.examples import resnet
-
-    file = Path(spec.origin).parent / "examples" / "model_test.pt"
-    with torch.random.fork_rng(devices=[]):
-        model = resnet.ResNet18()
-    state = weights.read(file)
-    weights.load_strictly(model, state, file)
+    file = Path(spec.origin).parent / "examples" / card.weights
+    built = networks.build(card.network, len(card.classes))
+    weights.load_strictly(built.model, weights.read(file), file)
     digest = weights.sha256_of(file)
-    card = ModelCard(
-        id=id,
-        network="reference-resnet18",
-        dataset="cifar10",
-        classes=CIFAR10,
-        input_shape=(3, 32, 32),
-        method="natural",
-        threats={"Linf": "8/255", "L2": "0.5", "L1": "12"},
-        weights=file.name,
-        sha256=digest,
-        text=f"# {id}\n\nThe standard-trained ResNet-18 in the reference AutoAttack package's examples.",
-    )
-    return Victim(
-        card,
-        model.eval().requires_grad_(False),
-        Layers(("layer1", "layer2", "layer3", "layer4"), "linear"),
-        digest,
-    )
+    if digest != card.sha256:
+        raise InputError(f"model {id}: {file} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...")
+    return Victim(card, built.model.eval().requires_grad_(False), built.layers, digest)

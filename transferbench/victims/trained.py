@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from transferbench import cards, registry
+from transferbench import cards
 from transferbench.cards import ModelCard
-from transferbench.features import Layers
 from transferbench.types import InputError
-from transferbench.victims import Victim, weights
+from transferbench.victims import Victim, networks, weights
 
 CARD = "README.md"
 WEIGHTS = "model.safetensors"
-
-
-def network(name: str, num_classes: int) -> tuple[nn.Module, Layers]:
-    """A freshly initialised network by name, and where its features are."""
-    module = registry.find("networks", name).load()
-    return module.build(num_classes), Layers(tuple(module.STAGES), module.HEAD)
 
 
 def save(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
@@ -49,7 +41,6 @@ def load(path: Path) -> Victim:
     digest = weights.sha256_of(file)
     if card.sha256 != digest:
         raise InputError(f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...")
-    with torch.random.fork_rng(devices=[]):
-        model, layers = network(card.network, len(card.classes))
-    weights.load_strictly(model, state, file)
-    return Victim(card, model.eval().requires_grad_(False), layers, digest)
+    built = networks.build(card.network, len(card.classes))
+    weights.load_strictly(built.model, state, file)
+    return Victim(card, built.model.eval().requires_grad_(False), built.layers, digest)

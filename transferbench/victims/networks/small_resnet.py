@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STAGES = ("stage1", "stage2", "stage3", "stage4")
-HEAD = "head"
-INPUT = (1, 8, 8)
+from transferbench.features import Layers
+from transferbench.victims.networks import Built
+
+IDS = {"small-resnet": "residual network for 8x8 grey images: stem and four stages of one block, 69k parameters"}
+_STAGES = ("stage1", "stage2", "stage3", "stage4")
 _WIDTHS = (16, 24, 32, 48)
 _STRIDES = (1, 2, 2, 1)
 
@@ -36,16 +38,16 @@ class SmallResNet(nn.Module):
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, _WIDTHS[0], 3, 1, 1, bias=False), nn.BatchNorm2d(_WIDTHS[0]), nn.ReLU())
         inputs = (_WIDTHS[0], *_WIDTHS)
-        for name, before, width, stride in zip(STAGES, inputs, _WIDTHS, _STRIDES, strict=False):
+        for name, before, width, stride in zip(_STAGES, inputs, _WIDTHS, _STRIDES, strict=False):
             setattr(self, name, Block(before, width, stride))
         self.head = nn.Linear(_WIDTHS[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
-        for name in STAGES:
+        for name in _STAGES:
             x = getattr(self, name)(x)
         return self.head(x.mean((2, 3)))
 
 
-def build(num_classes: int) -> nn.Module:
-    return SmallResNet(num_classes)
+def build(id: str, num_classes: int) -> Built:
+    return Built(SmallResNet(num_classes), Layers(_STAGES, "head"), (1, 8, 8))

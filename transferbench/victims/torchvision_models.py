@@ -1,0 +1,80 @@
+"""torchvision's ImageNet weights by name: `torchvision:<network>[@<weights>]`, IMAGENET1K_V1 unless named."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from transferbench.cards import ModelCard
+from transferbench.catalogue import classes
+from transferbench.registry import unknown
+from transferbench.types import InputError
+from transferbench.victims import Victim, networks, weights
+from transferbench.victims.networks import torchvision_nets
+from transferbench.victims.networks.normalised import MEAN, STD
+
+IDS = {"torchvision": "torchvision:<name>[@<weights>], any ImageNet classifier of torchvision"}
+
+
+def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
+    """The file is torchvision's own, `<model-dir>/resnet18-f37072fd.pth`; the hash in its name is checked."""
+    name, _, wanted = id.partition(":")[2].partition("@")
+    torchvision_nets.check_name(name)
+    chosen = _weights(id, name, wanted or "IMAGENET1K_V1")
+    path = (model_dir or Path("models")) / Path(chosen.url).name
+    full = f"torchvision:{name}@{chosen.name}"
+    if not path.is_file():
+        if not download:
+            raise InputError(
+                f"model {id} is {full}: there are no weights at {path} (--model-dir); put {chosen.url} there, or add "
+                "--download"
+            )
+        from torch.hub import download_url_to_file
+
+        weights.fetch(
+            [path],
+            lambda _, there: download_url_to_file(chosen.url, str(there), progress=True),
+            lambda there: _check_hash(there[0]),
+        )
+    _check_hash(path)
+    facts = chosen.transforms()
+    if tuple(facts.mean) != MEAN or tuple(facts.std) != STD:
+        raise InputError(f"model {full}: its normalisation is not ImageNet's usual one; use python:<module>:<function>")
+    built = networks.build(f"torchvision:{name}", len(classes.of("imagenet")))
+    weights.load_strictly(built.model, weights.match_names(built.model, weights.read(path)), path)
+    side, resize = facts.crop_size[0], facts.resize_size[0]
+    digest = weights.sha256_of(path)
+    card = ModelCard(
+        id=full,
+        network=f"torchvision:{name}",
+        dataset="imagenet",
+        classes=classes.of("imagenet"),
+        input_shape=(3, side, side),
+        method="natural",
+        threats=classes.RADII["imagenet"],
+        weights=path.name,
+        sha256=digest,
+        preprocessing=f"{'Bicubic' if facts.interpolation.value == 'bicubic' else ''}Res{resize}Crop{side}",
+        text=f"# {full}\n\ntorchvision's weights, standard training on ImageNet: {chosen.url}",
+    )
+    return Victim(card, built.model.eval().requires_grad_(False), built.layers, digest)
+
+
+def _weights(id: str, name: str, wanted: str) -> Any:
+    from torchvision.models import get_model_weights
+
+    known = {item.name: item for item in get_model_weights(name)}
+    if wanted not in known:
+        raise InputError(f"model {id}: " + unknown(f"weights of {name}:", wanted, known))
+    return known[wanted]
+
+
+def _check_hash(path: Path) -> None:
+    """InputError unless the file's sha256 begins with the digits in its name."""
+    digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
+    if digits is not None and not weights.sha256_of(path).startswith(digits[1]):
+        weights.read_any(path)  # says so if the file is a page, empty or cut short
+        raise InputError(
+            f"weights {path}: sha256 is {weights.sha256_of(path)[:8]}..., its name says {digits[1]}: not torchvision's"
+        )
