@@ -40,7 +40,7 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 	$(BIN)/transferbench publish runs/letters-to-digits
 
 index: setup ## the list of RobustBench's models, from the installed package
-	$(BIN)/python -m transferbench.catalogue.make_index
+	$(BIN)/python -m transferbench.victims.make_index
 
 clean: ## remove what runs and tests leave behind (not .venv)
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from transferbench import cards, catalogue
-from transferbench.catalogue import classes, make_index, robustbench
+from transferbench.catalogue import classes, robustbench
 from transferbench.types import InputError
+from transferbench.victims import make_index
 
 
 def test_the_index_is_that_of_the_installed_package() -> None:

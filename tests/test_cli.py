@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,16 @@ def victim(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ("eval", "--model"),
         ("eval --model AA_Resnet18", "did you mean 'AA_ResNet18'"),
         ("eval --model nowhere/at/all", "nowhere/at/all"),
+        ("eval --model RB_Carmon2019 --norms Linf,L2,L1", "no weights at models/cifar10/Linf/Carmon2019Unlabeled.pt"),
+        ("eval --model RB_Carmon2018", "did you mean 'Carmon2019Unlabeled'"),
+        ("eval --model torchvision:resnet18", "no weights at models/resnet18-f37072fd.pth"),
+        ("eval --model file:w.pt", "--network"),
+        ("eval --model file:w.pt --network preact-resnet18", "there is no such file"),
+        ("eval --model file:w.pt --network preact-resnet", "did you mean 'preact-resnet18'"),
+        ("eval --model AA_ResNet18 --network preact-resnet18", "write --model file:AA_ResNet18"),
+        ("eval --model python:no_such_module:net", "cannot import no_such_module"),
+        ("card RB_Carmon2018", "did you mean 'Carmon2019Unlabeled'"),
+        ("card torchvision:resnet18", "no weights at models/resnet18-f37072fd.pth"),
         ("eval --model AA_ResNet18 --norms Linf,L3", "unknown norm 'L3'"),
         ("eval --model AA_ResNet18 --eps Linf=8", "Linf eps 8 is over 1"),
         ("eval --model AA_ResNet18 --eps Linf", "write it as name=value"),
@@ -83,7 +94,7 @@ def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", ["models", "datasets", "methods", "attacks", "suites"])
+@pytest.mark.parametrize("kind", ["models", "networks", "datasets", "methods", "attacks", "suites"])
 def test_lists_start_each_line_with_the_id(capsys: pytest.CaptureFixture[str], kind: str) -> None:
     assert cli.main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -140,3 +151,77 @@ def test_train_writes_a_victim_that_eval_takes(victim: Path, capsys: pytest.Capt
     )
     assert "pgd x1 broke" in capsys.readouterr().out
     assert (Path("runs") / "eval" / "leaderboard.csv").is_file()
+
+
+def untrained(folder: Path, chance: bool) -> str:
+    """A folder of 60 crops in two classes; a victim that says 0 to all of them, or is right on most of them."""
+    from PIL import Image
+
+    for label, name in enumerate(("left", "right")):
+        (folder / "images" / name).mkdir(parents=True)
+        for number in range(30):
+            grey = 90 + 75 * label if not chance else 128
+            Image.new("RGB", (2, 2), (grey + number % 7, grey, grey)).save(folder / "images" / name / f"{number}.png")
+    (folder / "brightness.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.head = torch.nn.Linear(12, 2)\n"
+        "        with torch.no_grad():\n"
+        "            self.head.weight.copy_(torch.stack([-torch.ones(12), torch.ones(12)]) / 12)\n"
+        "            self.head.bias.copy_(torch.tensor([0.5, -0.5]))\n"
+        "    def forward(self, x):\n"
+        "        return self.head(x.flatten(1))\n"
+        "def net():\n"
+        "    return Net().eval()\n"
+        "net.input_shape, net.classes = (3, 2, 2), ['left', 'right']\n"
+    )
+    return "python:brightness:net"
+
+
+@pytest.mark.parametrize("chance", [True, False])
+def test_accuracy_at_chance_stops_before_any_attack(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, chance: bool
+) -> None:
+    sys.modules.pop("brightness", None)
+    words = ["eval", "--model", untrained(here, chance), "--dataset", "folder:images", "--eps", "Linf=0.1", "--norms"]
+    words += ["Linf", "--out", "e", "--attacks", "fgsm"]
+    status = cli.main(words)
+    out, error = capsys.readouterr()
+    if not chance:
+        assert status == 0, error
+        assert "60/60" in out
+        return
+    assert status == 2
+    assert "30 of 60" in error
+    assert "--allow-low-accuracy" in error
+    assert not (here / "e" / "records").exists(), "nothing was attacked"
+    assert cli.main([*words, "--allow-low-accuracy"]) == 0
+    assert "accuracy-at-chance" in capsys.readouterr().out
+
+
+def test_a_folder_that_names_other_classes_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sys.modules.pop("brightness", None)
+    model = untrained(here, False)
+    (here / "images" / "left").rename(here / "images" / "up")
+    assert (
+        cli.main(["eval", "--model", model, "--dataset", "folder:images", "--eps", "Linf=0.1", "--norms", "Linf"]) == 2
+    )
+    assert "knows it as 'left'" in capsys.readouterr().err
+
+
+def test_cards_are_shown(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for id, expected in (
+        ("RB_Carmon2019", "robustbench:cifar10/Linf/Carmon2019Unlabeled"),
+        ("AA_ResNet18", "399f52da9f914c323fa5"),
+        ("pretr_L1", "preact-resnet18"),
+        (str(victim), "dataset: digits"),
+        (str(victim / "README.md"), "dataset: digits"),
+    ):
+        assert cli.main(["card", id]) == 0
+        out = capsys.readouterr().out
+        assert out.startswith("---\n")
+        assert expected in out
+    assert cli.main(["card", str(victim)]) == 0
+    assert capsys.readouterr().out == (victim / "README.md").read_text()

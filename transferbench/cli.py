@@ -336,7 +336,7 @@ def _list(args: argparse.Namespace) -> None:
 
         public = catalogue.lines()
         families = {id.partition(":")[0] for id in public} | {"RB"}
-        lines = public | {id: line for id, line in lines.items() if id not in families}
+        lines = dict(sorted((public | {id: line for id, line in lines.items() if id not in families}).items()))
     width = max(map(len, lines), default=0)
     for id, description in lines.items():
         print(f"{id:<{width}}  {description}")
