@@ -207,6 +207,7 @@ class Constants(nn.Module):
         self.inner = inner
         self.register_buffer("mu", torch.tensor(0.5))
         self.register_buffer("count", torch.tensor(3.0))
+        self.register_buffer("sigma", torch.tensor(1.0), persistent=False)
 
 
 def test_only_the_constructors_constants_may_be_missing() -> None:

@@ -86,13 +86,14 @@ def match_names(model: nn.Module, state: State, spare: Iterable[str] = (), const
     """
     own = model.state_dict()
     kept = {name: tensor for name, tensor in state.items() if not name.endswith(tuple(spare) or ("\0",))}
-    filled = {name: own[name] for name, _ in model.named_buffers() if name.endswith(tuple(constants) or ("\0",))}
+    buffers = own.keys() - dict(model.named_parameters()).keys()
+    filled = {name: own[name] for name in buffers if name.endswith(tuple(constants) or ("\0",))}
     wanted = own.keys() - filled.keys()
     candidates = [kept, _without(kept, "module."), _without(kept, "model."), _without(kept, "module.", "model.")]
     candidates += [{f"model.{name}": tensor for name, tensor in given.items()} for given in candidates]
     for given in candidates:
         if wanted <= given.keys() <= own.keys():
-            return {**{name: filled[name] for name in filled if name in own}, **given}
+            return {**filled, **given}
     return _without(kept, "module.")
 
 
