@@ -16,7 +16,9 @@ from transferbench.victims.networks import madry_wrn
 from transferbench.victims.networks.normalised import Normalised
 
 IDS = [
-    *(id for id in registry.entries("networks") if id not in ("torchvision", "robustbench")),
+    *(id for id in registry.entries("networks") if id not in ("torchvision", "robustbench", "resized")),
+    "resized:64-32:preact-resnet18",
+    "resized:8-16:small-resnet",
     "torchvision:resnet18",
     "torchvision:resnet50",
     "torchvision:mobilenet_v2",

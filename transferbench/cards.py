@@ -38,6 +38,7 @@ class ModelCard(BaseModel):
     source: str = ""
     params: dict[str, str | int | float | bool | list[str] | list[float]] = {}
     seed: int | None = None
+    shots: int | None = Field(default=None, ge=1)
     threats: dict[str, str] = {}
     weights: str = ""
     preprocessing: str = Field(default="", pattern=r"^((Bicubic)?Res\d+)?(Crop\d+)?$")

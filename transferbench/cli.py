@@ -13,6 +13,7 @@ from transferbench import __version__
 from transferbench.types import FaultError, InputError, Norm, parse_norm
 
 if TYPE_CHECKING:
+    from transferbench import registry
     from transferbench.records import Record
 
 _LISTS = ("models", "networks", "datasets", "methods", "attacks", "suites")
@@ -109,6 +110,8 @@ def _parser() -> argparse.ArgumentParser:
         "--network", default="small-resnet", metavar="NAME", help="architecture where there is no source"
     )
     train.add_argument("--target", required=True, metavar="DATASET", help="data set to train on")
+    train.add_argument("--shots", type=int, metavar="K", help="train on K images of each class, chosen by the seed")
+    train.add_argument("--download", action="store_true", help="fetch what is missing of source and data set")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new victim's folder")
     train.set_defaults(call=_train)
@@ -138,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="what there is, one line each")
     listing.add_argument("kind", choices=_LISTS)
+    listing.add_argument("--data-dir", type=Path, metavar="DIR", help="datasets: where to look which are there")
     listing.set_defaults(call=_list)
     return parser
 
@@ -236,6 +240,8 @@ def _eval(args: argparse.Namespace) -> None:
     from transferbench.terminal import Bars, evaluation_report
 
     device = _device(args.device)
+    if request.download and request.dataset is not None:
+        _fetch_missing(request.dataset, args.data_dir)
     found = evaluation.locate(request, args.data_dir, args.model_dir)
     out = args.out or Path("runs/eval")
     with Store(out) as store, Bars() as bars:
@@ -255,16 +261,20 @@ def _train(args: argparse.Namespace) -> None:
     from transferbench import train, victims
     from transferbench.catalogue.classes import RADII
     from transferbench.terminal import Bars
-    from transferbench.victims import trained
+    from transferbench.victims import networks, trained
 
     device = _device(args.device)
-    source = victims.load(args.source, args.model_dir).to(device) if args.source else None
+    source = victims.load(args.source, args.model_dir, args.download).to(device) if args.source else None
     if (args.out / trained.CARD).exists():
         raise InputError(f"--out {args.out}: a trained model is there already; give another folder")
-    splits = train.load_splits(args.target, args.data_dir)
+    if args.download:
+        _fetch_missing(args.target, args.data_dir)
+    seen = source.card if source is not None else networks.build(args.network, 2)
+    view = data.View.of(source.card.preprocessing if source is not None else "", seen.input_shape)
+    splits = train.load_splits(args.target, args.data_dir, view, args.shots, method.params.seed)
     data.check_writable(args.out)
     threats: dict[str, str] = dict(source.card.threats if source is not None else RADII.get(args.target, {}))
-    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network)
+    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network, args.shots)
     with Bars() as bars:
         model, card, result = train.train_victim(
             recipe, method, source, *splits, device, bars.training(f"train {args.out.name}")
@@ -315,6 +325,24 @@ def _card(args: argparse.Namespace) -> None:
     print(cards.write(found), end="")
 
 
+def _presence(entry: registry.Entry, root: Path | None) -> str:
+    """`ready` for what comes with packages, else whether its files lie below the folder of data sets."""
+    from transferbench import registry
+
+    needs = registry.literal(entry, "NEEDS").get(entry.id)
+    if needs is None:
+        return "any path" if entry.id == "folder" else "ready"
+    return "present" if all(((root or Path("data")) / name).exists() for name in needs) else "missing"
+
+
+def _fetch_missing(dataset: str, root: Path | None) -> None:
+    """Download a data set whose files are not there."""
+    from transferbench import data, registry
+
+    if _presence(registry.find("data", dataset.partition(":")[0]), root) == "missing":
+        data.download(dataset, root)
+
+
 def _list(args: argparse.Namespace) -> None:
     from transferbench import registry
 
@@ -331,6 +359,9 @@ def _list(args: argparse.Namespace) -> None:
             "attacks": "attacks",
         }
         lines = {id: entry.description for id, entry in registry.entries(kinds[args.kind]).items()}
+    if args.kind == "datasets":
+        known = registry.entries("data")
+        lines = {id: f"{_presence(entry, args.data_dir):<9}{entry.description}" for id, entry in known.items()}
     if args.kind == "models":
         from transferbench import catalogue
 

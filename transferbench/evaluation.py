@@ -9,6 +9,7 @@ from pathlib import Path
 from transferbench import attacks, data, registry, suites
 from transferbench.attacks.apgd import SCREEN
 from transferbench.catalogue.classes import RADII
+from transferbench.data import View
 from transferbench.engine import reference
 from transferbench.engine import selftest as active
 from transferbench.engine.checks import at_chance
@@ -19,7 +20,7 @@ from transferbench.recording import record_of, write_records
 from transferbench.records import Record
 from transferbench.suites import Suite
 from transferbench.types import AttackSpec, Chain, InputError, Job, Norm, ThreatModel
-from transferbench.victims import Victim, canonical
+from transferbench.victims import Victim, canonical, fitted
 from transferbench.victims import load as load_victim
 
 
@@ -95,6 +96,7 @@ class Located:
     victim: Victim
     source: Victim | None
     dataset: str
+    preprocessing: str
     n: int
     chains: list[Chain]
 
@@ -108,13 +110,12 @@ def locate(request: Request, data_dir: Path | None, model_dir: Path | None) -> L
     if dataset == "unknown":
         raise InputError(f"model {request.model}: nothing says what it was trained on: name the data with --dataset")
     chosen = radii(request, victim)
-    test = data.load(dataset, "test", data_dir)
-    if source is not None and test.shape != tuple(source.card.input_shape):
-        raise InputError(f"{source.id} takes images of shape {source.card.input_shape}, {dataset} has {test.shape}")
+    test = data.load(dataset, "test", data_dir, View.of(victim.card.preprocessing, victim.card.input_shape))
+    source = None if source is None else fitted(source, test.shape)
     victim.check_fits(dataset, test.shape, test.classes)
     n = request.n or min(suite.n, test.attackable or len(test))
     test.first(n)
-    return Located(victim, source, dataset, n, _chains(request, suite, chosen))
+    return Located(victim, source, dataset, test.preprocessing, n, _chains(request, suite, chosen))
 
 
 def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporter) -> Record:
@@ -137,7 +138,7 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
         found.victim.sha256,
         found.source.card.dataset if found.source is not None else "",
         runner.results,
-        runner.attacked(found.dataset, found.n),
+        runner.attacked(found.dataset, found.n, found.preprocessing),
         runner.device,
         None,
     )
@@ -150,16 +151,21 @@ def selftest(
     found: Located, seed: int, device: str, slots: int | None, data_dir: Path | None
 ) -> Iterator[tuple[str, int, int]]:
     """(threat, regions planted, regions found) per chain: engine/selftest.py on the located victim and data."""
-    test = data.load(found.dataset, "test", data_dir).first(found.n)
-    x, y, ids = (part.to(device) for part in (test.images, test.labels, test.ids))
+    test = data.load(found.dataset, "test", data_dir, View(found.preprocessing)).first(found.n).on(device)
+    x, y, ids = test.pixels, test.labels, test.ids
     model = found.victim.to(device).model
     for chain in found.chains:
         planted = active.selftest(model, x, y, ids, [chain], seed, slots)
         yield str(chain.threat), planted.planted, planted.found[chain.name]
 
 
+def _seen(found: Located) -> dict[str, str]:
+    """The images of a job: the data set, and what its files go through if anything."""
+    return {"dataset": found.dataset, **({"preprocessing": found.preprocessing} if found.preprocessing else {})}
+
+
 def _check_accuracy(request: Request, found: Located, runner: Runner, reporter: Reporter) -> None:
-    spec = {"victim": canonical(request.victim, found.victim), "dataset": found.dataset, "stop": found.n}
+    spec = {"victim": canonical(request.victim, found.victim), **_seen(found), "stop": found.n}
     clean = Job("clean", f"{found.victim.id}: clean", spec)
     runner.run([clean], reporter)
     correct, n = runner.results[clean.name]["correct"], found.n
@@ -187,9 +193,9 @@ def _chains(request: Request, suite: Suite, chosen: dict[Norm, str]) -> list[Cha
 
 
 def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
-    victim, source, dataset, n, chains = found.victim, found.source, found.dataset, found.n, found.chains
+    victim, source, n, chains = found.victim, found.source, found.n, found.chains
     name = canonical(request.victim, victim)
-    common = {"victim": name, "dataset": dataset}
+    common = {"victim": name, **_seen(found)}
     chain_jobs = {
         chain.name: [
             Job(
@@ -214,7 +220,7 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
     if source is not None and only is not None and linf is not None:
         for part in (only.attack, only.control):
             for start, stop in shards(n):
-                piece = {"dataset": dataset, "start": start, "stop": stop, "norm": "Linf", "eps": linf.eps.text}
+                piece = {**_seen(found), "start": start, "stop": stop, "norm": "Linf", "eps": linf.eps.text}
                 spec = {
                     "victim": canonical(request.source or "", source),
                     "attack": part.spec().as_dict(),
@@ -224,4 +230,4 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
                 craft = Job("craft", f"{source.id}: {part.id}", spec)
                 judge = Job("judge", f"{victim.id}: {part.id}", {"victim": name, **piece}, (craft.name,))
                 crafted.append((craft, judge))
-    return Measured(victim.id, "victim", request.seed, dataset, chain_jobs, crafted)
+    return Measured(victim.id, "victim", request.seed, found.dataset, chain_jobs, crafted)

@@ -11,13 +11,13 @@ import torch
 
 from transferbench import attacks, cards, data, methods, registry, train
 from transferbench.cards import ModelCard
-from transferbench.data import Dataset
+from transferbench.data import Dataset, View
 from transferbench.engine import jobs
 from transferbench.engine.evaluate import Target
 from transferbench.engine.store import Store, key_of
 from transferbench.engine.stored import attack_versions
 from transferbench.leaderboard import build
-from transferbench.plan import PlannedVictim, plan
+from transferbench.plan import Measured, PlannedVictim, plan
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record
 from transferbench.suites import Suite
@@ -122,11 +122,11 @@ class Runner:
         if "victim" in job.spec and job.kind != "train":
             content["victim"] = self._loaded(job).sha256
         if job.kind == "train":
-            splits = train.load_splits(job.spec["dataset"], self.data_dir)
+            splits = self._splits(job)
             content["data"] = [split.fingerprint for split in splits]
             content["version"] = registry.find("methods", job.spec["plugin"]).load().VERSION
         else:
-            content["data"] = self._shard(job).fingerprint
+            content["data"] = self._part(job).fingerprint
             if job.kind == "attack":
                 backend = job.spec.get("backend", "transferbench")
                 content["version"] = attack_versions(Chain.from_dict(job.spec["chain"]), backend)
@@ -139,7 +139,9 @@ class Runner:
         spec = job.spec
         if job.kind == "train":
             return self._train(job, reporter), {}
-        shard = self._shard(job)
+        if job.kind == "clean":
+            return jobs.clean(self._target(job), self._part(job), self.device)
+        shard = self._part(job).on(self.device)
 
         def progress(settled: int, robust: int) -> None:
             reporter.update(settled, len(shard), robust)
@@ -156,7 +158,7 @@ class Runner:
             threat = ThreatModel.parse(spec["norm"], spec["eps"])
             points = self.store.read_examples(self.results[job.inputs[-1]]["examples"])["points"].to(self.device)
             return jobs.judge(self._target(job), threat, shard, points)
-        return jobs.clean(self._target(job), shard)
+        raise AssertionError(job.kind)
 
     def _train(self, job: Job, reporter: Reporter) -> dict[str, Any]:
         spec = job.spec
@@ -168,8 +170,9 @@ class Runner:
             dict(spec["settings"]),
             spec["dataset"],
             spec["network"],
+            spec.get("shots"),
         )
-        splits = train.load_splits(spec["dataset"], self.data_dir)
+        splits = self._splits(job)
         model, card, result = train.train_victim(
             recipe, method, source, *splits, self.device, lambda done, total, _: reporter.update(done, total, None)
         )
@@ -181,6 +184,12 @@ class Runner:
             "validation_accuracy": result.validation_accuracy,
             "log": result.log,
         }
+
+    def _splits(self, job: Job) -> tuple[Dataset, Dataset]:
+        """The training and validation examples of a training job."""
+        spec = job.spec
+        view = View(spec.get("preprocessing", ""))
+        return train.load_splits(spec["dataset"], self.data_dir, view, spec.get("shots"), spec["settings"]["seed"])
 
     def _victim(self, train_name: str) -> Victim:
         return trained.load(self.store.root / self.results[train_name]["folder"]).to(self.device)
@@ -201,9 +210,10 @@ class Runner:
         """The victim of a job made ready once (pre-flight, judge, copy) on the first images of its data."""
         victim, name = self._loaded(job), self._name(job)
         if name not in self._targets:
-            test = self._split(job.spec["dataset"], "test")
+            test = self._test(job.spec["dataset"], job.spec.get("preprocessing", ""))
             victim.check_fits(test.id, test.shape, test.classes)
-            self._targets[name] = Target.prepare(victim.model, test.images, test.labels, self.slots)
+            first = test.select(range(min(16, len(test)))).on(self.device)
+            self._targets[name] = Target.prepare(victim.model, first.pixels, first.labels, self.slots)
         return self._targets[name]
 
     def card(self, train_job: Job, threats: dict[str, str]) -> ModelCard:
@@ -213,26 +223,19 @@ class Runner:
         trained.save_card(folder, card)
         return card
 
-    def attacked(self, dataset: str, n: int) -> Dataset:
-        """The n attacked examples of a data set."""
-        return self._split(dataset, "test").first(n)
+    def attacked(self, dataset: str, n: int, preprocessing: str = "") -> Dataset:
+        """The n attacked examples of a data set, not decoded."""
+        return self._test(dataset, preprocessing).first(n)
 
-    def _split(self, dataset: str, split: data.Split) -> Dataset:
-        if (dataset, split) not in self._data:
-            loaded = data.load(dataset, split, self.data_dir)
-            self._data[dataset, split] = Dataset(
-                loaded.id,
-                loaded.split,
-                loaded.images.to(self.device),
-                loaded.labels.to(self.device),
-                loaded.ids.to(self.device),
-                loaded.classes,
-                loaded.attackable,
-            )
-        return self._data[dataset, split]
+    def _test(self, dataset: str, preprocessing: str) -> Dataset:
+        """A test split, loaded once."""
+        if (dataset, preprocessing) not in self._data:
+            self._data[dataset, preprocessing] = data.load(dataset, "test", self.data_dir, View(preprocessing))
+        return self._data[dataset, preprocessing]
 
-    def _shard(self, job: Job) -> Dataset:
-        whole = self._split(job.spec["dataset"], "test")
+    def _part(self, job: Job) -> Dataset:
+        """The examples a job is about, not decoded."""
+        whole = self._test(job.spec["dataset"], job.spec.get("preprocessing", ""))
         if job.kind == "clean":
             return whole.first(job.spec["stop"]) if "stop" in job.spec else whole
         start, stop = job.spec["start"], job.spec["stop"]
@@ -263,6 +266,10 @@ def run_suite(
     return records
 
 
+def _preprocessing(measured: Measured) -> str:
+    return str(measured.jobs()[0].spec.get("preprocessing", ""))
+
+
 def _record(suite: Suite, victim: PlannedVictim, runner: Runner, known: dict[str, ModelCard]) -> Record:
     training = runner.results[victim.train.name]
     return record_of(
@@ -272,7 +279,7 @@ def _record(suite: Suite, victim: PlannedVictim, runner: Runner, known: dict[str
         training["sha256"],
         known[victim.source].dataset if victim.source else "",
         runner.results,
-        runner.attacked(victim.measured.dataset, suite.n),
+        runner.attacked(victim.measured.dataset, suite.n, _preprocessing(victim.measured)),
         runner.device,
         training,
     )

@@ -73,7 +73,7 @@ def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
         sources: dict[str, PlannedVictim] = {}
         for row in training.sources:
             name = f"{training.source_dataset}-{row.name}-s{seed}"
-            sources[row.name] = _planned(suite, row, name, "source", seed, training.source_dataset, None, add)
+            sources[row.name] = _planned(suite, row, name, "source", seed, None, add)
         rows = [
             _planned(
                 suite,
@@ -81,7 +81,6 @@ def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
                 f"{row.name}-s{seed}",
                 "victim",
                 seed,
-                training.target_dataset,
                 sources[row.source],
                 add,
             )
@@ -97,18 +96,24 @@ def _planned(
     name: str,
     role: str,
     seed: int,
-    dataset: str,
     source: PlannedVictim | None,
     add: Callable[[Job], Job],
 ) -> PlannedVictim:
     """One victim's jobs. Sources go through the norms' chains only; the rest is measured on rows."""
     assert suite.training is not None
+    training = suite.training
+    dataset = training.target_dataset if source is not None else training.source_dataset
+    seen = {"dataset": dataset}
+    preprocessing = training.target_preprocessing if source is not None else training.source_preprocessing
+    if preprocessing:
+        seen["preprocessing"] = preprocessing
     spec = {
         "victim": name,
         "plugin": row.method,
         "settings": {**row.set, "seed": seed},
-        "dataset": dataset,
-        "network": suite.training.network,
+        **seen,
+        "network": training.network,
+        **({"shots": training.shots} if source is not None and training.shots is not None else {}),
     }
     trained = add(Job("train", f"train {name}", spec, (source.train.name,) if source is not None else ()))
     chains = [suite.protocol.chain(norm, eps) for norm, eps in suite.threats.items()]
@@ -120,7 +125,7 @@ def _planned(
                 Job(
                     "attack",
                     f"{name}: {chain.name}",
-                    {"chain": chain.as_dict(), "dataset": dataset, "start": start, "stop": stop, "seed": seed},
+                    {"chain": chain.as_dict(), **seen, "start": start, "stop": stop, "seed": seed},
                     (trained.name,),
                 )
             )
@@ -130,13 +135,13 @@ def _planned(
     }
     if source is None:
         return PlannedVictim("", trained, Measured(name, role, seed, dataset, chain_jobs))
-    crafted = [(add(craft), add(judge)) for craft, judge in _crafted(suite, name, seed, dataset, source, trained)]
-    clean = add(Job("clean", f"{name}: clean", {"dataset": dataset, "split": "test"}, (trained.name,)))
+    crafted = [(add(craft), add(judge)) for craft, judge in _crafted(suite, name, seed, seen, source, trained)]
+    clean = add(Job("clean", f"{name}: clean", {**seen, "split": "test"}, (trained.name,)))
     return PlannedVictim(source.name, trained, Measured(name, role, seed, dataset, chain_jobs, crafted, clean))
 
 
 def _crafted(
-    suite: Suite, name: str, seed: int, dataset: str, source: PlannedVictim, trained: Job
+    suite: Suite, name: str, seed: int, seen: dict[str, str], source: PlannedVictim, trained: Job
 ) -> Iterator[tuple[Job, Job]]:
     """The source-only attack and its control, shard by shard: crafted once per source, judged per victim."""
     only = suite.protocol.source_only
@@ -144,7 +149,7 @@ def _crafted(
         return
     for part in (only.attack, only.control):
         for start, stop in shards(suite.n):
-            piece = {"dataset": dataset, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
+            piece = {**seen, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
             spec = {"attack": part.spec().as_dict(), "seed": seed, **piece}
             craft = Job("craft", f"{source.name}: {part.id}", spec, (source.train.name,))
             yield craft, Job("judge", f"{name}: {part.id}", piece, (trained.name, craft.name))

@@ -114,6 +114,19 @@ def entries(kind: Kind) -> dict[str, Entry]:
     return dict(sorted(found.items()))
 
 
+def literal(entry: Entry, name: str) -> dict[str, tuple[str, ...]]:
+    """A literal dictionary of tuples in an entry's file, read without importing it; empty where it has none."""
+    folders = {f"transferbench.{folder.replace('/', '.')}": folder for folder in _FOLDERS.values()}
+    package, _, stem = entry.module.rpartition(".")
+    if package not in folders:
+        return {}
+    tree = ast.parse((Path(__file__).parent / folders[package] / f"{stem}.py").read_text(encoding="utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return {str(key): tuple(value) for key, value in ast.literal_eval(node.value).items()}
+    return {}
+
+
 def find(kind: Kind, id: str) -> Entry:
     """The plugin of that id. InputError repeats the wrong word and names the nearest or all."""
     known = entries(kind)

@@ -6,9 +6,11 @@ Batch order is a permutation keyed by (seed, epoch), inner-attack noise by (seed
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,10 +19,13 @@ from torch.optim.swa_utils import AveragedModel
 
 from transferbench import data, keyed, schedules
 from transferbench.cards import ModelCard
-from transferbench.data import Dataset
+from transferbench.data import Augment, Dataset, View
+from transferbench.data.overlap import without
 from transferbench.methods import BaseMethod, Batch, Network, Phase, frozen_copy, set_statistics_mode
 from transferbench.types import FaultError, InputError
-from transferbench.victims import Victim, networks
+from transferbench.victims import Victim, fitted, networks
+
+_LOG = logging.getLogger(__name__)
 
 Progress = Callable[[int, int, dict[str, float]], None]
 """Called with (steps done, steps in all, the loss by its parts)."""
@@ -68,12 +73,12 @@ def fit(
         for phase in phases:
             step = _run(method, phase, student, teacher, train, device, step, total, log, progress)
         torch.manual_seed(keyed.stream("finish", params.seed))
-        method.finish(student, lambda: _epoch(train, params.batch_size, params.seed, 0, device))
+        method.finish(student, lambda: _epoch(train, params, 0, device))
     student.model.eval().requires_grad_(False)
     correct = 0
     with torch.no_grad():
-        for images, labels in zip(val.images.split(256), val.labels.split(256), strict=True):
-            correct += int((student.model(images.to(device)).argmax(1).cpu() == labels).sum())
+        for part in val.batches(256):
+            correct += int((student.model(part.pixels.to(device)).argmax(1).cpu() == part.labels).sum())
     return Trained(student, correct / len(val), log, time.perf_counter() - began)
 
 
@@ -136,20 +141,24 @@ def _batches(train: Dataset, params: Any, start: int, device: torch.device | str
     per_epoch = len(train) // params.batch_size
     epoch, skip = divmod(start, per_epoch)
     while True:
-        for place, batch in enumerate(_epoch(train, params.batch_size, params.seed, epoch, device)):
+        for place, batch in enumerate(_epoch(train, params, epoch, device)):
             if place >= skip:
                 yield batch
         epoch, skip = epoch + 1, 0
 
 
-def _epoch(train: Dataset, batch_size: int, seed: int, epoch: int, device: torch.device | str) -> Iterator[Batch]:
+def _epoch(train: Dataset, params: Any, epoch: int, device: torch.device | str) -> Iterator[Batch]:
+    seed, batch_size = params.seed, params.batch_size
+    augment: Augment = train.augment if params.augment == "auto" else params.augment
     order = keyed.permutation(keyed.stream("order", seed, epoch), len(train))
     per_epoch = len(train) // batch_size
     for place in range(per_epoch):
         at = order[place * batch_size : (place + 1) * batch_size]
         step = epoch * per_epoch + place
         noise = keyed.row_keys(keyed.stream("noise", seed, step), train.ids[at])
-        yield Batch(train.images[at].to(device), train.labels[at].to(device), noise.to(device), step)
+        drawn = keyed.row_keys(keyed.stream("augment", seed, step), train.ids[at])
+        x = train.drawn(at, drawn, augment)
+        yield Batch(x.to(device), train.labels[at].to(device), noise.to(device), step)
 
 
 @dataclass(frozen=True)
@@ -165,6 +174,7 @@ class Recipe:
     settings: dict[str, Any]
     dataset: str
     network: str
+    shots: int | None = None
 
 
 def train_victim(
@@ -178,14 +188,14 @@ def train_victim(
 ) -> tuple[nn.Module, ModelCard, Trained]:
     """Train a recipe and describe the result in a card (weights are not written yet).
 
-    InputError when source and data do not fit (image shape, or what `fit` refuses).
+    A source of another resolution is put behind a resizing. InputError when source and data do not fit (channels,
+    or what `fit` refuses).
     """
-    shape = source.card.input_shape if source is not None else None
-    if shape is not None and tuple(shape) != train.shape:
-        raise InputError(
-            f"source {source.id if source else ''} takes images of shape {tuple(shape)}, {train.id} has {train.shape}"
-        )
+    source = None if source is None else fitted(source, train.shape)
     network = source.card.network if source is not None else recipe.network
+    channels = networks.build(network, 2).input_shape[0] if source is None else train.shape[0]
+    if channels != train.shape[0]:
+        raise InputError(f"network {network} takes {channels} channels, {train.id} has {train.shape[0]}")
     classes = len(train.classes)
     result = fit(
         method,
@@ -202,6 +212,8 @@ def train_victim(
         dataset=recipe.dataset,
         classes=train.classes,
         input_shape=train.shape,
+        preprocessing=train.preprocessing,
+        shots=recipe.shots,
         method=recipe.plugin,
         source=source.id if source is not None else "",
         params=asdict(method.params),
@@ -214,12 +226,24 @@ def train_victim(
     return result.network.model, card, result
 
 
-def load_splits(dataset: str, root: Any = None) -> tuple[Dataset, Dataset]:
-    """The training and validation splits. InputError when they share an image."""
-    train, val = data.load(dataset, "train", root), data.load(dataset, "val", root)
+def load_splits(
+    dataset: str, root: Path | None = None, view: View | None = None, shots: int | None = None, seed: int = 0
+) -> tuple[Dataset, Dataset]:
+    """The training split (`shots` examples per class of it) and the validation split, less what is also a test image.
+
+    InputError when training and validation share an example.
+    """
+    train, val = data.load(dataset, "train", root, view), data.load(dataset, "val", root, view)
     if set(train.ids.tolist()) & set(val.ids.tolist()):
         raise InputError(f"data set {dataset}: training and validation splits share examples")
-    return train, val
+    try:
+        test = data.load(dataset, "test", root, view)
+    except InputError as error:
+        # Who only trains needs no test images.
+        _LOG.info("validation images are not compared with test images: %s", error)
+    else:
+        val = without(val, test)
+    return (train if shots is None else train.shots(shots, seed)), val
 
 
 def versions() -> dict[str, str]:

@@ -3,34 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from transferbench import keyed
-from transferbench.data import Dataset, Split
+from transferbench.data import Dataset, Split, View, listed
 from transferbench.types import InputError
 
 IDS = {
-    "cifar10": "CIFAR-10, 32x32 RGB, 10 classes; needs cifar-10-batches-py below --data-dir",
-    "cifar100": "CIFAR-100 (fine labels), 32x32 RGB, 100 classes; needs cifar-100-python below --data-dir",
+    "cifar10": "CIFAR-10, 10 classes, 32x32 RGB, 50000/10000 images",
+    "cifar100": "CIFAR-100 (fine labels), 100 classes, 32x32 RGB, 50000/10000 images",
 }
+NEEDS = {"cifar10": ("cifar-10-batches-py",), "cifar100": ("cifar-100-python",)}
+WHERE = "https://www.cs.toronto.edu/~kriz/cifar.html (the python version, unpacked), or by --download"
 
 _VALIDATION = 2000
 
 
-def load(id: str, split: Split, root: Path | None) -> Dataset:
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     """The test set, or the training set cut by a fixed seed into validation (2000) and training images."""
-    from torchvision.datasets import CIFAR10, CIFAR100
-
-    kind = CIFAR10 if id == "cifar10" else CIFAR100
-    place = root if root is not None else Path("data")
+    kind = _kind(id)
+    listed.require(id, root, NEEDS[id], WHERE)
     try:
-        bundle = kind(str(place), train=split != "test", download=False)
-    except RuntimeError:
+        bundle = kind(str(root), train=split != "test", download=False)
+    except (RuntimeError, OSError) as error:
         raise InputError(
-            f"data set {id}: {place / kind.base_folder} is missing or its files differ from the official ones; "
-            "unpack the official archive there, or name its parent with --data-dir"
+            f"data set {id}: {root / kind.base_folder}: its files differ from the official ones "
+            f"({str(error).splitlines()[0]}); get them from {WHERE}"
         ) from None
     images = torch.from_numpy(np.asarray(bundle.data)).permute(0, 3, 1, 2).float() / 255
     labels, ids = torch.tensor(bundle.targets), torch.arange(len(bundle.targets))
@@ -38,4 +39,17 @@ def load(id: str, split: Split, root: Path | None) -> Dataset:
         order = keyed.permutation(keyed.stream("validation", id), len(labels))
         at = order[:_VALIDATION] if split == "val" else order[_VALIDATION:].sort().values
         images, labels, ids = images[at], labels[at], ids[at]
-    return Dataset(id, split, images.contiguous(), labels, ids, tuple(bundle.classes))
+    return Dataset(id, split, images.contiguous(), labels, ids, tuple(bundle.classes), augment="crop-flip")
+
+
+def download(id: str, root: Path) -> None:
+    from transferbench.data import downloads
+
+    kind = _kind(id)
+    downloads.fetch_archive(kind.url, kind.tgz_md5, root, kind.base_folder)
+
+
+def _kind(id: str) -> Any:
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    return CIFAR10 if id == "cifar10" else CIFAR100

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transferbench.data import Dataset, Split
+from transferbench.data import Dataset, Split, View
 
 IDS = {"digits": "10 real handwritten digits, 8x8 grey, 200/200/1397 images; comes with scikit-learn"}
 
@@ -46,7 +46,7 @@ def _all() -> tuple[NDArray[np.float32], NDArray[np.int64], dict[Split, NDArray[
     return images, labels, {split: shuffle.permutation(at) for split, at in parts.items()}
 
 
-def load(id: str, split: Split, root: Path | None) -> Dataset:
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     images, labels, parts = _all()
     at = parts[split]
     return Dataset(

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from transferbench.data import Dataset, Split
+from transferbench.data import Dataset, Split, View
 from transferbench.types import InputError
 
 IDS = {"letters": "26 drawn capital letters, 8x8 grey, 6000 images; comes with the package"}
@@ -97,7 +97,7 @@ def _all() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     return images, labels
 
 
-def load(id: str, split: Split, root: Path | None) -> Dataset:
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     images, labels = _all()
     start, stop = _PARTS[split]
     return Dataset(

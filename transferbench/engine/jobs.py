@@ -22,6 +22,8 @@ from transferbench.engine.verdicts import ChainResult
 from transferbench.features import Penultimate
 from transferbench.types import AttackSpec, Chain, Cost, ThreatModel
 
+_CLEAN_ROWS = 256
+
 
 def attack(
     target: Target,
@@ -34,7 +36,7 @@ def attack(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(verdicts by column, cost, cost by attack; the fooled rows' ids and points)."""
     run = run_reference if backend == "autoattack" else run_chain
-    done = run(target, chain, shard.images, shard.labels, shard.ids, seed, slots, progress)
+    done = run(target, chain, shard.pixels, shard.labels, shard.ids, seed, slots, progress)
     return _columns(done, target.flags), _fooled(done, shard)
 
 
@@ -59,10 +61,10 @@ def craft(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(cost; points [tries, n, ...]): what an attacker who holds only the source's features makes of the images."""
     attack = attacks.build(spec, threat, len(shard.classes))
-    points = []
+    points, images = [], shard.pixels
     for attempt in range(attack.tries):
         noise = lockstep.try_keys(seed, threat.norm, threat.eps.text, attempt, shard.ids)
-        points.append(lockstep.maximise(attack, source, shard.images, shard.labels, noise, attempt=attempt).last)
+        points.append(lockstep.maximise(attack, source, images, shard.labels, noise, attempt=attempt).last)
         if progress is not None:
             progress(int(len(shard) * (attempt + 1) / attack.tries), len(shard))
     rows = len(shard) * attack.tries * attack.passes
@@ -77,10 +79,10 @@ def judge(
 
     A flip is an example that is correct on clean and wrong at the crafted point.
     """
-    correct = torch.eq(target.judge.logits(shard.images, shard.ids).argmax(1), shard.labels)
-    flips = []
+    images, flips = shard.pixels, []
+    correct = torch.eq(target.judge.logits(images, shard.ids).argmax(1), shard.labels)
     for attempt in points:
-        check_admissible(threat, shard.images, attempt, shard.ids)
+        check_admissible(threat, images, attempt, shard.ids)
         flips.append(correct & torch.ne(target.judge.logits(attempt, shard.ids).argmax(1), shard.labels))
     checks = len(shard) * (len(points) + 1)
     return {
@@ -90,7 +92,10 @@ def judge(
     }, {}
 
 
-def clean(target: Target, dataset: Dataset) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """(clean-correct over a whole split; nothing to keep)."""
-    correct = torch.eq(target.judge.logits(dataset.images, dataset.ids).argmax(1), dataset.labels)
-    return {"correct": int(correct.sum()), "n": len(dataset), "cost": Cost(checks=len(dataset)).as_dict()}, {}
+def clean(target: Target, dataset: Dataset, device: torch.device | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """(clean-correct over a whole split, decoded part by part; nothing to keep)."""
+    correct = 0
+    for part in dataset.batches(_CLEAN_ROWS):
+        here = part.on(device)
+        correct += int(torch.eq(target.judge.logits(here.pixels, here.ids).argmax(1), here.labels).sum())
+    return {"correct": correct, "n": len(dataset), "cost": Cost(checks=len(dataset)).as_dict()}, {}

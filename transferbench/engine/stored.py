@@ -94,7 +94,7 @@ def _shard(
         "answers": _answers(target.judge.model, shard),
         "data": shard.fingerprint,
         "version": attack_versions(chain, backend),
-        "device": shard.images.device.type,
+        "device": shard.pixels.device.type,
         "precision": "fp32",
         "fold": target.frozen.folded,
     }
@@ -111,7 +111,7 @@ def _shard(
 
 def _joined(shards: list[tuple[dict[str, Any], dict[str, torch.Tensor]]], dataset: Dataset) -> ChainResult:
     verdicts: list[Verdict] = []
-    points, cost, by_attack = dataset.images.clone(), Cost(), [dict(part) for part in shards[0][0]["by_attack"]]
+    points, cost, by_attack = dataset.pixels.clone(), Cost(), [dict(part) for part in shards[0][0]["by_attack"]]
     place = {int(id): at for at, id in enumerate(dataset.ids)}
     for number, (result, tensors) in enumerate(shards):
         columns = result["verdicts"]
@@ -135,6 +135,6 @@ def _weights(model: nn.Module) -> str:
 
 def _answers(model: nn.Module, shard: Dataset) -> str:
     digest = hashlib.sha256()
-    for part in outputs(model, shard.images[:_ANSWERS]):
+    for part in outputs(model, shard.pixels[:_ANSWERS]):
         digest.update(part.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:32]

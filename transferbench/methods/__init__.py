@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Generic, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 
 import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
@@ -30,7 +30,8 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 class BaseParams:
     """The keys every plugin has. `steps` is the whole training; phases take fixed shares of it.
 
-    `head_lr` multiplies the rate of a newly initialised head. `schedule` is restarted in every phase.
+    `head_lr` multiplies the rate of a newly initialised head. `schedule` is restarted in every phase. `augment` auto
+    is the data set's own pipeline: crop and flip for small colour images, resized crop and flip for photographs.
     """
 
     steps: Positive = 30_000
@@ -41,6 +42,7 @@ class BaseParams:
     schedule: Schedule = "cosine"
     seed: int = 0
     head_lr: NotNegative = 1.0
+    augment: Literal["auto", "none", "crop-flip", "resized-crop-flip"] = "auto"
 
 
 P = TypeVar("P", bound=BaseParams)

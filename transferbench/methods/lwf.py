@@ -33,6 +33,7 @@ class Params(probe.Params):
     """
 
     steps: Positive = 20_000
+    augment: Literal["auto", "none", "crop-flip", "resized-crop-flip"] = "none"
     feat_sim: NotNegative = 0.005
     distance: Literal["l1", "l2"] = "l1"
     warm_lr: NotNegative = 1e-3

@@ -102,6 +102,9 @@ class Protocol(_Checked):
         ]
 
 
+Preprocessing = Annotated[str, Field(pattern=r"^((Bicubic)?Res\d+)?(Crop\d+)?$")]
+
+
 class Row(_Checked):
     """One training: a method with its settings; `source` names one of the suite's sources."""
 
@@ -118,11 +121,18 @@ class Row(_Checked):
 
 
 class Training(_Checked):
-    """The trainings of a suite: sources on the source data, rows on the target data."""
+    """The trainings of a suite: sources on the source data, rows on the target data.
+
+    The preprocessings (`Res256Crop224`) are for photographs of any size; `shots` limits the target's training
+    images per class.
+    """
 
     network: str
     source_dataset: str
     target_dataset: str
+    source_preprocessing: Preprocessing = ""
+    target_preprocessing: Preprocessing = ""
+    shots: Annotated[int, Field(ge=1)] | None = None
     sources: tuple[Row, ...]
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
 

@@ -67,6 +67,26 @@ class Victim:
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
 
 
+def fitted(victim: Victim, shape: tuple[int, ...]) -> Victim:
+    """The victim for square images of this shape: itself, or behind a resizing (networks/resized.py).
+
+    InputError when the channels differ, or an image is not square.
+    """
+    own = tuple(victim.card.input_shape)
+    if own == tuple(shape):
+        return victim
+    if len(own) != 3 or len(shape) != 3 or own[0] != shape[0] or own[1] != own[2] or shape[1] != shape[2]:
+        raise InputError(
+            f"{victim.id} takes images of shape {own}, not {tuple(shape)}: no resizing makes these of those"
+        )
+    from transferbench.victims.networks import resized
+
+    model, layers = resized.wrap(victim.model, victim.layers, own[1])
+    network = f"resized:{shape[1]}-{own[1]}:{victim.card.network}"
+    card = victim.card.model_copy(update={"network": network, "input_shape": tuple(shape), "preprocessing": ""})
+    return Victim(card, model.eval(), layers, victim.sha256)
+
+
 def canonical(id: str, victim: Victim) -> str:
     """One id for all spellings of a public model (`RB_Carmon2019`), so that its finished work is found by any."""
     return victim.id if id.startswith(("RB_", "torchvision:")) else id

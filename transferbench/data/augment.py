@@ -1,0 +1,26 @@
+"""Random crop and flip of images in memory, every draw from a key per image."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from transferbench import keyed
+
+
+def crop_flip(x: Tensor, keys: Tensor) -> Tensor:
+    """Zero padding by an eighth of the side (4 at 32), a random crop of the old size, a flip every other time.
+
+    x [B, C, H, W]; keys int64 [B]. E-AT's pipeline for CIFAR; LwF's and IGAM's code pads by 2.
+    """
+    height, width = x.shape[2:]
+    pad = max(1, height // 8)
+    drawn = keyed.uniform(keys, (3,))
+    top, left = ((drawn[:, axis] * (2 * pad + 1)).long() for axis in (0, 1))
+    padded = F.pad(x, (pad, pad, pad, pad))
+    rows = top[:, None] + torch.arange(height, device=x.device)
+    columns = left[:, None] + torch.arange(width, device=x.device)
+    columns = torch.where(drawn[:, 2:] < 0.5, columns, columns.flip(1))
+    at = torch.arange(len(x), device=x.device)
+    return padded[at[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,52 @@
+"""CUB-200-2011: 200 bird species, from the official lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferbench.data import Dataset, Split, View, listed
+from transferbench.data.listed import Row
+from transferbench.types import InputError
+
+IDS = {"cub200": "CUB-200-2011, 200 bird species, 5994/5794 images"}
+_LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+NEEDS = {
+    "cub200": (
+        "CUB_200_2011/images.txt",
+        "CUB_200_2011/image_class_labels.txt",
+        "CUB_200_2011/train_test_split.txt",
+        "CUB_200_2011/classes.txt",
+        "CUB_200_2011/images",
+    )
+}
+URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
+MD5 = "97eceeb196236b17998738112f37df78"
+
+
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    base = listed.require(id, root, NEEDS[id], URL) / "CUB_200_2011"
+    paths, labels, parts, names = (_pairs(base / name) for name in _LISTS)
+    for number in paths:
+        if number not in labels or number not in parts:
+            raise InputError(f"data set {id}: image {number} of images.txt has no label or no part in the other lists")
+    wanted = "0" if split == "test" else "1"
+    rows = [Row(path, int(labels[number]) - 1) for number, path in paths.items() if parts[number] == wanted]
+    rows = listed.hashed(rows) if split == "test" else listed.cut(id, rows, split)
+    return listed.dataset(id, split, base / "images", rows, list(names.values()), view)
+
+
+def _pairs(path: Path) -> dict[str, str]:
+    """`1 001.Black_footed_Albatross/x.jpg` lines as {number: rest}."""
+    found = {}
+    for line in listed.lines(path):
+        number, _, rest = line.partition(" ")
+        if not rest or not number.isdigit():
+            raise InputError(f"{path}: the line {line!r} is not '<number> <value>'")
+        found[number] = rest.strip()
+    return found
+
+
+def download(id: str, root: Path) -> None:
+    from transferbench.data import downloads
+
+    downloads.fetch_archive(URL, MD5, root, "CUB_200_2011")

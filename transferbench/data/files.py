@@ -1,0 +1,114 @@
+"""Images on disk, decoded when they are asked for: host memory holds a batch or a shard, never a data set."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from transferbench.data.preprocessing import Preprocessing
+from transferbench.types import InputError
+
+SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+_HEADERS = 100_000
+"""Up to so many files every header is read at once; of larger sets (ImageNet's training part) only the first."""
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+class Files:
+    """Indexing with int64 positions or a slice gives float32 [k, 3, H, W] in [0,1].
+
+    InputError names a file that is missing, is no image, or without preprocessing has another size than the rest.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], preprocessing: Preprocessing, shape: tuple[int, ...] | None = None
+    ) -> None:
+        self.paths, self.preprocessing = list(paths), preprocessing
+        self.sizes: set[tuple[int, int]] = set()
+        """(width, height) of the files that were looked at; empty for a part of others."""
+        self.shape = shape or self._look()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, at: Tensor | slice) -> Tensor:
+        return self._stack(self._positions(at), lambda image, _: self.preprocessing(image))
+
+    def augmented(self, at: Tensor, keys: Tensor) -> Tensor:
+        """The images at the positions, each through the random training pipeline drawn from its key int64."""
+        drawn = dict(zip(at.tolist(), keys.tolist(), strict=True))
+        return self._stack(at.tolist(), lambda image, place: self.preprocessing.augmented(image, drawn[place]))
+
+    def subset(self, at: Tensor) -> Files:
+        """The files at the positions, still on disk."""
+        return Files([self.paths[place] for place in at.tolist()], self.preprocessing, self.shape)
+
+    def digest(self) -> bytes:
+        """sha256 over the preprocessing and every file's content in order."""
+        whole = hashlib.sha256(self.preprocessing.text.encode())
+        for path in self.paths:
+            with path.open("rb") as stream:
+                whole.update(hashlib.file_digest(stream, "sha256").digest())
+        return whole.digest()
+
+    def _positions(self, at: Tensor | slice) -> list[int]:
+        return list(range(len(self)))[at] if isinstance(at, slice) else at.tolist()
+
+    def _stack(self, places: list[int], change: Callable[[Image.Image, int], Tensor]) -> Tensor:
+        found = []
+        for place in places:
+            pixels = change(_open(self.paths[place]), place)
+            if tuple(pixels.shape) != self.shape:
+                raise InputError(f"image {self.paths[place]}: its size is {tuple(pixels.shape)}, not {self.shape}")
+            found.append(pixels)
+        return torch.stack(found) if found else torch.empty(0, *self.shape)
+
+    def _look(self) -> tuple[int, ...]:
+        """[3, H, W] from the files' headers. InputError for a file that is no image or differs in size."""
+        sizes: dict[tuple[int, int], Path] = {}
+        for path in self.paths if len(self.paths) <= _HEADERS else self.paths[:1]:
+            sizes.setdefault(_size(path), path)
+        self.sizes = set(sizes)
+        side = self.preprocessing.side
+        if side is not None:
+            return (3, side, side)
+        if len(sizes) > 1:
+            (first, _), (other, path) = list(sizes.items())[:2]
+            raise InputError(
+                f"images differ in size ({first[0]}x{first[1]} and {other[0]}x{other[1]}: {path}): bring them to one, "
+                "or use a model that names how it resizes them"
+            )
+        (width, height) = next(iter(sizes), (0, 0))
+        return (3, height, width)
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"image {path}: not readable ({error})") from None
+
+
+def _open(path: Path) -> Image.Image:
+    """8-bit RGB. Grey, palette and CMYK are converted, 16-bit grey is scaled, transparency is dropped."""
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith("I"):
+                # Pillow's own conversion would clip everything above 255 to white.
+                deep = np.asarray(image, dtype=np.float64) / 257
+                return Image.fromarray(deep.round().clip(0, 255).astype(np.uint8)).convert("RGB")
+            if image.mode == "F":
+                raise InputError(f"image {path}: pixels are floating-point numbers, their scale is unknown")
+            return image.convert("RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(f"image {path}: not readable ({error})") from None

@@ -1,0 +1,47 @@
+"""Oxford flowers: 102 species. As the seeds use it: training and validation images train, the test part tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferbench.data import Dataset, Split, View, listed
+from transferbench.data.listed import Row
+from transferbench.types import InputError
+
+IDS = {"flowers102": "Oxford Flowers-102, 102 species, 2040/6149 images"}
+NEEDS = {"flowers102": ("flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat")}
+WHERE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (torchvision's layout)"
+
+
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """Labels are the official 1..102 less one. The two .mat files are checked by torchvision's hashes."""
+    from torchvision.datasets import Flowers102
+
+    listed.require(id, root, NEEDS[id], WHERE)
+    try:
+        bundles = [Flowers102(str(root), split=part) for part in (("test",) if split == "test" else ("train", "val"))]
+    except RuntimeError:
+        raise InputError(
+            f"data set {id}: {root / 'flowers-102'}: imagelabels.mat or setid.mat is not the official file (another "
+            f"hash); get them from {WHERE}"
+        ) from None
+    base = root / "flowers-102"
+    rows = [
+        Row(Path(path).relative_to(base).as_posix(), int(label))
+        for bundle in bundles
+        for path, label in zip(bundle._image_files, bundle._labels, strict=True)
+    ]
+    rows = listed.hashed(rows) if split == "test" else listed.cut(id, rows, split)
+    return listed.dataset(id, split, base, rows, [str(number) for number in range(1, 103)], view)
+
+
+def download(id: str, root: Path) -> None:
+    from torchvision.datasets import Flowers102
+
+    from transferbench.data import downloads
+
+    prefix = Flowers102._download_url_prefix
+    files = {kind: (f"{prefix}{name}", md5) for kind, (name, md5) in Flowers102._file_dict.items()}
+    downloads.fetch_archive(*files["image"], root / "flowers-102", "jpg")
+    for kind, name in (("label", "imagelabels.mat"), ("setid", "setid.mat")):
+        downloads.fetch_file(*files[kind], root / "flowers-102" / name)

@@ -1,0 +1,40 @@
+"""ImageNet-1k from a folder; what is attacked are the 5000 validation images of RobustBench, in its order."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from transferbench.data import Dataset, Split, View, listed
+from transferbench.data.listed import Row
+from transferbench.types import InputError
+
+IDS = {"imagenet": "ImageNet-1k, 1000 classes, RobustBench's 5000 validation images to attack"}
+NEEDS = {"imagenet": ("imagenet/val",)}
+WHERE = "https://image-net.org (the validation images sorted into val/<wnid>/, for training also train/<wnid>/)"
+
+
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """Only the split asked for needs to be there. Labels are those of RobustBench, the sorted WordNet ids."""
+    helper = _robustbench()
+    labels: dict[str, int] = json.loads((helper / "imagenet_class_to_id_map.json").read_text(encoding="utf-8"))
+    classes = sorted(labels, key=labels.__getitem__)
+    part = "val" if split == "test" else "train"
+    base = listed.require(id, root, (f"imagenet/{part}",), WHERE) / "imagenet" / part
+    if split == "test":
+        paths = listed.lines(helper / "imagenet_test_image_ids.txt")
+        rows = [Row(path, labels[path.partition("/")[0]]) for path in paths]
+    else:
+        rows = [
+            Row(f"{wnid}/{path}", label) for wnid, label in labels.items() for path in listed.images_below(base / wnid)
+        ]
+        rows = listed.cut(id, rows, split)
+    return listed.dataset(id, split, base, rows, classes, view if view.preprocessing else View("Res256Crop224"))
+
+
+def _robustbench() -> Path:
+    spec = find_spec("robustbench")
+    if spec is None or spec.origin is None:
+        raise InputError("data set imagenet: its list of images comes with the package robustbench, which is missing")
+    return Path(spec.origin).parent / "helper_files"

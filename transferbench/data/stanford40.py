@@ -1,0 +1,30 @@
+"""Stanford 40 Actions, from the official split files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferbench.data import Dataset, Split, View, listed
+from transferbench.data.listed import Row
+from transferbench.types import InputError
+
+IDS = {"stanford40": "Stanford 40 Actions, 40 classes, 4000/5532 images"}
+NEEDS = {"stanford40": ("stanford_40/ImageSplits/actions.txt", "stanford_40/JPEGImages")}
+WHERE = "http://vision.stanford.edu/Datasets/40actions.html (JPEGImages and ImageSplits, unpacked into stanford_40)"
+
+
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """Classes in the order of actions.txt, whose first line is a header and whose first column the name."""
+    base = listed.require(id, root, NEEDS[id], WHERE) / "stanford_40"
+    actions = listed.lines(base / "ImageSplits" / "actions.txt")[1:]
+    if not actions:
+        raise InputError(f"data set {id}: {base / 'ImageSplits' / 'actions.txt'} lists no action below its header")
+    classes = [line.split()[0] for line in actions]
+    part = "test" if split == "test" else "train"
+    rows = [
+        Row(name, label)
+        for label, action in enumerate(classes)
+        for name in listed.lines(base / "ImageSplits" / f"{action}_{part}.txt")
+    ]
+    rows = listed.hashed(rows) if split == "test" else listed.cut(id, rows, split)
+    return listed.dataset(id, split, base / "JPEGImages", rows, classes, view)

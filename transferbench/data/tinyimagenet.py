@@ -1,0 +1,58 @@
+"""TinyImageNet: 200 classes of 64x64. The official validation part tests; the test part's labels are unpublished."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from transferbench.data import Dataset, Split, View, listed
+from transferbench.data.listed import Row
+from transferbench.types import InputError
+
+IDS = {"tinyimagenet": "TinyImageNet, 200 classes, 64x64 RGB, 100000/10000 images"}
+NEEDS = {"tinyimagenet": ("tiny-imagenet-200/wnids.txt", "tiny-imagenet-200/train", "tiny-imagenet-200/val")}
+URL = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
+
+
+def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """Classes are the sorted WordNet ids. The validation images may lie as published (val_annotations.txt) or, as
+    IGAM's scripts sort them, in val/images/<wnid>/: the order and the ids are the same, made of file names alone."""
+    part = "val" if split == "test" else "train"
+    needs = [name for name in NEEDS[id] if Path(name).name in ("wnids.txt", part)]
+    base = listed.require(id, root, needs, URL) / "tiny-imagenet-200"
+    classes = sorted(listed.lines(base / "wnids.txt"))
+    labels = {wnid: label for label, wnid in enumerate(classes)}
+    if split != "test":
+        rows = [
+            Row(f"train/{wnid}/images/{path}", label)
+            for wnid, label in labels.items()
+            for path in listed.images_below(base / "train" / wnid / "images")
+        ]
+        return listed.dataset(id, split, base, listed.cut(id, rows, split), classes, View())
+    annotations, sorted_here = base / "val" / "val_annotations.txt", base / "val" / "images" / classes[0]
+    if sorted_here.is_dir():
+        found = {
+            Path(path).name: (path, Path(path).parent.name) for path in listed.images_below(base / "val" / "images")
+        }
+    elif annotations.is_file():
+        columns = [line.split("\t") for line in listed.lines(annotations)]
+        found = {column[0]: (column[0], column[1]) for column in columns if len(column) > 1}
+    else:
+        raise InputError(f"data set {id}: neither {annotations} nor {sorted_here} is there")
+    unknown = sorted({wnid for _, wnid in found.values()} - labels.keys())
+    if unknown:
+        raise InputError(f"data set {id}: validation images of {unknown[0]!r}, which wnids.txt does not list")
+    # Hashed by file name alone, so that both layouts give one order; then each at its place.
+    ordered = listed.hashed(Row(f"val/{name}", labels[wnid]) for name, (_, wnid) in found.items())
+    rows = [Row(f"val/images/{found[row.path.removeprefix('val/')][0]}", row.label) for row in ordered]
+    made = listed.dataset(id, split, base, rows, classes, View())
+    return replace(made, ids=torch.tensor([listed.example_id(row.path) for row in ordered]))
+
+
+def download(id: str, root: Path) -> None:
+    from transferbench.data import downloads
+
+    downloads.fetch_archive(URL, MD5, root, "tiny-imagenet-200")
