@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 TITLE = "Memory"
 WHAT = (
@@ -66,3 +68,64 @@ def test_memory(benchmark: Any, note: Callable[..., None]) -> None:
             ["norm", "ours, MiB", "reference, MiB", "ratio"],
             [norm, str(ours), str(reference), f"{ours / reference:.2f}"],
         )
+
+
+STREAMING = "Memory over large images"
+STREAMED = (
+    "Peak resident memory of a process that evaluates n made photographs of 256x256 (small network, FGSM), and of one "
+    "that only imports what is needed: images are decoded shard by shard."
+)
+FOLDER_SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from transferbench.data import View
+from transferbench.engine.store import Store
+from transferbench.pipeline import Runner
+from transferbench.types import AttackSpec, Chain, Job, ThreatModel
+from transferbench.victims import Victim, networks
+from transferbench.cards import ModelCard
+n, folder, root = int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
+class Silent:
+    def begin(self, *_): ...
+    def update(self, *_): ...
+    def end(self, *_, **__): ...
+if n:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 8, 8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
+                              torch.nn.Flatten(), torch.nn.Linear(4, 2)).eval()
+    card = ModelCard(id="net", network="x", dataset="x", classes=("a", "b"), input_shape=(3, 224, 224), method="x",
+                     preprocessing="Res256Crop224")
+    chain = Chain("Linf", ThreatModel.parse("Linf", "4/255"), (AttackSpec.of("fgsm"),))
+    seen = {"victim": "net", "dataset": f"folder:{folder}", "preprocessing": "Res256Crop224"}
+    jobs = [Job("attack", "x", {**seen, "chain": chain.as_dict(), "start": at, "stop": min(at + 256, n), "seed": 0})
+            for at in range(0, n, 256)]
+    with Store(root) as store:
+        runner = Runner(store)
+        runner.adopt("net", Victim(card, net, networks.Layers((), ""), "0" * 64))
+        runner.run(jobs, Silent())
+with open("/proc/self/status") as status:
+    print(next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
+def test_large_images_stream(benchmark: Any, note: Callable[..., None], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(2048):
+        place = tmp_path / "images" / "test" / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((256, 256)).save(place / f"{number}.jpg")
+    found: dict[int, int] = {}
+
+    def measure() -> None:
+        for n in (0, 256, 1024, 2048):
+            words = [sys.executable, "-c", FOLDER_SCRIPT, "", str(n), str(tmp_path / "images"), str(tmp_path / f"s{n}")]
+            found[n] = int(subprocess.run(words, check=True, capture_output=True, text=True).stdout)
+
+    benchmark.pedantic(measure, rounds=1)
+    for n, size in found.items():
+        note(STREAMING, STREAMED, ["n", "peak, MiB"], [str(n) if n else "imports alone", str(size)])
+    assert found[2048] < found[256] * 1.15, "host memory stays flat"
