@@ -48,7 +48,8 @@ def _images() -> tuple[Tensor, Tensor | None, str]:
     place = os.environ.get("TRANSFERBENCH_DATA")
     if place and (Path(place) / "cifar10-jpeg" / "test").is_dir():
         test = data.load(f"folder:{place}/cifar10-jpeg", "test").first(56)
-        return test.images, test.labels, "CIFAR-10 (JPEG copy)"
+        first = test.first(1000)
+        return first.pixels, first.labels, "CIFAR-10 (JPEG copy)"
     return crops(), None, "photographs"
 
 
