@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from transferbench import cards
-from transferbench.cards import ModelCard
+from transferbench.cards import CardResult, ModelCard
 from transferbench.types import InputError
 
 CARD = ModelCard(
@@ -21,6 +21,10 @@ CARD = ModelCard(
     threats={"Linf": "8/255", "L1": "12"},
     weights="model.safetensors",
     sha256="a" * 64,
+    results=(
+        CardResult(metric="accuracy", name="clean", value=92.5, dataset="digits", n=200),
+        CardResult(metric="robust_accuracy", name="Linf 0.1", value=53.5, dataset="digits", n=200),
+    ),
     text="# lwf-s0\n\nA victim.",
 )
 
@@ -40,6 +44,14 @@ def test_the_front_matter_is_that_of_hugging_face(tmp_path: Path) -> None:
     assert data.base_model == "letters-madry-s0"
     assert data.datasets == ["digits"]
     assert data.library_name == "transferbench"
+    clean, robust = data.eval_results
+    assert (clean.metric_type, clean.metric_value, clean.dataset_type, clean.dataset_split) == (
+        "accuracy",
+        92.5,
+        "digits",
+        "test",
+    )
+    assert (robust.metric_name, robust.metric_args) == ("Linf 0.1", {"n": 200})
 
 
 @pytest.mark.parametrize(
@@ -53,6 +65,8 @@ def test_the_front_matter_is_that_of_hugging_face(tmp_path: Path) -> None:
         ("id: lwf-s0", "id: a b", "id: String should match"),
         ("  network:", "  netwrok:", "network: Field required"),
         ("sha256: a", "sha256: z", "sha256"),
+        ("value: 92.5", "value: 925", "value: .*less than or equal to 100"),
+        ("    - type: accuracy", "    - typ: accuracy", "model-index: not as this package writes it"),
         ("---\n", "", "no YAML front matter"),
         ("transferbench:\n", "other:\n", "no block 'transferbench'"),
     ],

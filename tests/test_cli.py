@@ -47,7 +47,7 @@ def victim(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ("eval --model AA_ResNet18 --network preact-resnet18", "write --model file:AA_ResNet18"),
         ("eval --model python:no_such_module:net", "cannot import no_such_module"),
         ("card RB_Carmon2018", "did you mean 'Carmon2019Unlabeled'"),
-        ("card torchvision:resnet18", "no weights at models/resnet18-f37072fd.pth"),
+        ("card torchvision:resnet19", "unknown torchvision network"),
         ("eval --model AA_ResNet18 --norms Linf,L3", "unknown norm 'L3'"),
         ("eval --model AA_ResNet18 --eps Linf=8", "Linf eps 8 is over 1"),
         ("eval --model AA_ResNet18 --eps Linf", "write it as name=value"),
@@ -216,6 +216,7 @@ def test_cards_are_shown(victim: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("RB_Carmon2019", "robustbench:cifar10/Linf/Carmon2019Unlabeled"),
         ("AA_ResNet18", "399f52da9f914c323fa5"),
         ("pretr_L1", "preact-resnet18"),
+        ("torchvision:mobilenet_v2", "Res256Crop224"),
         (str(victim), "dataset: digits"),
         (str(victim / "README.md"), "dataset: digits"),
     ):

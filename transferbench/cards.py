@@ -8,7 +8,7 @@ YAML loader and checked field by field.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -16,6 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from transferbench.types import InputError, ThreatModel
 
 _FENCE = "---"
+
+
+class CardResult(BaseModel):
+    """One measured number, as an entry of Hugging Face's `model-index`: percent, over the first n of a split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    metric: Literal["accuracy", "robust_accuracy"]
+    name: str
+    value: float = Field(ge=0, le=100)
+    dataset: str
+    split: str = "test"
+    n: int = Field(ge=1)
 
 
 class ModelCard(BaseModel):
@@ -46,6 +59,7 @@ class ModelCard(BaseModel):
     validation_accuracy: float | None = Field(default=None, ge=0, le=1)
     versions: dict[str, str] = {}
     license: str = "mit"
+    results: tuple[CardResult, ...] = ()
     text: str = ""
 
     @field_validator("id")
@@ -73,15 +87,30 @@ class ModelCard(BaseModel):
 
 def write(card: ModelCard, body: str = "") -> str:
     """The card as Markdown text. `body` goes below the title (results, for a published card)."""
-    from huggingface_hub import ModelCardData
+    from huggingface_hub import EvalResult, ModelCardData
 
-    facts = card.model_dump(mode="json", exclude={"license", "text"}, exclude_defaults=True)
+    facts = card.model_dump(mode="json", exclude={"license", "results", "text"}, exclude_defaults=True)
+    measured = [
+        EvalResult(
+            task_type="image-classification",
+            dataset_type=result.dataset,
+            dataset_name=result.dataset,
+            dataset_split=result.split,
+            metric_type=result.metric,
+            metric_name=result.name,
+            metric_value=result.value,
+            metric_args={"n": result.n},
+        )
+        for result in card.results
+    ]
     data = ModelCardData(
         license=card.license,
         library_name="transferbench",
         tags=["adversarial-robustness", "transfer-learning", "image-classification"],
         datasets=[card.dataset],
         base_model=card.source or None,
+        model_name=card.id if measured else None,
+        eval_results=measured or None,
         transferbench=facts,
     )
     front: dict[str, Any] = data.to_dict()
@@ -107,9 +136,31 @@ def read(path: Path) -> ModelCard:
     if not isinstance(block, dict):
         raise InputError(f"card {path}: the front matter has no block 'transferbench'")
     try:
-        return ModelCard(**block, license=front.get("license", "mit"), text=parts[2].strip())
+        return ModelCard(**block, license=front.get("license", "mit"), results=_results(front), text=parts[2].strip())
     except (ValidationError, TypeError) as error:
         raise InputError(f"card {path}: {first_problem(error)}") from None
+
+
+def _results(front: dict[str, Any]) -> tuple[CardResult, ...]:
+    """The entries of `model-index` as `write` makes them. TypeError for anything else."""
+    found: list[CardResult] = []
+    try:
+        for model in front.get("model-index", []):
+            for entry in model["results"]:
+                for metric in entry["metrics"]:
+                    found.append(
+                        CardResult(
+                            metric=metric["type"],
+                            name=metric["name"],
+                            value=metric["value"],
+                            dataset=entry["dataset"]["type"],
+                            split=entry["dataset"]["split"],
+                            n=metric["args"]["n"],
+                        )
+                    )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise TypeError(f"model-index: not as this package writes it ({type(error).__name__}: {error})") from None
+    return tuple(found)
 
 
 def first_problem(error: Exception) -> str:

@@ -319,9 +319,9 @@ def _card(args: argparse.Namespace) -> None:
         return
     found = catalogue.card(args.model)
     if found is None:
-        from transferbench.victims import load
+        from transferbench import victims
 
-        found = load(args.model).card
+        found = victims.card(args.model)
     print(cards.write(found), end="")
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transferbench import cards
-from transferbench.cards import ModelCard
+from transferbench.cards import CardResult, ModelCard
 from transferbench.leaderboard import markdown
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
 from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
 from transferbench.records import Record, read_all
-from transferbench.types import InputError, file_stem
+from transferbench.types import NORMS, InputError, file_stem
 
 
 def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -66,9 +66,23 @@ def write_cards(folder: Path, records: Sequence[Record], known: dict[str, ModelC
     rows = {str(row["victim"]): row for row in leaderboard_rows(records)}
     for record in records:
         row = rows.get(record.victim)
-        body = "" if row is None else _results(row)
-        text = cards.write(known[record.victim], body)
+        card = known[record.victim]
+        if row is not None:
+            card = card.model_copy(update={"results": _measured(row)})
+        text = cards.write(card, "" if row is None else _results(row))
         (folder / f"{file_stem(record.victim)}.md").write_text(text, encoding="utf-8")
+
+
+def _measured(row: Row) -> tuple[CardResult, ...]:
+    """Clean, each norm and the union of a row, where they were measured."""
+    data, n = str(row["target_dataset"]), int(row["n"])
+    robust = {f"{norm} {row[f'{norm.lower()}_eps']}": row[f"{norm.lower()}_acc"] for norm in NORMS}
+    robust["union"] = row["union_acc"]
+    found = [CardResult(metric="accuracy", name="clean", value=float(row["clean_acc"]), dataset=data, n=n)]
+    for name, value in robust.items():
+        if value != "":
+            found.append(CardResult(metric="robust_accuracy", name=name, value=float(value), dataset=data, n=n))
+    return tuple(found)
 
 
 def _results(row: Row) -> str:

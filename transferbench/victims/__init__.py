@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from transferbench import registry
+from transferbench import catalogue, registry
 from transferbench.cards import ModelCard
 from transferbench.features import Layers, Penultimate
 from transferbench.types import InputError
@@ -90,6 +90,18 @@ def fitted(victim: Victim, shape: tuple[int, ...]) -> Victim:
 def canonical(id: str, victim: Victim) -> str:
     """One id for all spellings of a public model (`RB_Carmon2019`), so that its finished work is found by any."""
     return victim.id if id.startswith(("RB_", "torchvision:")) else id
+
+
+def card(id: str) -> ModelCard:
+    """The card of a public model, without its weights where its family can say it without them."""
+    known = catalogue.card(id)
+    if known is not None:
+        return known
+    entry = registry.entries("victims").get(id.partition(":")[0])
+    if entry is not None and hasattr(module := entry.load(), "card"):
+        found: ModelCard = module.card(id)
+        return found
+    return load(id).card
 
 
 def _plain(name: str) -> str:

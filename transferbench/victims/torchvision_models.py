@@ -17,35 +17,15 @@ from transferbench.victims.networks.normalised import MEAN, STD
 IDS = {"torchvision": "torchvision:<name>[@<weights>], any ImageNet classifier of torchvision"}
 
 
-def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
-    """The file is torchvision's own, `<model-dir>/resnet18-f37072fd.pth`; the hash in its name is checked."""
-    name, _, wanted = id.partition(":")[2].partition("@")
-    torchvision_nets.check_name(name)
-    chosen = _weights(id, name, wanted or "IMAGENET1K_V1")
-    path = (model_dir or Path("models")) / Path(chosen.url).name
-    full = f"torchvision:{name}@{chosen.name}"
-    if not path.is_file():
-        if not download:
-            raise InputError(
-                f"model {id} is {full}: there are no weights at {path} (--model-dir); put {chosen.url} there, or add "
-                "--download"
-            )
-        from torch.hub import download_url_to_file
-
-        weights.fetch(
-            [path],
-            lambda _, there: download_url_to_file(chosen.url, str(there), progress=True),
-            lambda there: _check_hash(there[0]),
-        )
-    _check_hash(path)
+def card(id: str) -> ModelCard:
+    """The card of `torchvision:<name>[@<weights>]`, from torchvision's own facts. InputError for unknown names."""
+    name, chosen = _named(id)
     facts = chosen.transforms()
+    full = f"torchvision:{name}@{chosen.name}"
     if tuple(facts.mean) != MEAN or tuple(facts.std) != STD:
         raise InputError(f"model {full}: its normalisation is not ImageNet's usual one; use python:<module>:<function>")
-    built = networks.build(f"torchvision:{name}", len(classes.of("imagenet")))
-    weights.load_strictly(built.model, weights.match_names(built.model, weights.read(path)), path)
     side, resize = facts.crop_size[0], facts.resize_size[0]
-    digest = weights.sha256_of(path)
-    card = ModelCard(
+    return ModelCard(
         id=full,
         network=f"torchvision:{name}",
         dataset="imagenet",
@@ -53,12 +33,43 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
         input_shape=(3, side, side),
         method="natural",
         threats=classes.RADII["imagenet"],
-        weights=path.name,
-        sha256=digest,
+        weights=Path(chosen.url).name,
         preprocessing=f"{'Bicubic' if facts.interpolation.value == 'bicubic' else ''}Res{resize}Crop{side}",
         text=f"# {full}\n\ntorchvision's weights, standard training on ImageNet: {chosen.url}",
     )
-    return Victim(card, built.model.eval().requires_grad_(False), built.layers, digest)
+
+
+def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
+    """The file is torchvision's own, `<model-dir>/resnet18-f37072fd.pth`; the hash in its name is checked."""
+    known, url = card(id), _named(id)[1].url
+    path = (model_dir or Path("models")) / known.weights
+    if not path.is_file():
+        if not download:
+            raise InputError(
+                f"model {id} is {known.id}: there are no weights at {path} (--model-dir); put {url} there, or add "
+                "--download"
+            )
+        from torch.hub import download_url_to_file
+
+        weights.fetch(
+            [path],
+            lambda _, there: download_url_to_file(url, str(there), progress=True),
+            lambda there: _check_hash(there[0]),
+        )
+    _check_hash(path)
+    built = networks.build(known.network, len(known.classes))
+    weights.load_strictly(built.model, weights.match_names(built.model, weights.read(path)), path)
+    digest = weights.sha256_of(path)
+    return Victim(
+        known.model_copy(update={"sha256": digest}), built.model.eval().requires_grad_(False), built.layers, digest
+    )
+
+
+def _named(id: str) -> tuple[str, Any]:
+    """The network's name and its weights enum's member."""
+    name, _, wanted = id.partition(":")[2].partition("@")
+    torchvision_nets.check_name(name)
+    return name, _weights(id, name, wanted or "IMAGENET1K_V1")
 
 
 def _weights(id: str, name: str, wanted: str) -> Any:
