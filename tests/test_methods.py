@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,11 @@ EXTRA: dict[str, dict[str, Any]] = {
     "eat": {"at_iter": 2, "l_eps": "0.1,1.5"},
     "madry": {"k": 2, "eps": "0.1"},
     "renofeation": {"swa_snapshots": 2},
+    "apgd-at": {"at_iter": 2, "l_eps": "0.1"},
+    **{id: {"at_iter": 2, "l_eps": "0.1,0.4,1.5"} for id in ("sat", "avg", "max", "msd")},
+    "trades": {"k": 2, "eps": "0.1"},
+    "free": {"m": 2, "eps": "0.1"},
+    "igam": {"match_share": 0.5, "teacher_steps": 3, "disc_layers": 2, "disc_update_steps": 2, "gamma": 1.0},
 }
 METHODS = list(registry.entries("methods"))
 
@@ -286,3 +293,291 @@ def test_a_source_of_another_shape_is_refused() -> None:
     recipe = train.Recipe("v", "finetune", {}, "x", "")
     with pytest.raises(InputError, match=r"takes images of shape \(3, 32, 32\)"):
         train.train_victim(recipe, methods.build("finetune", SHORT), load("AA_ResNet18"), digits, digits)
+
+
+# The methods of the seeds beyond the first nine, each against an independent recomputation.
+def test_l2sp_by_hand(source: Network) -> None:
+    for head in ("seed", "original"):
+        method, student = student_of("l2sp", source, {"l2sp_lmda": 0.3, "beta": 0.04, "head": head})
+        expected = 0.0
+        for name, module in student.model.named_modules():
+            if not isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear):
+                continue
+            for kind in ("weight", "bias"):
+                parameter = getattr(module, kind)
+                if parameter is not None and (head == "seed" or name != "head"):
+                    # `student_of` moves every parameter by its own draw from where the method left it.
+                    moved = 0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+                    expected += float(moved.square().sum())
+        batch = batch_of()
+        with torch.no_grad():
+            parts = method.loss(student, source, batch)
+        assert float(parts["start"]) == pytest.approx(0.3 * expected, rel=1e-3)
+        linear: Any = student.model.head
+        norm = float(linear.weight.square().sum() + linear.bias.square().sum())
+        assert float(parts["head"]) == pytest.approx(0.02 * norm, rel=1e-5)
+    assert methods.build("l2sp", {}).params.weight_decay == 0
+
+
+@pytest.mark.parametrize("id", ["retrain", "delta-r"])
+def test_reinitialised_methods_keep_nothing_of_the_source(id: str, source: Network) -> None:
+    method = methods.build(id, settings(id))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        student = method.student(source, lambda: None, 10)  # type: ignore[arg-type, return-value]
+    for name, module in student.model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            theirs = source.model.get_submodule(name).weight
+            assert abs(float(torch.corrcoef(torch.stack([module.weight.flatten(), theirs.flatten()]))[0, 1])) < 0.3
+            bound = (module.in_channels * module.kernel_size[0] ** 2) ** -0.5
+            assert float(module.weight.abs().max()) <= bound, "PyTorch's default, not torchvision's"
+    parts = method.loss(student, source, batch_of())
+    assert set(parts) == ({"ce", "head"} if id == "retrain" else {"ce", "head", "features"})
+
+
+def test_unfreeze_counts_blocks_from_the_end(source: Network) -> None:
+    trained = []
+    for blocks in range(1, 7):
+        method = methods.build("unfreeze", {**settings("unfreeze"), "blocks": blocks})
+        with torch.random.fork_rng():
+            student = method.student(source, lambda: None, 10)  # type: ignore[arg-type, return-value]
+        (phase,) = method.phases()
+        names = {name for name, _ in student.model.named_parameters() if phase.trains(name)}
+        trained.append({name.split(".")[0] for name in names})
+        assert phase.freeze_statistics
+    assert trained == [
+        {"head"},
+        {"head", "stage4"},
+        {"head", "stage4", "stage3"},
+        {"head", "stage4", "stage3", "stage2"},
+        {"head", "stage4", "stage3", "stage2", "stage1"},
+        {"head", "stage4", "stage3", "stage2", "stage1", "stem"},
+    ]
+    with pytest.raises(InputError, match="blocks=7, this network has 6"):
+        fit("unfreeze", source, {**settings("unfreeze"), "blocks": 7})
+
+
+def test_madrys_network_has_the_studys_17_blocks() -> None:
+    from transferbench.methods.unfreeze import blocks
+
+    built = networks.build("madry-wrn-32-10", 10)
+    found = blocks(Network(built.model, built.layers))
+    assert len(found) == 17
+    assert set(found[0]) == {"bn.weight", "bn.bias", "head.weight", "head.bias"}
+    assert found[-1] == ["conv1.weight"]
+
+
+def small_norms(**more: Any) -> dict[str, Any]:
+    return {"l_norms": "Linf,L2,L1", "l_eps": "0.1,0.4,1.5", "at_iter": 3, **more}
+
+
+def test_avg_and_max_by_hand(source: Network) -> None:
+    batch = batch_of()
+    for id in ("avg", "max"):
+        method, student = student_of(id, source, small_norms())
+        with torch.no_grad():
+            points = {norm: method.worst(student, batch, norm) for norm in ("Linf", "L2", "L1")}
+            rows = torch.stack(
+                [F.cross_entropy(student.model(points[norm]), batch.y, reduction="none") for norm in points]
+            )
+            got = float(method.loss(student, source, batch)["adversarial ce"])
+        by_hand = [max(column) if id == "max" else sum(column) / 3 for column in rows.T.tolist()]
+        assert got == pytest.approx(sum(by_hand) / len(by_hand), rel=1e-5)
+        for norm, eps in zip(points, (0.1, 0.4, 1.5), strict=True):
+            apart = (points[norm] - batch.x).flatten(1)
+            order = {"Linf": float("inf"), "L2": 2, "L1": 1}[norm]
+            assert float(apart.norm(order, dim=1).max()) <= eps * (1 + 1e-5)
+
+
+def test_sat_draws_uniformly_whatever_was_survived() -> None:
+    method: Any = methods.build("sat", {**settings("sat"), **small_norms()})
+    method.student(None, lambda: Network(*networks.build("small-resnet", 10)[:2]), 10)
+    method.state = {f"{norm} seen": 10 for norm in ("Linf", "L2", "L1")}
+    method.state |= {"Linf survived": 9, "L2 survived": 5, "L1 survived": 0}
+    drawn = [method._draw(step) for step in range(600)]
+    assert all(150 < drawn.count(norm) < 250 for norm in ("Linf", "L2", "L1"))
+
+
+def test_apgd_at_takes_one_norm_and_its_own_iterations(source: Network) -> None:
+    method: Any = methods.build("apgd-at", {**SHORT, "l_norms": "L2", "l_eps": "0.4", "l_iters": "7"})
+    with torch.random.fork_rng():
+        method.student(source, lambda: None, 10)
+    assert [(name, attack.passes) for name, attack in method.attacks.items()] == [("L2", 8)]
+    for bad, complaint in (
+        ({"l_norms": "L2,L1", "l_eps": "1,1"}, "takes one norm"),
+        ({"l_iters": "x"}, "whole numbers"),
+        ({"l_iters": "3,4"}, "do not pair up"),
+    ):
+        with pytest.raises(InputError, match=complaint):
+            fit("apgd-at", source, {**SHORT, **bad})
+
+
+def test_msd_takes_the_worst_candidate_of_every_step(source: Network) -> None:
+    method, student = student_of("msd", source, {"l_eps": "0.1,0.4,1.5", "at_iter": 2})
+    batch, radii = batch_of(4), {"Linf": 0.1, "L2": 0.4, "L1": 1.5}
+
+    def loss_of(x: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(student.model(x), batch.y, reduction="none")
+
+    # Two steps by plain loops over the examples, candidates from the method's own step rules checked below.
+    point, best, highest = batch.x.clone(), batch.x.clone(), loss_of(batch.x).detach()
+    for step in range(2):
+        x = point.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(loss_of(x).sum(), x)
+        made = {norm: method.candidate(norm, batch, point, gradient, step) for norm in radii}
+        for norm, candidate in made.items():
+            apart = (candidate - batch.x).flatten(1).norm({"Linf": float("inf"), "L2": 2, "L1": 1}[norm], dim=1)
+            assert float(apart.max()) <= radii[norm] * (1 + 1e-5)
+            assert 0 <= float(candidate.min()) <= float(candidate.max()) <= 1
+        if step == 0:
+            wanted = (batch.x + 0.1 / 6 * gradient.sign()).clamp(0, 1)
+            assert torch.allclose(made["Linf"], wanted.clamp(batch.x - 0.1, batch.x + 0.1))
+            moved = ((made["L1"] - batch.x).abs() > 1e-7).flatten(1).sum(1)
+            assert bool((moved <= 20).all()), "at most 20 entries move"
+        with torch.no_grad():
+            losses = {norm: loss_of(candidate) for norm, candidate in made.items()}
+        for row in range(len(point)):
+            norm = max(losses, key=lambda name: float(losses[name][row]))
+            point[row] = made[norm][row]
+            if float(losses[norm][row]) > float(highest[row]):
+                best[row], highest[row] = made[norm][row], losses[norm][row]
+    assert torch.allclose(method.worst(student.model, batch), best, atol=1e-6)
+
+
+def test_msd_moves_only_where_the_box_leaves_room() -> None:
+    from transferbench.methods.msd import _sparse_sign
+
+    point = torch.tensor([[0.0, 1.0, 0.5, 0.5, 0.2]])
+    gradient = torch.tensor([[-9.0, 8.0, 3.0, -2.0, 1.0]])
+    assert _sparse_sign(point, gradient, 2).tolist() == [[0, 0, 1, -1, 0]]
+    assert _sparse_sign(point, gradient, 5).tolist() == [[0, 0, 1, -1, 1]]
+
+
+def test_trades_by_hand(source: Network) -> None:
+    method, student = student_of("trades", source, {"eps": "0.1", "k": 3, "beta": 2.0})
+    batch = batch_of(4)
+    with torch.no_grad():
+        parts = method.loss(student, source, batch)
+        x = method.attacked(student.model, batch)
+        clean, attacked = student.model(batch.x).softmax(1), student.model(x).softmax(1)
+    expected = 0.0
+    for p, q in zip(clean.tolist(), attacked.tolist(), strict=True):
+        expected += sum(a * (np.log(a) - np.log(b)) for a, b in zip(p, q, strict=True)) / 4
+    assert expected > 0
+    assert float(parts["divergence"]) == pytest.approx(2 * expected, rel=1e-3)
+    assert float((x - batch.x).abs().max()) <= 0.1 + 1e-6
+    with torch.no_grad():
+        start = F.kl_div(
+            student.model(batch.x + 1e-3).log_softmax(1), clean.log(), reduction="batchmean", log_target=True
+        )
+    assert expected > float(start), "the attack ascends the divergence"
+
+
+def test_free_uses_one_backward_for_weights_and_perturbation(source: Network) -> None:
+    method, student = student_of("free", source, {"eps": "0.1", "m": 3})
+    batch = batch_of(4)
+    delta = torch.zeros_like(batch.x)
+    for _ in range(3):
+        loss = method.loss(student, None, batch)["adversarial ce"]
+        x = (batch.x + delta).requires_grad_()
+        wanted = F.cross_entropy(student.model(x.clamp(0, 1)), batch.y)
+        assert float(loss.detach()) == pytest.approx(float(wanted.detach()), rel=1e-5)
+        (slope,) = torch.autograd.grad(wanted, x)
+        delta = (delta + 0.1 * slope.sign()).clamp(-0.1, 0.1)
+        loss.backward()
+    assert method.replays == 3
+
+
+def test_replayed_batches_come_m_times_and_resume_in_the_middle() -> None:
+    digits = data.load("digits", "train")
+    params = methods.build("finetune", {**SHORT, "batch_size": 40}).params
+    plain = [batch for batch, _ in zip(train._batches(digits, params, 0, "cpu"), range(6), strict=False)]
+    thrice = [batch for batch, _ in zip(train._batches(digits, params, 0, "cpu", 3), range(18), strict=False)]
+    assert [batch.step for batch in thrice] == list(range(18))
+    assert all(torch.equal(batch.x, plain[step // 3].x) for step, batch in enumerate(thrice))
+    middle = next(iter(train._batches(digits, params, 16, "cpu", 3)))
+    assert middle.step == 16
+    assert torch.equal(middle.x, thrice[16].x)
+
+
+def test_igam_by_hand(source: Network) -> None:
+    given = {"input_noise": "0", "gamma": 3.0, "beta": 2.0, "match_share": 1.0, "teacher_steps": 1, "disc_layers": 2}
+    method, student = student_of("igam", source, {**given, "disc_update_steps": 1000, "steps": 8})
+    batch = batch_of(4)._replace(step=1)
+    parts = method.loss(student, source, batch)
+
+    def slope(model: Any, row: int) -> torch.Tensor:
+        x = batch.x[row : row + 1].clone().requires_grad_()
+        probability = model(x).softmax(1)[0, batch.y[row]]
+        return torch.autograd.grad(probability, x)[0] / 255
+
+    mine = [slope(student.model, row) for row in range(4)]
+    theirs = [slope(method.teacher.model, row) for row in range(4)]
+    expected = sum(float((a - b).square().sum()) for a, b in zip(mine, theirs, strict=True))
+    assert float(parts["gradients"].detach()) == pytest.approx(3 * expected, rel=1e-3)
+    kinds = torch.tensor([0] * 4 + [1] * 4)
+    told = F.cross_entropy(method.discriminator(torch.cat([*mine, *theirs])), kinds)
+    assert float(parts["discriminator"].detach()) == pytest.approx(-2 * float(told.detach()), rel=1e-4)
+    assert not any(parameter.requires_grad for parameter in method.discriminator.parameters())
+    # The student is pushed through its input gradients: a second derivative reaches its weights.
+    (pushed,) = torch.autograd.grad(parts["gradients"], student.model.stem[0].weight)
+    assert float(pushed.abs().sum()) > 0
+
+
+def test_igam_waits_trains_its_teacher_and_then_its_discriminator(source: Network) -> None:
+    given = {
+        "steps": 8,
+        "match_share": 0.5,
+        "teacher_steps": 3,
+        "disc_update_steps": 2,
+        "disc_layers": 2,
+        "batch_size": 32,
+    }
+    method: Any = methods.build("igam", {**given, "seed": 0, "lr": 0.01})
+    splits = data.load("digits", "train"), data.load("digits", "val")
+    heads, judges = [], []
+    loss = method.loss
+
+    def watched(student: Network, source: Network | None, batch: Batch) -> dict[str, torch.Tensor]:
+        parts = loss(student, source, batch)
+        heads.append(method.teacher.model.head.weight.detach().clone())
+        judge = method.discriminator
+        judges.append(None if judge is None else judge.head.weight.detach().clone())
+        return parts
+
+    method.loss = watched
+    done = train.fit(method, source, lambda: Network(*networks.build("small-resnet", 10)[:2]), *splits)
+    assert [not torch.equal(a, b) for a, b in itertools.pairwise(heads)] == [True, True, *[False] * 5]
+    assert judges[:4] == [None] * 4, "cross-entropy alone in the first half"
+    assert not torch.equal(judges[5], judges[6]), "a step at 4 and 6"
+    assert torch.equal(judges[6], judges[7])
+    assert set(done.log[-1]) == {"step", "phase", "lr", "ce", "discriminator", "gradients"}
+    trunk = [name for name, _ in method.teacher.model.named_parameters() if not name.startswith("head")]
+    theirs = dict(source.model.named_parameters())
+    assert all(torch.equal(dict(method.teacher.model.named_parameters())[name], theirs[name]) for name in trunk)
+
+
+def test_igams_discriminator_sees_direction_and_not_size() -> None:
+    from transferbench.methods.igam import Discriminator, _pad_same
+
+    torch.manual_seed(0)
+    judge = Discriminator((1, 8, 8), 5, 4).eval()
+    gradient = torch.randn(3, 1, 8, 8)
+    assert judge(gradient).shape == (3, 2)
+    assert torch.allclose(judge(gradient), judge(5 * gradient + 2), atol=1e-4)
+    for side in (8, 4, 2, 1, 5, 3):
+        assert F.conv2d(_pad_same(torch.zeros(1, 1, side, side)), torch.zeros(1, 1, 4, 4), stride=2).shape[2] == -(
+            -side // 2
+        )
+
+
+def test_label_smoothing_is_the_textbooks(source: Network) -> None:
+    method, student = student_of("finetune", source, {"label_smoothing": 0.2})
+    batch = batch_of(3)
+    with torch.no_grad():
+        logs = student.model(batch.x).log_softmax(1).tolist()
+        got = float(method.loss(student, source, batch)["ce"])
+    expected = 0.0
+    for row, label in zip(logs, batch.y.tolist(), strict=True):
+        expected -= sum((0.8 * (k == label) + 0.02) * value for k, value in enumerate(row)) / 3
+    assert got == pytest.approx(expected, rel=1e-5)

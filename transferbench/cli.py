@@ -240,8 +240,6 @@ def _eval(args: argparse.Namespace) -> None:
     from transferbench.terminal import Bars, evaluation_report
 
     device = _device(args.device)
-    if request.download and request.dataset is not None:
-        _fetch_missing(request.dataset, args.data_dir)
     found = evaluation.locate(request, args.data_dir, args.model_dir)
     out = args.out or Path("runs/eval")
     with Store(out) as store, Bars() as bars:
@@ -268,7 +266,7 @@ def _train(args: argparse.Namespace) -> None:
     if (args.out / trained.CARD).exists():
         raise InputError(f"--out {args.out}: a trained model is there already; give another folder")
     if args.download:
-        _fetch_missing(args.target, args.data_dir)
+        data.download(args.target, args.data_dir)
     seen = source.card if source is not None else networks.build(args.network, 2)
     view = data.View.of(source.card.preprocessing if source is not None else "", seen.input_shape)
     splits = train.load_splits(args.target, args.data_dir, view, args.shots, method.params.seed)
@@ -329,18 +327,9 @@ def _presence(entry: registry.Entry, root: Path | None) -> str:
     """`ready` for what comes with packages, else whether its files lie below the folder of data sets."""
     from transferbench import registry
 
-    needs = registry.literal(entry, "NEEDS").get(entry.id)
-    if needs is None:
+    if not registry.literal(entry, "NEEDS").get(entry.id):
         return "any path" if entry.id == "folder" else "ready"
-    return "present" if all(((root or Path("data")) / name).exists() for name in needs) else "missing"
-
-
-def _fetch_missing(dataset: str, root: Path | None) -> None:
-    """Download a data set whose files are not there."""
-    from transferbench import data, registry
-
-    if _presence(registry.find("data", dataset.partition(":")[0]), root) == "missing":
-        data.download(dataset, root)
+    return "missing" if registry.missing(entry, root or Path("data")) else "present"
 
 
 def _list(args: argparse.Namespace) -> None:

@@ -110,6 +110,8 @@ def locate(request: Request, data_dir: Path | None, model_dir: Path | None) -> L
     if dataset == "unknown":
         raise InputError(f"model {request.model}: nothing says what it was trained on: name the data with --dataset")
     chosen = radii(request, victim)
+    if request.download:
+        data.download(dataset, data_dir)
     test = data.load(dataset, "test", data_dir, View.of(victim.card.preprocessing, victim.card.input_shape))
     source = None if source is None else fitted(source, test.shape)
     victim.check_fits(dataset, test.shape, test.classes)

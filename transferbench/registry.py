@@ -127,6 +127,11 @@ def literal(entry: Entry, name: str) -> dict[str, tuple[str, ...]]:
     return {}
 
 
+def missing(entry: Entry, root: Path) -> list[Path]:
+    """Which files a data set needs below `root` are not there, by its literal NEEDS."""
+    return [root / name for name in literal(entry, "NEEDS").get(entry.id, ()) if not (root / name).exists()]
+
+
 def find(kind: Kind, id: str) -> Entry:
     """The plugin of that id. InputError repeats the wrong word and names the nearest or all."""
     known = entries(kind)

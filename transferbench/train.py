@@ -110,7 +110,7 @@ def _run(
         weight_decay=params.weight_decay,
     )
     average = AveragedModel(student.model) if phase.average_every else None
-    for local, batch in zip(range(phase.steps), _batches(train, params, step, device), strict=False):
+    for local, batch in zip(range(phase.steps), _batches(train, params, step, device, method.replays), strict=False):
         for group in optimiser.param_groups:
             group["lr"] = group["base"] * schedules.factor(phase.schedule, local, phase.steps)
         torch.manual_seed(keyed.stream("dropout", params.seed, batch.step))
@@ -136,23 +136,28 @@ def _run(
     return step + phase.steps
 
 
-def _batches(train: Dataset, params: Any, start: int, device: torch.device | str) -> Iterator[Batch]:
-    """Batches from global step `start` on, for ever; the last images of an epoch that fill no batch are left out."""
-    per_epoch = len(train) // params.batch_size
-    epoch, skip = divmod(start, per_epoch)
+def _batches(train: Dataset, params: Any, start: int, device: torch.device | str, replays: int = 1) -> Iterator[Batch]:
+    """A batch for every global step from `start` on, for ever; each is given for `replays` steps in a row.
+
+    The last images of an epoch that fill no batch are left out.
+    """
+    per_epoch, step = len(train) // params.batch_size, start
+    epoch, skip = divmod(start // replays, per_epoch)
     while True:
-        for place, batch in enumerate(_epoch(train, params, epoch, device)):
-            if place >= skip:
-                yield batch
+        for batch in _epoch(train, params, epoch, device, skip):
+            while step < (batch.step + 1) * replays:
+                yield batch._replace(step=step)
+                step += 1
         epoch, skip = epoch + 1, 0
 
 
-def _epoch(train: Dataset, params: Any, epoch: int, device: torch.device | str) -> Iterator[Batch]:
+def _epoch(train: Dataset, params: Any, epoch: int, device: torch.device | str, skip: int = 0) -> Iterator[Batch]:
+    """The epoch's batches after the first `skip`; `step` counts batches over all epochs."""
     seed, batch_size = params.seed, params.batch_size
     augment: Augment = train.augment if params.augment == "auto" else params.augment
     order = keyed.permutation(keyed.stream("order", seed, epoch), len(train))
     per_epoch = len(train) // batch_size
-    for place in range(per_epoch):
+    for place in range(skip, per_epoch):
         at = order[place * batch_size : (place + 1) * batch_size]
         step = epoch * per_epoch + place
         noise = keyed.row_keys(keyed.stream("noise", seed, step), train.ids[at])

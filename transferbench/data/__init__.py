@@ -164,8 +164,11 @@ def load(id: str, split: Split, root: Path | None = None, view: View | None = No
 
 
 def download(id: str, root: Path | None = None) -> None:
-    """Fetch a data set's files. InputError where there is no lawful or checkable download, or it fails."""
-    module = registry.find("data", id.partition(":")[0]).load()
+    """Fetch a data set's files if they are missing. InputError where there is no checkable download, or it fails."""
+    entry = registry.find("data", id.partition(":")[0])
+    if not registry.missing(entry, root or Path("data")):
+        return
+    module = entry.load()
     if not hasattr(module, "download"):
         raise InputError(f"data set {id}: it cannot be downloaded from here; leave --download out to see where it is")
     module.download(id, root or Path("data"))

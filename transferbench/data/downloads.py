@@ -5,21 +5,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tarfile
-import tempfile
 import urllib.request
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from transferbench import beside
 from transferbench.types import InputError
 
 
 def fetch_archive(url: str, md5: str, root: Path, holds: str) -> None:
     """Unpack the archive so that `root / holds` exists. InputError for a failed download or another hash."""
-    with _beside(root) as temporary:
-        archive = _fetch(url, md5, temporary)
-        unpacked = temporary / "unpacked"
+    with beside.temporary(root) as folder:
+        archive = _fetch(url, md5, folder)
+        unpacked = folder / "unpacked"
         try:
             if archive.suffix == ".zip":
                 shutil.unpack_archive(archive, unpacked)
@@ -35,23 +33,10 @@ def fetch_archive(url: str, md5: str, root: Path, holds: str) -> None:
 
 def fetch_file(url: str, md5: str, target: Path) -> None:
     """Bring one file to its place. InputError for a failed download or another hash."""
-    with _beside(target.parent) as temporary:
-        fetched = _fetch(url, md5, temporary)
+    with beside.temporary(target.parent) as folder:
+        fetched = _fetch(url, md5, folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         fetched.replace(target)
-
-
-@contextmanager
-def _beside(root: Path) -> Iterator[Path]:
-    """A temporary folder on the same disk, gone afterwards."""
-    nearest = root
-    while not nearest.exists():
-        nearest = nearest.parent
-    made = Path(tempfile.mkdtemp(prefix=".download-", dir=nearest))
-    try:
-        yield made
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
 
 
 def _fetch(url: str, md5: str, folder: Path) -> Path:

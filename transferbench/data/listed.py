@@ -15,7 +15,7 @@ import torch
 
 from transferbench import keyed
 from transferbench.data import Dataset, Split, View
-from transferbench.data.files import Files
+from transferbench.data.files import Files, is_image
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.types import InputError
 
@@ -50,8 +50,6 @@ def lines(path: Path) -> list[str]:
 
 def images_below(folder: Path) -> list[str]:
     """Relative paths of the images below a folder, sorted. InputError when there is none."""
-    from transferbench.data.files import is_image
-
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_image(path))
     if not found:
         raise InputError(f"folder {folder} has no images")

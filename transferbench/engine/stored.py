@@ -24,6 +24,7 @@ from transferbench.engine.frozen import outputs
 from transferbench.engine.store import Store, key_of
 from transferbench.engine.verdicts import ChainResult
 from transferbench.types import Chain, Cost, InputError, Job, Verdict
+from transferbench.victims.weights import digest_of
 
 SHARD = 256
 _ANSWERS = 16
@@ -42,7 +43,7 @@ def run_stored(
         raise InputError(
             f"store={str(root)!r}: the model is {moving.pop()}, its verdicts cannot be resumed: leave it out"
         )
-    weights = _weights(target.judge.model)
+    weights = digest_of(target.judge.model)
     with Store(root) as store:
         return {
             name: _joined(
@@ -123,14 +124,6 @@ def _joined(shards: list[tuple[dict[str, Any], dict[str, torch.Tensor]]], datase
             if number:
                 total |= {name: total[name] + part[name] for name in part if name not in ("attack", "tries")}
     return ChainResult(verdicts, points, cost, by_attack)
-
-
-def _weights(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:32]
 
 
 def _answers(model: nn.Module, shard: Dataset) -> str:

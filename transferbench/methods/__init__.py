@@ -43,6 +43,7 @@ class BaseParams:
     seed: int = 0
     head_lr: NotNegative = 1.0
     augment: Literal["auto", "none", "crop-flip", "resized-crop-flip"] = "auto"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 P = TypeVar("P", bound=BaseParams)
@@ -91,6 +92,8 @@ class BaseMethod(Generic[P]):
         self.params = params
         self.state: dict[str, float] = {}
         """Statistics that a method carries from step to step (E-AT's running accuracies)."""
+        self.replays = 1
+        """How many steps in a row are taken on each batch (free adversarial training)."""
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         """The network to train. `fresh()` makes a randomly initialised one of the source's architecture."""
@@ -106,7 +109,11 @@ class BaseMethod(Generic[P]):
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         """The loss by its parts; their sum is minimised."""
-        return {"ce": F.cross_entropy(student.model(batch.x), batch.y)}
+        return {"ce": self.cross_entropy(student.model(batch.x), batch.y)}
+
+    def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        """The mean over the batch, with the label smoothing of the parameters."""
+        return F.cross_entropy(logits, y, label_smoothing=self.params.label_smoothing)
 
     def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
         """What is done after the last step (re-estimating batch norm, say). `batches()` is one epoch."""

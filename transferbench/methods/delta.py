@@ -46,7 +46,7 @@ class Method(BaseMethod[Params]):
             source.model(batch.x)
         apart = [F.mse_loss(mine.stages[name], theirs.stages[name]) for name in student.layers.stages]
         return {
-            "ce": F.cross_entropy(logits, batch.y),
+            "ce": self.cross_entropy(logits, batch.y),
             "head": 0.5 * self.params.beta * linear_norm(student.model),
             "features": self.params.feat_lmda * torch.stack(apart).sum(),
         }

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from transferbench import keyed
@@ -32,7 +31,8 @@ VERSION = 1
 class Params(BaseParams):
     """Fine-tuning on CIFAR-10: 3 epochs of 128 (1170 steps), lr .05, thirds, weight decay 5e-4, 10 APGD steps.
 
-    `l_norms` and `l_eps` are comma lists of the same length, as the code's flags.
+    `l_norms` and `l_eps` are comma lists of the same length, as the code's flags; `l_iters`, where given, is one of
+    APGD steps by norm (ImageNet: 15 in L1, 5 elsewhere) in place of `at_iter`.
     """
 
     steps: Positive = 1170
@@ -43,6 +43,7 @@ class Params(BaseParams):
     l_norms: str = "Linf,L1"
     l_eps: str = "8/255,12"
     at_iter: Positive = 10
+    l_iters: str = ""
 
 
 def training_attack(norm: str, eps: str, n_iter: int) -> BallAPGD | L1APGD:
@@ -55,31 +56,45 @@ def training_attack(norm: str, eps: str, n_iter: int) -> BallAPGD | L1APGD:
 
 class Method(BaseMethod[Params]):
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        norms, radii = self.params.l_norms.split(","), self.params.l_eps.split(",")
-        if len(norms) != len(radii) or len(set(norms)) != len(norms):
-            raise InputError(f"eat: l_norms={self.params.l_norms!r} and l_eps={self.params.l_eps!r} do not pair up")
+        params = self.params
+        norms, radii = params.l_norms.split(","), params.l_eps.split(",")
+        iters = params.l_iters.split(",") if params.l_iters else [str(params.at_iter)] * len(norms)
+        if not len(norms) == len(radii) == len(iters) or len(set(norms)) != len(norms):
+            raise InputError(
+                f"l_norms={params.l_norms!r}, l_eps={params.l_eps!r} and l_iters={params.l_iters!r} do not pair up"
+            )
+        if not all(count.isdigit() and int(count) > 0 for count in iters):
+            raise InputError(f"l_iters={params.l_iters!r}: write whole numbers with commas, 5,15")
         self.attacks = {
-            norm: training_attack(norm, str(Epsilon.parse(eps)), self.params.at_iter)
-            for norm, eps in zip(norms, radii, strict=True)
+            norm: training_attack(norm, str(Epsilon.parse(eps)), int(count))
+            for norm, eps, count in zip(norms, radii, iters, strict=True)
         }
         return super().student(source, fresh, num_classes)
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         norm = self._draw(batch.step)
+        return {"adversarial ce": self.cross_entropy(student.model(self.worst(student, batch, norm)), batch.y)}
+
+    def worst(self, student: Network, batch: Batch, norm: str) -> Tensor:
+        """[B, ...]: APGD's point of highest loss in the norm, found in eval mode; who survived it is counted."""
         with lockstep.eval_mode(student.model) as attacked:
             found = lockstep.maximise(self.attacks[norm], attacked, batch.x, batch.y, batch.noise)
         seen, survived = self.state.get(f"{norm} seen", 0.0), self.state.get(f"{norm} survived", 0.0)
         self.state[f"{norm} seen"] = seen + len(batch.x)
         self.state[f"{norm} survived"] = survived + float((~found.fooled).sum())
-        return {"adversarial ce": F.cross_entropy(student.model(found.best), batch.y)}
+        return found.best
+
+    def weights(self) -> list[float]:
+        """How likely each norm is to be drawn, not yet divided by their sum."""
+        if not all(f"{name} seen" in self.state for name in self.attacks):
+            return [1.0] * len(self.attacks)
+        return [1 - self.state[f"{name} survived"] / self.state[f"{name} seen"] for name in self.attacks]
 
     def _draw(self, step: int) -> str:
         names = list(self.attacks)
         key = torch.tensor([keyed.stream("eat norm", self.params.seed, step)])
         unit = float(keyed.uniform(key, (1,)))
-        weights = [1.0] * len(names)
-        if all(f"{name} seen" in self.state for name in names):
-            weights = [1 - self.state[f"{name} survived"] / self.state[f"{name} seen"] for name in names]
+        weights = self.weights()
         total = sum(weights)
         if total == 0:
             weights, total = [1.0] * len(names), float(len(names))

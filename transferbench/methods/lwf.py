@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from transferbench.features import tap
@@ -59,6 +58,6 @@ class Method(probe.Method):
         apart = mine.penultimate[student.layers.head] - theirs.penultimate[source.layers.head]
         size = apart.abs() if self.params.distance == "l1" else apart.square()
         return {
-            "ce": F.cross_entropy(logits, batch.y),
+            "ce": self.cross_entropy(logits, batch.y),
             "features": self.params.feat_sim * size.flatten(1).sum(1).mean(),
         }

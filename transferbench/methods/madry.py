@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -52,4 +51,4 @@ class Method(BaseMethod[Params]):
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         with lockstep.eval_mode(student.model) as attacked:
             x = lockstep.end_point(self.attack, attacked, batch.x, batch.y, batch.noise)
-        return {"adversarial ce": F.cross_entropy(student.model(x), batch.y)}
+        return {"adversarial ce": self.cross_entropy(student.model(x), batch.y)}

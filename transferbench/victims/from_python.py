@@ -19,7 +19,7 @@ from torch import nn
 from transferbench.cards import ModelCard
 from transferbench.features import find_layers
 from transferbench.types import InputError
-from transferbench.victims import Victim
+from transferbench.victims import Victim, weights
 
 IDS = {"python": "python:<module>:<function>, a model that your own code returns"}
 
@@ -70,8 +70,4 @@ def _digest(model: nn.Module, fingerprint: object) -> str:
     """64 hex digits over fingerprint and weights, or `python-` and a number of this start alone."""
     if fingerprint is None:
         return f"{UNREPEATABLE}{uuid.uuid4().hex}"
-    digest = hashlib.sha256(str(fingerprint).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return hashlib.sha256(f"{fingerprint} {weights.digest_of(model)}".encode()).hexdigest()

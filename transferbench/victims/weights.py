@@ -6,8 +6,6 @@ import argparse
 import hashlib
 import os
 import pickle
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from transferbench import beside
 from transferbench.types import InputError
 
 State = dict[str, Tensor]
@@ -42,6 +41,15 @@ def sha256_of_all(paths: Sequence[Path]) -> str:
     """64 hex digits: of the one file, or of the digests of several in order."""
     digests = [sha256_of(path) for path in paths]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def digest_of(model: nn.Module) -> str:
+    """64 hex digits over the names, types, shapes and bytes of a model's state."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def read(path: Path, inside: Sequence[str] = ("state_dict",)) -> State:
@@ -124,12 +132,12 @@ def load_strictly(model: nn.Module, state: State, path: Path) -> None:
 def write(model: nn.Module, path: Path) -> str:
     """Save the model's state as safetensors: written beside, synced, renamed. Returns the sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_suffix(".writing")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, beside)
-    with beside.open("rb") as stream:
+    writing = path.with_suffix(".writing")
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, writing)
+    with writing.open("rb") as stream:
         os.fsync(stream.fileno())
-    digest = sha256_of(beside)
-    beside.replace(path)
+    digest = sha256_of(writing)
+    writing.replace(path)
     return digest
 
 
@@ -141,12 +149,8 @@ def fetch(
     Raises what `get` or `check` raise; then no file and no folder is left behind. An OSError or a download
     library's own error becomes an InputError.
     """
-    nearest = targets[0].parent
-    while not nearest.exists():
-        nearest = nearest.parent
-    beside = Path(tempfile.mkdtemp(prefix=".download-", dir=nearest))
-    try:
-        fetched = [beside / target.name for target in targets]
+    with beside.temporary(targets[0].parent) as folder:
+        fetched = [folder / target.name for target in targets]
         for number, path in enumerate(fetched):
             try:
                 get(number, path)
@@ -161,5 +165,3 @@ def fetch(
         for path, target in zip(fetched, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)

@@ -1,0 +1,26 @@
+"""AVG: adversarial training on the average loss over all norms.
+
+Tramer and Boneh 2019 (arXiv:1904.13000), as E-AT's paper re-implements it (Croce and Hein 2022, arXiv:2105.12508):
+
+    mean over norms of CE at APGD's point of highest loss in that norm
+
+Three times the cost of one norm. Every norm's points go through the network in a pass of their own, so batch norm
+sees them one norm at a time.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from transferbench.methods import Batch, Network, eat, sat
+
+VERSION = 1
+
+Params = sat.Params
+
+
+class Method(eat.Method):
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        parts = [self.cross_entropy(student.model(self.worst(student, batch, norm)), batch.y) for norm in self.attacks]
+        return {"adversarial ce": torch.stack(parts).mean()}

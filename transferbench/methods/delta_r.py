@@ -1,0 +1,31 @@
+"""DELTA-R: re-initialisation and feature distillation, without Renofeation's dropout and averaging.
+
+Renofeation's ablation (Chin et al. 2020, arXiv:2002.02998) as ReMoS scripts it; the settings are those of
+Renofeation's first phase.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from transferbench.methods import Network, NotNegative, Positive, delta, reinitialise
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Params(delta.Params):
+    """90000 steps of 64, lr .01 cosine, weight decay .005, lambda_f 5."""
+
+    steps: Positive = 90_000
+    lr: NotNegative = 1e-2
+    weight_decay: NotNegative = 5e-3
+    feat_lmda: NotNegative = 5.0
+
+
+class Method(delta.Method):
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        student = super().student(source, fresh, num_classes)
+        reinitialise(student.model)
+        return student

@@ -1,0 +1,51 @@
+"""Free adversarial training: one backward pass serves the weights and the perturbation.
+
+Shafahi et al. 2019 (arXiv:1904.12843), free_adv_train: every batch is replayed m times; each replay takes one step of
+the weights at x + delta and, from the same backward pass, one of delta <- clip(delta + eps sign(g), -eps, eps). Delta
+belongs to the slots of a batch and is never reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.schedules import Schedule
+from transferbench.types import ThreatModel
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """CIFAR: m = 8, eps 8/255, 80000 steps (10000 batches) of 128, lr .1/.01/.001, weight decay 2e-4."""
+
+    steps: Positive = 80_000
+    batch_size: Positive = 128
+    lr: NotNegative = 0.1
+    weight_decay: NotNegative = 2e-4
+    schedule: Schedule = "step"
+    eps: str = "8/255"
+    m: Positive = 8
+
+
+class Method(BaseMethod[Params]):
+    needs_source = False
+
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        self.eps = float(ThreatModel.parse("Linf", self.params.eps).eps)
+        self.replays = self.params.m
+        self.delta: Tensor | None = None
+        return super().student(source, fresh, num_classes)
+
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        delta = torch.zeros_like(batch.x) if self.delta is None else self.delta.detach()
+        if self.delta is not None and self.delta.grad is not None:
+            # The last backward pass of the loop left the gradient of the replay before here.
+            delta = (delta + self.eps * self.delta.grad.sign()).clamp(-self.eps, self.eps)
+        self.delta = delta.requires_grad_()
+        return {"adversarial ce": self.cross_entropy(student.model((batch.x + self.delta).clamp(0, 1)), batch.y)}

@@ -1,0 +1,182 @@
+"""IGAM: match the input gradients of a fine-tuned robust teacher, without adversarial training.
+
+Chan et al. 2020, "What it thinks is important is important" (CVPR), IGAM_CVPR2020. A fresh student is trained with
+cross-entropy; for the last eighth of the steps its input gradients J = d p[y] / d x (of the softmax probability of the
+true class, pixels on the 0..255 scale) are matched to the teacher's:
+
+    CE - beta * L_D + gamma * sum over the batch and all pixels of (J_student - J_teacher)^2
+
+L_D is the two-class cross-entropy of a discriminator that tells the two kinds of gradients apart (student 0, teacher
+1), each less its mean and divided by its L2 norm; the student maximises it, the discriminator minimises it with a step
+of its own every `disc_update_steps`. The teacher is the robust source with a new head, trained with Adam on clean
+target images while the student is still on cross-entropy alone.
+
+Deviations: the teacher's batch norm, and the student's when it is tested, use running statistics (the code runs on the
+statistics of each batch, so its numbers depend on it); the teacher's head is trained on the student's batches of the
+first `teacher_steps` instead of in a run of its own.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from transferbench import keyed, schedules
+from transferbench.features import tap
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive, new_head
+from transferbench.schedules import Schedule
+from transferbench.types import Epsilon
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """run_IGAM_c10toc100.sh: 320000 steps of 32, the last 40000 with matching; beta 2, gamma 10, lr .1/.01/.001,
+    weight decay 2e-4, discriminator of 5 layers from 16 channels, noise U(-8,8) of 255 on the input.
+
+    `gamma` belongs to gradients on the 0..255 scale, summed over the batch. `input_noise` 0 is none.
+    """
+
+    steps: Positive = 320_000
+    batch_size: Positive = 32
+    lr: NotNegative = 0.1
+    weight_decay: NotNegative = 2e-4
+    schedule: Schedule = "step"
+    beta: NotNegative = 2.0
+    gamma: NotNegative = 10.0
+    match_share: Annotated[float, Field(gt=0, le=1)] = 0.125
+    teacher_steps: Positive = 4700
+    teacher_lr: NotNegative = 1e-3
+    disc_update_steps: Positive = 5
+    disc_layers: Positive = 5
+    disc_channels: Positive = 16
+    input_noise: str = "8/255"
+
+
+class Discriminator(nn.Module):
+    """Layers of [4x4 convolution of stride 2, batch norm, leaky ReLU .1], channels doubling, then a linear layer.
+
+    Takes input gradients [B, C, H, W] and gives logits [B, 2]: 0 student, 1 teacher.
+    """
+
+    def __init__(self, shape: tuple[int, ...], layers: int, channels: int) -> None:
+        super().__init__()
+        inputs, side = shape[0], shape[1]
+        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
+        for depth in range(layers):
+            outputs = channels * 2**depth
+            self.convolutions.append(nn.Conv2d(inputs, outputs, 4, 2))
+            self.norms.append(nn.BatchNorm2d(outputs))
+            inputs, side = outputs, -(-side // 2)
+        self.head = nn.Linear(inputs * side * side, 2)
+
+    def forward(self, gradient: Tensor) -> Tensor:
+        flat = gradient.flatten(1)
+        flat = flat - flat.mean(1, keepdim=True)
+        x = (flat / (flat.square().sum(1, keepdim=True) + 1e-24).sqrt()).view_as(gradient)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            x = F.leaky_relu(norm(convolution(_pad_same(x))), 0.1)
+        return self.head(x.flatten(1))
+
+
+def _pad_same(x: Tensor) -> Tensor:
+    """TensorFlow's "SAME" for a 4x4 kernel of stride 2: enough that half the side, rounded up, comes out."""
+    total = [max((-(-side // 2) - 1) * 2 + 4 - side, 0) for side in (x.shape[3], x.shape[2])]
+    return F.pad(x, [pad for each in total for pad in (each // 2, each - each // 2)])
+
+
+class Method(BaseMethod[Params]):
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        assert source is not None
+        student = fresh()
+        model = copy.deepcopy(source.model).eval().requires_grad_(False)
+        new_head(model, source.layers, num_classes)
+        self.teacher = Network(model, source.layers)
+        head = model.get_submodule(source.layers.head).requires_grad_(True)
+        self.teacher_optimiser = torch.optim.Adam(head.parameters(), lr=self.params.teacher_lr)
+        self.discriminator: Discriminator | None = None
+        # Made when the images' shape is known, from a state of its own: the student's draws do not depend on it.
+        self.disc_seed = keyed.stream("igam discriminator", self.params.seed)
+        return student
+
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        params, x = self.params, self._noisy(batch)
+        self.teacher.model.to(x.device)
+        if batch.step < params.teacher_steps:
+            self._train_teacher(batch.x, batch.y)
+        if batch.step < round(params.steps * (1 - params.match_share)):
+            return {"ce": self.cross_entropy(student.model(x), batch.y)}
+        point = x.detach().requires_grad_()
+        logits = student.model(point)
+        mine = input_gradient(logits, point, batch.y, create_graph=True)
+        watched = x.detach().requires_grad_()
+        theirs = input_gradient(self.teacher.model(watched), watched, batch.y, create_graph=False)
+        judge = self._discriminator(x)
+        if batch.step % params.disc_update_steps == 0:
+            self._train_discriminator(judge, mine.detach(), theirs, batch.step)
+        judge.requires_grad_(False)
+        told = _told_apart(judge, mine, theirs)
+        return {
+            "ce": self.cross_entropy(logits, batch.y),
+            "discriminator": -params.beta * told,
+            "gradients": params.gamma * (mine - theirs).square().sum(),
+        }
+
+    def _noisy(self, batch: Batch) -> Tensor:
+        if self.params.input_noise == "0":
+            return batch.x
+        noise = 2 * keyed.uniform(batch.noise, tuple(batch.x.shape[1:])) - 1
+        return (batch.x + float(Epsilon.parse(self.params.input_noise)) * noise).clamp(0, 1)
+
+    def _train_teacher(self, x: Tensor, y: Tensor) -> None:
+        """One step of Adam on the teacher's head, over its frozen features."""
+        with torch.no_grad(), tap(self.teacher.model, self.teacher.layers) as tapped:
+            self.teacher.model(x)
+        feature = tapped.penultimate[self.teacher.layers.head]
+        loss = F.cross_entropy(self.teacher.model.get_submodule(self.teacher.layers.head)(feature), y)
+        self.teacher_optimiser.zero_grad()
+        loss.backward()
+        self.teacher_optimiser.step()
+
+    def _discriminator(self, x: Tensor) -> Discriminator:
+        if self.discriminator is None:
+            params = self.params
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.disc_seed)
+                made = Discriminator(tuple(x.shape[1:]), params.disc_layers, params.disc_channels)
+            self.discriminator = made.to(x.device).train()
+            self.disc_optimiser = torch.optim.SGD(
+                self.discriminator.parameters(), params.lr, momentum=params.momentum, weight_decay=params.weight_decay
+            )
+        return self.discriminator
+
+    def _train_discriminator(self, judge: Discriminator, mine: Tensor, theirs: Tensor, step: int) -> None:
+        """One step at the student's rate."""
+        judge.requires_grad_(True)
+        for group in self.disc_optimiser.param_groups:
+            group["lr"] = self.params.lr * schedules.factor(self.params.schedule, step, self.params.steps)
+        loss = _told_apart(judge, mine, theirs)
+        self.disc_optimiser.zero_grad()
+        loss.backward()
+        self.disc_optimiser.step()
+
+
+def input_gradient(logits: Tensor, x: Tensor, y: Tensor, create_graph: bool) -> Tensor:
+    """[B, ...]: the gradient of each row's softmax probability of its label w.r.t. pixels on the 0..255 scale."""
+    right = logits.softmax(1).gather(1, y[:, None]).sum()
+    (gradient,) = torch.autograd.grad(right, x, create_graph=create_graph)
+    return gradient / 255
+
+
+def _told_apart(judge: Discriminator, mine: Tensor, theirs: Tensor) -> Tensor:
+    """The discriminator's mean two-class cross-entropy over both kinds of gradients."""
+    kinds = torch.cat([torch.zeros(len(mine)), torch.ones(len(theirs))]).long().to(mine.device)
+    return F.cross_entropy(judge(torch.cat([mine, theirs])), kinds)

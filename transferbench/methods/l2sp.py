@@ -1,0 +1,57 @@
+"""L2-SP: keep the weights near the source's.
+
+Li et al. 2018 (arXiv:1802.01483), as Renofeation's code has it (Chin et al. 2020, arXiv:2002.02998):
+
+    CE + beta/2 * ||linear||^2 + lambda * sum over all convolutions, batch norms and linear layers of ||w - w0||^2
+
+No 1/2 before lambda; the optimiser's weight decay is 0. `head=seed` also pulls the new head to its own random start,
+as that code does (w0 is stored after the head is made); `head=original` leaves the head to its weight decay, as the
+paper does. The code ships no value of lambda (its default switches the method off): .01 is the paper's alpha/2 for
+alpha = .02, in the middle of those it searches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, delta
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """Renofeation's other baselines' rate and batch; weight decay 0, beta .01."""
+
+    lr: NotNegative = 5e-3
+    weight_decay: NotNegative = 0.0
+    l2sp_lmda: NotNegative = 1e-2
+    beta: NotNegative = 1e-2
+    head: Literal["seed", "original"] = "seed"
+
+
+class Method(BaseMethod[Params]):
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        student = super().student(source, fresh, num_classes)
+        kept = student.model.named_parameters()
+        head = f"{student.layers.head}."
+        self.start = {
+            name: parameter.detach().clone()
+            for name, parameter in kept
+            if self.params.head == "seed" or not name.startswith(head)
+        }
+        return student
+
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        own = dict(student.model.named_parameters())
+        apart = [(own[name] - start.to(own[name].device)).square().sum() for name, start in self.start.items()]
+        return {
+            "ce": self.cross_entropy(student.model(batch.x), batch.y),
+            "head": 0.5 * self.params.beta * delta.linear_norm(student.model),
+            "start": self.params.l2sp_lmda * torch.stack(apart).sum(),
+        }

@@ -1,0 +1,107 @@
+"""MSD: multi steepest descent, one attack on the union of three balls.
+
+Maini et al. 2020 (arXiv:1909.04068), robust_union's `msd_v0`: from the clean image, every step makes the steepest
+step of each norm, projects it onto that norm's ball and keeps, example by example, the candidate of highest loss; the
+loss is the cross-entropy at the best point of all steps. Steps: Linf alpha sign(g); L2 alpha g/||g||_2; L1 the k
+entries of largest |g| that the box leaves room to, by alpha 20/k each, k drawn anew each step from 5..20.
+
+Deviations: the projection onto L1 ball and box is exact, theirs is onto the ball and then the box; candidates of a
+step are compared with the network in eval mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from transferbench import geometry, keyed
+from transferbench.attacks import lockstep
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.schedules import Schedule
+from transferbench.types import InputError, Norm, ThreatModel
+
+VERSION = 1
+
+_SPARSEST, _DENSEST = 5, 20
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """E-AT's optimiser (1170 steps of 128 on CIFAR-10), robust_union's 50 steps and step sizes: .005/.03 of eps in
+    Linf, .05 and .05 in L2 and L1. `step_linf` is a fraction of eps, the others are absolute."""
+
+    steps: Positive = 1170
+    batch_size: Positive = 128
+    lr: NotNegative = 0.05
+    weight_decay: NotNegative = 5e-4
+    schedule: Schedule = "thirds"
+    l_eps: str = "8/255,0.5,12"
+    at_iter: Positive = 50
+    step_linf: NotNegative = 1 / 6
+    step_l2: NotNegative = 0.05
+    step_l1: NotNegative = 0.05
+
+
+class Method(BaseMethod[Params]):
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        given = self.params.l_eps.split(",")
+        if len(given) != 3:
+            raise InputError(f"msd: l_eps={self.params.l_eps!r} must name the radii of Linf, L2 and L1")
+        norms: tuple[Norm, ...] = ("Linf", "L2", "L1")
+        self.radii = {norm: float(ThreatModel.parse(norm, eps).eps) for norm, eps in zip(norms, given, strict=True)}
+        return super().student(source, fresh, num_classes)
+
+    def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
+        with lockstep.eval_mode(student.model) as attacked:
+            x = self.worst(attacked, batch)
+        return {"adversarial ce": self.cross_entropy(student.model(x), batch.y)}
+
+    def worst(self, network: nn.Module, batch: Batch) -> Tensor:
+        """[B, ...]: the point of highest loss over all steps, the clean image included."""
+        point, (loss, gradient) = batch.x, _ascent(network, batch.x, batch.y)
+        best, highest = point, loss
+        for step in range(self.params.at_iter):
+            candidates = [self.candidate(norm, batch, point, gradient, step) for norm in self.radii]
+            found = [_ascent(network, candidate, batch.y) for candidate in candidates]
+            chosen = torch.stack([part[0] for part in found]).argmax(0)
+            at = torch.arange(len(point), device=point.device)
+            point = torch.stack(candidates)[chosen, at]
+            loss = torch.stack([part[0] for part in found])[chosen, at]
+            gradient = torch.stack([part[1] for part in found])[chosen, at]
+            better = loss > highest
+            best = torch.where(geometry.per_row(better, best), point, best)
+            highest = torch.where(better, loss, highest)
+        return best
+
+    def candidate(self, norm: Norm, batch: Batch, point: Tensor, gradient: Tensor, step: int) -> Tensor:
+        """The steepest step of one norm from the point, inside that norm's ball and the box."""
+        params, eps = self.params, self.radii[norm]
+        if norm == "Linf":
+            moved = point + params.step_linf * eps * gradient.sign()
+        elif norm == "L2":
+            moved = point + params.step_l2 * geometry.unit_l2(gradient)
+        else:
+            drawn = keyed.uniform(torch.tensor([keyed.stream("msd", params.seed, batch.step, step)]), (1,))
+            k = _SPARSEST + int(float(drawn) * (_DENSEST - _SPARSEST + 1))
+            moved = point + params.step_l1 * 20 / k * _sparse_sign(point, gradient, k)
+        return geometry.project(norm, batch.x, moved, eps)
+
+
+def _sparse_sign(point: Tensor, gradient: Tensor, k: int) -> Tensor:
+    """The sign of the k entries of largest |gradient| among those that can move that way inside [0,1]."""
+    stuck = ((point <= 0) & (gradient < 0)) | ((point >= 1) & (gradient > 0))
+    size = gradient.abs().masked_fill(stuck, 0).flatten(1)
+    kept = torch.zeros_like(size).scatter(1, size.topk(min(k, size.shape[1]), dim=1).indices, 1.0)
+    return (kept * (size > 0)).view_as(gradient) * gradient.sign()
+
+
+def _ascent(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(loss [B], its gradient w.r.t. x)."""
+    _, loss, gradient = lockstep.forward_backward(
+        network, x, lambda output: F.cross_entropy(output, y, reduction="none"), True
+    )
+    return loss, gradient

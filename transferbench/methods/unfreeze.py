@@ -1,0 +1,76 @@
+"""Incremental unfreezing: a new head and the last k blocks of the source trained on clean target images.
+
+The study in LwF's paper (Shafahi et al. 2020, arXiv:1905.08232): the fewer blocks are trained, the more robustness is
+kept. Blocks are counted from the end: 1 is what follows the last stage (final batch norm and head), 2 adds the last
+unit of the last stage, and so on; what precedes the first stage comes last. That study's WRN-32-10 has 17.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from transferbench.features import submodule
+from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative, Phase, Positive
+from transferbench.schedules import Schedule
+from transferbench.types import InputError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Params(BaseParams):
+    """20000 steps of momentum SGD, lr .001; batch and weight decay as LwF's.
+
+    `freeze_bn` keeps the source's running statistics.
+    """
+
+    steps: Positive = 20_000
+    batch_size: Positive = 128
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 2e-4
+    schedule: Schedule = "constant"
+    blocks: Positive = 1
+    freeze_bn: bool = True
+
+
+class Method(BaseMethod[Params]):
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        student = super().student(source, fresh, num_classes)
+        found = blocks(student)
+        if self.params.blocks > len(found):
+            raise InputError(f"unfreeze: blocks={self.params.blocks}, this network has {len(found)}")
+        self.trained = {name for block in found[: self.params.blocks] for name in block}
+        return student
+
+    def phases(self) -> list[Phase]:
+        params = self.params
+        trained = self.trained
+        return [
+            Phase(
+                "last blocks", params.steps, params.lr, params.schedule, lambda name: name in trained, params.freeze_bn
+            )
+        ]
+
+
+def blocks(network: Network) -> list[list[str]]:
+    """The names of the parameters by block, the last block first. InputError for a network without stages."""
+    names = [name for name, _ in network.model.named_parameters()]
+    if not network.layers.stages:
+        raise InputError("unfreeze needs the stages of the source network, and this one names none")
+    units = [unit for stage in network.layers.stages for unit in _units(network.model, stage)]
+    by_unit = [[name for name in names if name.startswith(f"{unit}.")] for unit in units]
+    inside = {name for block in by_unit for name in block}
+    first = min(names.index(name) for name in inside)
+    before = [name for name in names[:first] if name not in inside]
+    after = [name for name in names[first:] if name not in inside]
+    return [block for block in (after, *reversed(by_unit), before) if block]
+
+
+def _units(model: nn.Module, stage: str) -> list[str]:
+    module = submodule(model, stage)
+    if isinstance(module, nn.Sequential):
+        return [f"{stage}.{name}" for name, _ in module.named_children()]
+    return [stage]
