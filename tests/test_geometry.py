@@ -86,3 +86,14 @@ def test_distances_are_exact_in_float64() -> None:
     assert geometry.distance("Linf", x, z).item() == 0.5
     assert geometry.distance("L1", x, z).item() == 0.75
     assert geometry.distance("L2", x, z).item() == pytest.approx(0.3125**0.5, abs=1e-16)
+
+
+def test_rows_are_replaced_to_the_bit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    kept, new = (
+        torch.randn(64, 3, 8, 8, generator=generator) * 10.0 ** torch.randint(-6, 7, (64, 3, 8, 8)) for _ in "ab"
+    )
+    rows = torch.rand(64, generator=generator) > 0.5
+    wanted = torch.where(rows[:, None, None, None], new, kept)
+    geometry.replace_rows_(kept, new, rows)
+    assert torch.equal(kept, wanted)

@@ -74,9 +74,8 @@ class BallAPGD(APGD):
         x, i = state["x"], state["i"]
         first = i == 0
         better = first | (loss > state["loss_best"])
-        keep = per_row(better, x)
-        torch.where(keep, x, state["x_best"], out=state["x_best"])
-        torch.where(keep, gradient, state["grad_best"], out=state["grad_best"])
+        geometry.replace_rows_(state["x_best"], x, better)
+        geometry.replace_rows_(state["grad_best"], gradient, better)
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
         state["loss_best_checked"] = torch.where(first, loss, state["loss_best_checked"])
         # The first window compares its first loss with 0, not with the start's loss: the reference reads an

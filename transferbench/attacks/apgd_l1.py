@@ -118,9 +118,8 @@ class L1APGD(APGD):
         tables, x, i = self.tables, state["x"], state["i"]
         phase = tables["phase"][i]
         better = tables["begins"][i] | (loss > state["loss_best"])
-        keep = per_row(better, x)
-        torch.where(keep, x, state["x_best"], out=state["x_best"])
-        torch.where(keep, gradient, state["grad_best"], out=state["grad_best"])
+        geometry.replace_rows_(state["x_best"], x, better)
+        geometry.replace_rows_(state["grad_best"], gradient, better)
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
         x, gradient = self._checkpoint(state, x, gradient, tables["due"][i], tables["eps"][phase], phase)
         state["i"] = i + 1
@@ -133,6 +132,8 @@ class L1APGD(APGD):
     def _checkpoint(
         self, state: State, x: Tensor, gradient: Tensor, due: Tensor, eps: Tensor, phase: Tensor
     ) -> tuple[Tensor, Tensor]:
+        if x.device.type == "cpu" and not bool(due.any()):
+            return x, gradient
         before = state["entries"]
         self._measure(state, state["x_best"], due)
         sparser = state["entries"] / before < 0.95
