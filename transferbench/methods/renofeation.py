@@ -19,31 +19,23 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transferbench.features import spatial_dropout
-from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, delta, reinitialise
+from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, delta_r
 
 VERSION = 1
 
 
 @dataclass(frozen=True)
-class Params(delta.Params):
+class Params(delta_r.Params):
     """90000 + 30000 steps of 64; lr .01 cosine, then .005 constant; weight decay .005; snapshot every 500."""
 
     steps: Positive = 120_000
-    lr: NotNegative = 1e-2
     swa_lr: NotNegative = 5e-3
     swa_snapshots: Positive = 60
-    weight_decay: NotNegative = 5e-3
-    feat_lmda: NotNegative = 5.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
-class Method(delta.Method):
+class Method(delta_r.Method):
     params: Params
-
-    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        student = super().student(source, fresh, num_classes)
-        reinitialise(student.model)
-        return student
 
     def phases(self) -> list[Phase]:
         params = self.params
