@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -141,6 +142,11 @@ def test_train_writes_a_victim_that_eval_takes(victim: Path, capsys: pytest.Capt
     words = ["train", "--plugin", "lwf", "--source", str(victim), "--target", "digits", "--out", "new"]
     assert cli.main([*words, "--set", "steps=10", "--set", "batch_size=32"]) == 0
     assert "validation accuracy" in capsys.readouterr().out
+    with (Path("new") / "log.csv").open() as file:
+        log = list(csv.DictReader(file))
+    assert [row["step"] for row in log] == ["0", "4", "5", "9"]
+    assert {row["phase"] for row in log} == {"head", "all"}
+    assert all(float(row["ce"]) > 0 and float(row["features"]) >= 0 for row in log)
     assert cli.main(words) == 2
     assert "is there already" in capsys.readouterr().err
     assert (

@@ -278,8 +278,10 @@ def _train(args: argparse.Namespace) -> None:
             recipe, method, source, *splits, device, bars.training(f"train {args.out.name}")
         )
     trained.save(args.out, model, card.model_copy(update={"threats": threats}))
+    train.write_log(args.out / "log.csv", result.log)
     print(f"{card.id}: validation accuracy {100 * result.validation_accuracy:.2f} % on {len(splits[1])} images")
-    print(f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}); attack it: transferbench eval --model {args.out}")
+    print(f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}, log.csv)")
+    print(f"attack it: transferbench eval --model {args.out}")
 
 
 def _leaderboard(args: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ Batch order is a permutation keyed by (seed, epoch), inner-attack noise by (seed
 
 from __future__ import annotations
 
+import csv
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -249,6 +250,17 @@ def load_splits(
     else:
         val = without(val, test)
     return (train if shots is None else train.shots(shots, seed)), val
+
+
+def write_log(path: Path, log: list[dict[str, Any]]) -> None:
+    """The log as CSV, a column for every part of the loss in any phase; empty where a phase has no such part."""
+    columns = list(dict.fromkeys(name for row in log for name in row))
+    writing = path.with_suffix(".writing")
+    with writing.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(log)
+    writing.replace(path)
 
 
 def versions() -> dict[str, str]:
