@@ -256,12 +256,16 @@ def _train(args: argparse.Namespace) -> None:
     registry.find("data", args.target.partition(":")[0])
     registry.find("networks", args.network.partition(":")[0])
     method = methods.build(args.plugin, dict(_pairs("--set", args.set)))
+    import torch
+
     from transferbench import train, victims
     from transferbench.catalogue.classes import RADII
     from transferbench.terminal import Bars
     from transferbench.victims import networks, trained
 
     device = _device(args.device)
+    # As in a run: the sums inside a convolution are split by threads, so another number trains other weights.
+    torch.set_num_threads(1)
     source = victims.load(args.source, args.model_dir, args.download).to(device) if args.source else None
     if (args.out / trained.CARD).exists():
         raise InputError(f"--out {args.out}: a trained model is there already; give another folder")
