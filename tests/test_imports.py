@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "victims": {"cards", "features", "catalogue", "beside"},
     "attacks": {"geometry", "features", "keyed"},
     "engine": {"attacks", "geometry", "keyed", "features", "data", "victims", "cards", "records"},
-    "methods": {"features", "attacks", "schedules", "cards", "keyed"},
+    "methods": {"features", "attacks", "schedules", "cards", "keyed", "geometry"},
     "train": {"methods", "victims", "data", "cards", "keyed", "schedules"},
     "leaderboard": {"cards", "records"},
     "plan": {"suites"},
