@@ -23,6 +23,8 @@ IDS = {"RB": "RB_<id>[@<data set>[/<threat>]], any model of RobustBench"}
 
 _LAST = ("Andriushchenko2020Understanding", "Kireev2021Effectiveness")
 """Their files hold several networks; the last one is RobustBench's choice."""
+_OLD_SWIN = ("Liu2023Comprehensive_Swin-", "Mo2022When_Swin-", "RodriguezMunoz2024Characterizing_Swin-")
+"""Their files were written by a timm that kept the downsampling one stage earlier."""
 _CONSTANTS = ("mu", "sigma", "mean", "std")
 """Normalisation that constructors register as buffers; some files were saved before they did."""
 _SPARE = (".scores",)
@@ -89,7 +91,7 @@ def _filled(entry: Entry, paths: Sequence[Path]) -> nn.Module:
     if not entry.ensemble:
         inside = ("last",) if entry.id.startswith(_LAST) else ("state_dict",)
         state = weights.read(paths[0], inside)
-        if entry.dataset == "imagenet" and "_Swin-" in entry.id:
+        if entry.id.startswith(_OLD_SWIN):
             state = _renamed_swin(state, model)
         _load(model, state, paths[0])
         return model
