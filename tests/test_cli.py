@@ -198,6 +198,7 @@ def test_accuracy_at_chance_stops_before_any_attack(
     if not chance:
         assert status == 0, error
         assert "60/60" in out
+        assert "declares no fingerprint" in out
         return
     assert status == 2
     assert "30 of 60" in error

@@ -130,6 +130,10 @@ def evaluation_report(record: Record, weights: str) -> str:
         flips = f"any of {only.tries} flips {percent(only.flipped.count, correct)} % of {correct} clean-correct"
         noise = percent(only.control_flipped.count, correct)
         lines.append(f"source   Linf {only.eps}: {only.attack['id']}, {flips}; noise control {noise} %")
+    if record.weights_sha256.startswith("python-"):
+        lines.append(
+            "note     the model declares no fingerprint: a second run will not find this result and attacks anew"
+        )
     if record.flags:
         lines.append(f"flags    {', '.join(record.flags)}")
     return "\n".join(lines)
