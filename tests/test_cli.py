@@ -233,3 +233,25 @@ def test_cards_are_shown(victim: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert expected in out
     assert cli.main(["card", str(victim)]) == 0
     assert capsys.readouterr().out == (victim / "README.md").read_text()
+
+
+def test_a_config_file_gives_hyper_parameters_and_set_goes_before_it(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--plugin", "natural", "--target", "digits", "--out", "new", "--config", "c.yaml"]
+    for content, complaint in (
+        ("steps: 4\nbatchsize: 8\n", "did you mean 'batch_size'"),
+        ("steps: [4]\n", "name: value"),
+        ("- steps\n", "name: value"),
+        ("steps: {\n", "not readable as YAML"),
+        ("lr: no\n", "lr"),
+    ):
+        Path("c.yaml").write_text(content)
+        assert cli.main(words) == 2
+        assert complaint in capsys.readouterr().err
+    assert not Path("new").exists()
+    Path("c.yaml").write_text("steps: 4\nbatch_size: 8\nlr: 1e-3\n")
+    assert cli.main([*words, "--set", "steps=3"]) == 0
+    card = (Path("new") / "README.md").read_text()
+    assert "steps: 3\n" in card
+    assert "lr: 0.001\n" in card

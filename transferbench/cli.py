@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from transferbench import __version__
 from transferbench.types import FaultError, InputError, Norm, parse_norm
@@ -113,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--shots", type=int, metavar="K", help="train on K images of each class, chosen by the seed")
     train.add_argument("--download", action="store_true", help="fetch what is missing of source and data set")
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter")
+    train.add_argument("--config", type=Path, metavar="FILE", help="hyper-parameters as YAML; --set goes before it")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new victim's folder")
     train.set_defaults(call=_train)
 
@@ -249,13 +250,27 @@ def _eval(args: argparse.Namespace) -> None:
     print(f"files: {out}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    """The hyper-parameters of a YAML file: a mapping of names to plain values. InputError otherwise."""
+    import yaml
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(given, dict) or not all(isinstance(value, str | int | float | bool) for value in given.values()):
+        raise InputError(f"--config {path}: write it as lines of 'name: value'")
+    return {str(name): value for name, value in given.items()}
+
+
 def _train(args: argparse.Namespace) -> None:
     from transferbench import data, methods, registry
 
     registry.find("methods", args.plugin)
     registry.find("data", args.target.partition(":")[0])
     registry.find("networks", args.network.partition(":")[0])
-    method = methods.build(args.plugin, dict(_pairs("--set", args.set)))
+    given = _settings(args.config) if args.config is not None else {}
+    method = methods.build(args.plugin, {**given, **_pairs("--set", args.set)})
     import torch
 
     from transferbench import train, victims

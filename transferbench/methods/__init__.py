@@ -147,10 +147,13 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
     """
     module = registry.find("methods", id).load()
     params: Any = module.Params
-    known = {item.name for item in fields(params)}
-    for name in settings:
+    known = {item.name: item.default for item in fields(params)}
+    for name, value in settings.items():
         if name not in known:
             raise InputError(registry.unknown(f"hyper-parameter of {id}:", name, known))
+        if isinstance(value, bool) and not isinstance(known[name], bool):
+            # YAML reads `no` and `off` as False, which would count as 0.
+            raise InputError(f"method {id}: {name}={value} is a yes or no, expected a value like {known[name]!r}")
     try:
         checked = TypeAdapter(params).validate_python(settings)
     except ValidationError as error:
