@@ -113,9 +113,7 @@ def test_what_is_missing_is_listed_with_what_is_expected(
 
 def test_an_unreadable_image_is_named(tree: Tree) -> None:
     path = next(iter(tree.tests))
-    path.write_bytes(path.read_bytes()[:200] if tree.id != "x" else b"")
-    whole = path.stat().st_size
-    assert whole == 200
+    path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(InputError, match=f"{path.name}: not readable"):
         data.load(tree.id, "test", tree.root, VIEW).on("cpu")
     path.write_bytes(b"<html>")

@@ -142,7 +142,7 @@ def test_a_runner_decodes_shards_only(source: Victim, tmp_path: Path, monkeypatc
         runner.adopt("v", victim)
         seen = {"victim": "v", "dataset": tree.id, "preprocessing": "Res37Crop32"}
         runner.run([Job("clean", "clean", {**seen, "split": "test"})], Silent())
-        assert runner.attacked(tree.id, 8, "Res37Crop32").class_counts() != []
+        assert sum(runner.attacked(tree.id, 8, "Res37Crop32").class_counts()) == 8
     # 16 rows of pre-flight do not exist here: 12 test images are looked at once for it, and once to be counted.
     assert decoded == [12, 12]
 

@@ -1,4 +1,4 @@
-"""A temporary folder beside the place where something shall be: it is moved there whole, or not at all."""
+"""What is written is written beside its place and moved there whole, or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """The text as a UTF-8 file, newlines as they are; a reader sees the old file or the new one."""
+    writing = path.with_name(f"{path.name}.writing")
+    writing.write_text(text, encoding="utf-8", newline="")
+    writing.replace(path)
 
 
 @contextmanager

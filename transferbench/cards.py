@@ -13,7 +13,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from transferbench.types import InputError, ThreatModel
+from transferbench.types import PREPROCESSING, InputError, ThreatModel
 
 _FENCE = "---"
 
@@ -54,7 +54,7 @@ class ModelCard(BaseModel):
     shots: int | None = Field(default=None, ge=1)
     threats: dict[str, str] = {}
     weights: str = ""
-    preprocessing: str = Field(default="", pattern=r"^((Bicubic)?Res\d+)?(Crop\d+)?$")
+    preprocessing: str = Field(default="", pattern=f"^{PREPROCESSING}$")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     validation_accuracy: float | None = Field(default=None, ge=0, le=1)
     versions: dict[str, str] = {}

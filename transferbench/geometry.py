@@ -20,7 +20,7 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 def replace_rows_(kept: Tensor, new: Tensor, rows: Tensor) -> None:
     """Write the finite rows of `new` over those of `kept` where `rows` [B] says so.
 
-    A lerp with weights 0 and 1 gives either end exactly, in a sixth of the time of a where with a row mask.
+    A lerp with weights 0 and 1 gives either end exactly; unlike a where with a row mask it is vectorised on a CPU.
     """
     kept.lerp_(new, per_row(rows.to(kept.dtype), kept))
 

@@ -7,10 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from transferbench.suites import Row, Suite
-from transferbench.types import InputError, Job
-
-SHARD = 256
-"""A shard is this many consecutive examples of a data set's order, whatever n, batch and workers."""
+from transferbench.types import SHARD, InputError, Job
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from transferbench import beside
 from transferbench.cards import ModelCard
 from transferbench.data import Dataset
 from transferbench.engine import summarise
@@ -24,10 +25,7 @@ def write_records(root: Path, records: list[Record]) -> None:
     """records/<victim>.json below the folder, each beside and renamed."""
     (root / "records").mkdir(exist_ok=True)
     for record in records:
-        path = root / "records" / f"{file_stem(record.victim)}.json"
-        beside = path.with_suffix(".writing")
-        beside.write_text(dump(record), encoding="utf-8")
-        beside.replace(path)
+        beside.write_text(root / "records" / f"{file_stem(record.victim)}.json", dump(record))
 
 
 def record_of(

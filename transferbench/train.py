@@ -7,6 +7,7 @@ Batch order is a permutation keyed by (seed, epoch), inner-attack noise by (seed
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from transferbench import data, keyed, schedules
+from transferbench import beside, data, keyed, schedules
 from transferbench.cards import ModelCard
 from transferbench.data import Augment, Dataset, View
 from transferbench.data.overlap import without
@@ -255,12 +256,11 @@ def load_splits(
 def write_log(path: Path, log: list[dict[str, Any]]) -> None:
     """The log as CSV, a column for every part of the loss in any phase; empty where a phase has no such part."""
     columns = list(dict.fromkeys(name for row in log for name in row))
-    writing = path.with_suffix(".writing")
-    with writing.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(log)
-    writing.replace(path)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(log)
+    beside.write_text(path, text.getvalue())
 
 
 def versions() -> dict[str, str]:

@@ -138,6 +138,12 @@ def content_hash(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+SHARD = 256
+"""A shard is this many consecutive examples of a data set's order, whatever n, batch and workers."""
+
+PREPROCESSING = r"((?P<bicubic>Bicubic)?Res(?P<resize>\d+))?(Crop(?P<crop>\d+))?"
+"""RobustBench's words for what an image goes through, `Res256Crop224` (data/preprocessing.py); empty: nothing."""
+
 JobKind = Literal["train", "craft", "attack", "judge", "clean"]
 
 

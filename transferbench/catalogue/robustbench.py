@@ -43,6 +43,11 @@ class Entry:
         return f"{PREFIX}{self.id}@{self.dataset}/{self.threat}"
 
     @property
+    def where(self) -> str:
+        """Whose weights it needs, in a few words."""
+        return f"weights of {self.elsewhere}" if self.elsewhere else "needs its file below --model-dir"
+
+    @property
     def paths(self) -> tuple[str, ...]:
         """Where the weights lie below the folder of models, in RobustBench's own layout."""
         stem = f"{self.dataset}/{self.threat}/{self.id}.pt"
@@ -57,12 +62,7 @@ def entries() -> tuple[Entry, ...]:
 
 
 def lines() -> dict[str, str]:
-    where = {"": "needs its file below --model-dir"}
-    return {
-        entry.name: f"RobustBench, {entry.dataset}, {entry.threat}; "
-        + where.get(entry.elsewhere, f"weights of {entry.elsewhere}")
-        for entry in entries()
-    }
+    return {entry.name: f"RobustBench, {entry.dataset}, {entry.threat}; {entry.where}" for entry in entries()}
 
 
 def resolve(id: str) -> Entry:

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from transferbench.types import InputError
-
-_NAME = re.compile(r"(?:(?P<bicubic>Bicubic)?Res(?P<resize>\d+))?(?:Crop(?P<crop>\d+))?")
+from transferbench.types import PREPROCESSING, InputError
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Preprocessing:
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
-        found = _NAME.fullmatch(text)
+        found = re.fullmatch(PREPROCESSING, text)
         if found is None:
             raise InputError(
                 f"preprocessing {text!r}: write it as Res256Crop224, BicubicRes256Crop224, Res224 or Crop288"

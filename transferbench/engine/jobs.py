@@ -20,9 +20,7 @@ from transferbench.engine.pool import Progress
 from transferbench.engine.reference import run_reference
 from transferbench.engine.verdicts import ChainResult
 from transferbench.features import Penultimate
-from transferbench.types import AttackSpec, Chain, Cost, ThreatModel
-
-_CLEAN_ROWS = 256
+from transferbench.types import SHARD, AttackSpec, Chain, Cost, ThreatModel
 
 
 def attack(
@@ -95,7 +93,7 @@ def judge(
 def clean(target: Target, dataset: Dataset, device: torch.device | str) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(clean-correct over a whole split, decoded part by part; nothing to keep)."""
     correct = 0
-    for part in dataset.batches(_CLEAN_ROWS):
+    for part in dataset.batches(SHARD):
         here = part.on(device)
         correct += int(torch.eq(target.judge.logits(here.pixels, here.ids).argmax(1), here.labels).sum())
     return {"correct": correct, "n": len(dataset), "cost": Cost(checks=len(dataset)).as_dict()}, {}

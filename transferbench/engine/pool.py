@@ -118,8 +118,8 @@ class Pool:
             ]
             total = torch.cat(parts).sum()
             gradient = torch.autograd.grad(total, point)[0] if needs_grad else torch.zeros_like(batch)
-        # A channels_last network hands back a channels_last gradient: mixed layouts cost every step of an attack
-        # five times the time of one layout.
+        # A channels_last network hands back a channels_last gradient: mixed layouts slow every step of an
+        # attack down.
         output, gradient = output.detach()[:rows].float(), gradient[:rows].contiguous()
         self._refuse_non_finite(live, output, gradient)
         return list(output.split(sizes)), list(gradient.split(sizes)), [part.detach() for part in parts]

@@ -23,10 +23,9 @@ from transferbench.engine.evaluate import Target
 from transferbench.engine.frozen import outputs
 from transferbench.engine.store import Store, key_of
 from transferbench.engine.verdicts import ChainResult
-from transferbench.types import Chain, Cost, InputError, Job, Verdict
+from transferbench.types import SHARD, Chain, Cost, InputError, Job, Verdict
 from transferbench.victims.weights import digest_of
 
-SHARD = 256
 _ANSWERS = 16
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transferbench import cards
+from transferbench import beside, cards
 from transferbench.cards import CardResult, ModelCard
 from transferbench.leaderboard import markdown
 from transferbench.leaderboard.columns import COST, LEADERBOARD
@@ -36,9 +36,7 @@ def render(records: Sequence[Record]) -> dict[str, str]:
 def write(folder: Path, records: Sequence[Record]) -> None:
     """Write the tables, each beside and renamed."""
     for name, content in render(records).items():
-        beside = folder / f"{name}.writing"
-        beside.write_text(content, encoding="utf-8", newline="")
-        beside.replace(folder / name)
+        beside.write_text(folder / name, content)
 
 
 def rebuild(folder: Path) -> list[Record]:
@@ -70,7 +68,7 @@ def write_cards(folder: Path, records: Sequence[Record], known: dict[str, ModelC
         if row is not None:
             card = card.model_copy(update={"results": _measured(row)})
         text = cards.write(card, "" if row is None else _results(row))
-        (folder / f"{file_stem(record.victim)}.md").write_text(text, encoding="utf-8")
+        beside.write_text(folder / f"{file_stem(record.victim)}.md", text)
 
 
 def _measured(row: Row) -> tuple[CardResult, ...]:

@@ -1,6 +1,6 @@
 """DELTA-R: re-initialisation and feature distillation, without Renofeation's dropout and averaging.
 
-Renofeation's ablation (Chin et al. 2020, arXiv:2002.02998) as ReMoS scripts it; the settings are those of
+Named in ReMoS's scripts; Renofeation's (Chin et al. 2020, arXiv:2002.02998) do not have it. The settings are those of
 Renofeation's first phase.
 """
 

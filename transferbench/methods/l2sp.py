@@ -6,8 +6,7 @@ Li et al. 2018 (arXiv:1802.01483), as Renofeation's code has it (Chin et al. 202
 
 No 1/2 before lambda; the optimiser's weight decay is 0. `head=seed` also pulls the new head to its own random start,
 as that code does (w0 is stored after the head is made); `head=original` leaves the head to its weight decay, as the
-paper does. The code ships no value of lambda (its default switches the method off): .01 is the paper's alpha/2 for
-alpha = .02, in the middle of those it searches.
+paper does. The code ships no value of lambda (its default switches the method off); .01 is ours, a round value.
 """
 
 from __future__ import annotations

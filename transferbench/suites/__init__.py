@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from transferbench import registry
-from transferbench.types import NORMS, AttackSpec, Chain, InputError, Norm, Scalar, ThreatModel
+from transferbench.types import NORMS, PREPROCESSING, AttackSpec, Chain, InputError, Norm, Scalar, ThreatModel
 
 _FOLDER = Path(__file__).parent
 
@@ -102,7 +102,7 @@ class Protocol(_Checked):
         ]
 
 
-Preprocessing = Annotated[str, Field(pattern=r"^((Bicubic)?Res\d+)?(Crop\d+)?$")]
+Preprocessing = Annotated[str, Field(pattern=f"^{PREPROCESSING}$")]
 
 
 class Row(_Checked):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from transferbench import cards
+from transferbench import beside, cards
 from transferbench.cards import ModelCard
 from transferbench.types import InputError
 from transferbench.victims import Victim, networks, weights
@@ -25,9 +25,7 @@ def save(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
 
 def save_card(folder: Path, card: ModelCard) -> None:
     """Write the card alone, beside and renamed."""
-    beside = folder / f"{CARD}.writing"
-    beside.write_text(cards.write(card), encoding="utf-8")
-    beside.replace(folder / CARD)
+    beside.write_text(folder / CARD, cards.write(card))
 
 
 def load(path: Path) -> Victim:

@@ -5,7 +5,7 @@ shortcut is an average pool and zeros for the new channels, half before and half
 first unit activates before it splits; TensorFlow's "SAME" padding, which at stride 2 pads right and below alone;
 batch norm with eps .001 and decay .9. LwF: pixels standardised image by image on the 0..255 scale; IGAM: mean
 taken away, then scaled to unit L2 norm. The authors' checkpoints are TensorFlow 1 files and cannot be read here:
-their format needs TensorFlow, and no list of their variable names is published.
+that needs TensorFlow, and a map of its variables' names to ours.
 """
 
 from __future__ import annotations
