@@ -150,7 +150,7 @@ def test_a_store_makes_an_evaluation_resumable(small: Small, tmp_path: Path, mon
     monkeypatch.setattr(stored, "SHARD", 16)
     ran: list[str] = []
     attack = stored.jobs.attack
-    monkeypatch.setattr(stored.jobs, "attack", lambda *a: ran.append(str(a[1].threat)) or attack(*a))
+    monkeypatch.setattr(stored.jobs, "attack", lambda *a, **k: ran.append(str(a[1].threat)) or attack(*a, **k))
 
     def go(model: torch.nn.Module, n: int, **more: object) -> transferbench.Report:
         threats = {"Linf": "0.06", "L1": "0.9"}

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "transferbench"
-LEAVES = {"types", "registry", "beside"}
+LEAVES = {"types", "registry", "beside", "checkpoint"}
 ALLOWED: dict[str, set[str]] = {
     "types": set(),
     "registry": {"types"},
     "keyed": set(),
-    "beside": set(),
+    "beside": {"types"},
+    "checkpoint": set(),
     "schedules": set(),
     "geometry": {"keyed"},
     "features": set(),
@@ -31,12 +32,15 @@ ALLOWED: dict[str, set[str]] = {
     "train": {"methods", "victims", "data", "cards", "keyed", "schedules"},
     "leaderboard": {"cards", "records"},
     "plan": {"suites"},
-    "pipeline": {"train", "engine", "suites", "leaderboard", "plan", "methods", "attacks", "data", "victims"}
-    | {"cards", "records", "recording"},
-    "recording": {"train", "engine", "suites", "plan", "data", "cards", "records"},
+    "executor": {"train", "engine", "methods", "data", "victims"},
+    "worker": {"train", "executor"},
+    "runner": {"train", "engine", "victims", "cards", "executor", "worker"},
+    "recording": {"engine", "suites", "plan", "data", "cards", "records", "__version__"},
+    "pipeline": {"suites", "leaderboard", "plan", "methods", "attacks", "victims", "cards", "records"}
+    | {"recording", "runner"},
     "evaluation": {
         "recording",
-        "pipeline",
+        "runner",
         "engine",
         "suites",
         "leaderboard",
@@ -47,6 +51,9 @@ ALLOWED: dict[str, set[str]] = {
         "records",
         "catalogue",
     },
+    "runs": {"engine"},
+    # The second look shares nothing with what it looks at but the store's reader and what says what data are.
+    "verify": {"data", "victims", "engine", "records", "__version__"},
     "terminal": {"leaderboard", "records"},
     "api": {"engine", "attacks", "data", "features", "victims"},
 }

@@ -10,7 +10,7 @@ import pytest
 from transferbench.leaderboard import build, rows
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
-from transferbench.records import Bits, ChainRecord, Record, SourceOnlyRecord, dump, read
+from transferbench.records import Bits, ChainRecord, Origin, Record, SourceOnlyRecord, Stamp, digest, dump, read
 from transferbench.types import InputError
 
 N = 40
@@ -21,6 +21,14 @@ PROMISED = (
     *("pretrained_eps", "pretrained_neurons", "pretrained_asr", "noise_asr"),
     *("forwards", "backwards", "clean_acc_full", "n_full"),
 )
+
+
+ORIGIN = Origin(command=["test"], commit="", dirty=False, suite={}, keep_examples="fooled", python="3.11")
+
+
+def stamped(record: Record) -> Record:
+    stamp = Stamp(record=digest(record), examples={}, version="0", points=0, changed_ties=0, disagreements=0)
+    return record.model_copy(update={"stamp": stamp})
 
 
 def first(k: int) -> list[bool]:
@@ -36,6 +44,7 @@ def chain(name: str, bits: list[bool], norm: str = "") -> ChainRecord:
         robust=Bits.of(bits),
         by_attack=[],
         ties=0,
+        jobs=[],
         forwards=100,
         backwards=90,
     )
@@ -77,8 +86,12 @@ def record(victim: str = "a-s0", robust: int = 20, **changes: Any) -> Record:
             control_flipped=Bits.of(first(3)),
             flipped_by_try=[1] * 8,
             control_flipped_by_try=[1] * 8,
+            jobs=[],
+            control_jobs=[],
         ),
         "versions": {},
+        "folded": True,
+        "origin": ORIGIN,
         "cost": {"seconds": 1.5, "hardware": "cpu"},
     }
     return Record(**{**given, **changes})
@@ -178,13 +191,30 @@ def test_building_does_not_depend_on_the_order_of_records_and_check_sees_a_chang
     assert build.render(records) == build.render(records[::-1])
     (tmp_path / "records").mkdir()
     for one in records:
-        (tmp_path / "records" / f"{one.victim}.json").write_text(dump(one))
+        (tmp_path / "records" / f"{one.victim}.json").write_text(dump(stamped(one)))
     assert len(build.check(tmp_path)) == 3
     build.rebuild(tmp_path)
     assert build.check(tmp_path) == []
     page = tmp_path / "leaderboard.csv"
     page.write_text(page.read_text().replace("75.00", "76.00"))
     assert "differs from its records" in build.check(tmp_path)[0]
+
+
+def test_a_record_without_a_fresh_stamp_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    path = tmp_path / "records" / "a-s0.json"
+    sealed = stamped(record())
+    for written, complaint in (
+        (record(), "was never verified"),
+        (sealed.model_copy(update={"clean": Bits.of(first(37))}), "has changed since"),
+        (sealed.model_copy(update={"cost": {"seconds": 2.5, "hardware": "cpu"}}), "has changed since"),
+    ):
+        path.write_text(dump(written))
+        build.rebuild(tmp_path)
+        assert [complaint in told for told in build.check(tmp_path)] == [True]
+    path.write_text(dump(sealed))
+    build.rebuild(tmp_path)
+    assert build.check(tmp_path) == []
 
 
 HOSTILE = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from conftest import Small
 from torch import nn
 
 from transferbench import data, keyed, methods, registry, schedules, train
+from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.features import Layers
 from transferbench.methods import Batch, Network
 from transferbench.types import FaultError, InputError
@@ -38,10 +41,13 @@ def settings(id: str) -> dict[str, Any]:
     return {**SHORT, **EXTRA.get(id, {})}
 
 
-def fit(id: str, source: Network | None, given: dict[str, Any] | None = None) -> train.Trained:
+def fit(
+    id: str, source: Network | None, given: dict[str, Any] | None = None, checkpoint: Checkpoint = NOTHING
+) -> train.Trained:
     splits = data.load("digits", "train"), data.load("digits", "val")
     method = methods.build(id, given or settings(id))
-    return train.fit(method, source, lambda: Network(*networks.build("small-resnet", 10)[:2]), *splits)
+    fresh = lambda: Network(*networks.build("small-resnet", 10)[:2])  # noqa: E731
+    return train.fit(method, source, fresh, *splits, checkpoint=checkpoint)
 
 
 @pytest.fixture
@@ -73,6 +79,42 @@ def test_one_seed_is_one_result_and_the_source_is_left_alone(id: str, source: Ne
     assert first.log[-1]["step"] == SHORT["steps"] - 1
 
 
+class StoppedError(Exception):
+    pass
+
+
+class StopsAfter(Checkpoint):
+    """Saves after every step, and is killed after as many."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        super().__init__(path, every=0)
+        self.left = steps
+
+    def offer(self, state: Callable[[], dict[str, Any]]) -> None:
+        self.save(state())
+        self.left -= 1
+        if self.left == 0:
+            raise StoppedError
+
+
+@pytest.mark.parametrize("id", METHODS)
+def test_a_training_that_is_killed_again_and_again_gives_the_same_weights(
+    id: str, source: Network, tmp_path: Path
+) -> None:
+    """Killed after every single step, each time begun anew by another method object."""
+    unbroken = fit(id, source)
+    kills, broken = 0, None
+    while broken is None:
+        try:
+            broken = fit(id, source, checkpoint=StopsAfter(tmp_path / "c", 1))
+        except StoppedError:
+            kills += 1
+    assert kills >= 5
+    assert same(state_of(unbroken.network), state_of(broken.network))
+    assert broken.log == unbroken.log
+    assert broken.validation_accuracy == unbroken.validation_accuracy
+
+
 @pytest.mark.parametrize("id", METHODS)
 def test_only_what_a_phase_trains_changes(id: str, source: Network) -> None:
     method = methods.build(id, settings(id))
@@ -83,7 +125,8 @@ def test_only_what_a_phase_trains_changes(id: str, source: Network) -> None:
     step, digits = 0, data.load("digits", "train")
     for phase in phases:
         before = state_of(student)
-        step = train._run(method, phase, student, source, digits, "cpu", step, SHORT["steps"], [], None)
+        list(train._Steps(method, phase, student, source, digits, "cpu", step, SHORT["steps"], []).run())
+        step += phase.steps
         after = state_of(student)
         for name, _ in student.model.named_parameters():
             changed = not torch.equal(before[name], after[name])
@@ -224,10 +267,11 @@ def test_the_average_is_the_mean_of_its_snapshots(source: Network) -> None:
     plain = copy.deepcopy(student)
     for steps in (2, 4, 6):
         one = copy.deepcopy(plain)
-        train._run(method, methods.Phase("p", steps, 0.01, "constant"), one, source, digits, "cpu", 0, 6, [], None)
+        constant = methods.Phase("p", steps, 0.01, "constant")
+        list(train._Steps(method, constant, one, source, digits, "cpu", 0, 6, []).run())
         seen.append([parameter.clone() for parameter in one.model.parameters()])
     averaged = methods.Phase("p", 6, 0.01, "constant", average_every=2)
-    train._run(method, averaged, student, source, digits, "cpu", 0, 6, [], None)
+    list(train._Steps(method, averaged, student, source, digits, "cpu", 0, 6, []).run())
     for got, *snapshots in zip(student.model.parameters(), *seen, strict=True):
         assert torch.allclose(got, torch.stack(snapshots).mean(0), atol=1e-6)
 

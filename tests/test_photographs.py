@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 import trees
 from conftest import Linear
+from suite import Silent
 
 from transferbench import cli, data, methods, train, victims
 from transferbench.cards import ModelCard
 from transferbench.data import View
 from transferbench.engine.store import Store
-from transferbench.pipeline import Runner
+from transferbench.runner import Runner
 from transferbench.types import InputError, Job
 from transferbench.victims import Victim, fitted, networks, trained
 
@@ -70,7 +71,7 @@ def trained_on(source: Victim, target: str, root: Path, out: Path, **settings: o
     splits = train.load_splits(target, root, view)
     recipe = train.Recipe(out.name, "finetune", {}, target, source.card.network)
     model, card, _ = train.train_victim(recipe, method, source, *splits)
-    trained.save(out, model, card)
+    trained.save(out, model.state_dict(), card)
     return trained.load(out)
 
 
@@ -139,18 +140,12 @@ def test_a_runner_decodes_shards_only(source: Victim, tmp_path: Path, monkeypatc
     )
     with Store(tmp_path / "s") as store:
         runner = Runner(store, data_dir=tmp_path)
-        runner.adopt("v", victim)
+        runner.executor.adopt("v", victim)
         seen = {"victim": "v", "dataset": tree.id, "preprocessing": "Res37Crop32"}
         runner.run([Job("clean", "clean", {**seen, "split": "test"})], Silent())
-        assert sum(runner.attacked(tree.id, 8, "Res37Crop32").class_counts()) == 8
+        assert sum(runner.executor.test(tree.id, "Res37Crop32").first(8).class_counts()) == 8
     # 16 rows of pre-flight do not exist here: 12 test images are looked at once for it, and once to be counted.
     assert decoded == [12, 12]
-
-
-class Silent:
-    def begin(self, job: Job, number: int, total: int) -> None: ...
-    def update(self, done: int, total: int, robust: int | None) -> None: ...
-    def end(self, job: Job, reused: bool) -> None: ...
 
 
 @pytest.mark.parametrize("n", [30, 90, 180])

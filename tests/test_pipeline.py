@@ -5,56 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from suite import TINY, Silent
 
 from transferbench import pipeline, suites
 from transferbench.engine.store import Store
 from transferbench.leaderboard import build
 from transferbench.leaderboard.publish import publish
 from transferbench.records import Record, read_all
+from transferbench.runner import Runner
 from transferbench.types import InputError, Job
-
-TINY = """
-name: tiny
-title: a suite for tests
-n: 24
-threats: {Linf: "0.1", L2: "0.4", L1: "1.5"}
-protocol:
-  description: "tiny"
-  chains:
-    Linf: &chain [{id: apgd-ce, n_iter: 4, restarts: 1}, {id: apgd-t, n_iter: 4, targets: 2}]
-    L2: *chain
-    L1: *chain
-  further: [{name: pgd20_linf, norm: Linf, attacks: [{id: pgd, k: 3}]}]
-  source_only:
-    eps: "0.1"
-    attack: {id: pretrained-neuron, neurons: 2, n_iter: 3}
-    control: {id: random-sign, draws: 2}
-training:
-  network: small-resnet
-  source_dataset: letters
-  target_dataset: digits
-  sources: [{name: natural, method: natural, set: {steps: 30, batch_size: 128}}]
-  rows:
-    - {name: probe, method: probe, source: natural, set: {steps: 20, batch_size: 64, lr: 0.1}}
-    - {name: finetune, method: finetune, source: natural, set: {steps: 20, lr: 0.02}}
-"""
-
-
-class Silent:
-    """A reporter that remembers which jobs were run and which were found."""
-
-    def __init__(self) -> None:
-        self.run: list[Job] = []
-        self.found: list[Job] = []
-
-    def begin(self, job: Job, number: int, total: int) -> None:
-        pass
-
-    def update(self, done: int, total: int, robust: int | None) -> None:
-        assert 0 <= done <= total
-
-    def end(self, job: Job, reused: bool) -> None:
-        (self.found if reused else self.run).append(job)
 
 
 def carry_out(
@@ -65,7 +24,7 @@ def carry_out(
     suite, reporter = suites.load(str(path)), Silent()
     pipeline.check(suite)
     with Store(root) as store:
-        return pipeline.run_suite(suite, seeds, pipeline.Runner(store, slots=slots), reporter), reporter
+        return pipeline.run_suite(suite, seeds, Runner(store, batch_size=slots), reporter), reporter
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +108,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, first: Path) -> None:
     path.write_text(TINY)
     suite = suites.load(str(path))
     with Store(root) as store, pytest.raises(KeyboardInterrupt):
-        pipeline.run_suite(suite, (0,), pipeline.Runner(store), Interrupting())
+        pipeline.run_suite(suite, (0,), Runner(store), Interrupting())
     _, reporter = carry_out(root)
     assert len(reporter.found) == 7
     assert (root / "leaderboard.csv").read_bytes() == (first / "leaderboard.csv").read_bytes()

@@ -46,14 +46,15 @@ def test_the_mixed_pool_is_the_naive_loop(small: Small, norm: Norm) -> None:
     assert 3 <= sum(rank >= 0 for rank in ranks) <= len(ranks) - 3
     order = torch.randperm(len(net.x), generator=torch.Generator().manual_seed(1))
     for slots, at in ((4, order), (7, torch.arange(len(net.x))), (64, order.flip(0))):
-        got = run_chain(target, chain, net.x[at], net.y[at], net.ids[at], seed=0, slots=slots)
+        few = Target.prepare(net.model, net.x, net.y, slots)
+        got = run_chain(few, chain, net.x[at], net.y[at], net.ids[at], seed=0)
         assert [verdict.rank for verdict in got.verdicts] == [ranks[row] for row in at.tolist()]
         assert torch.equal(got.points, points[at])
 
 
 def test_decisive_passes_do_not_depend_on_the_batch_but_wasted_ones_may(small: Small) -> None:
-    target, chain = Target.prepare(small.model, small.x, small.y), chain_of("L2", 40)
-    costs = [run_chain(target, chain, small.x, small.y, small.ids, seed=0, slots=slots).cost for slots in (4, 16, 64)]
+    targets = [Target.prepare(small.model, small.x, small.y, rows) for rows in (4, 16, 64)]
+    costs = [run_chain(target, chain_of("L2", 40), small.x, small.y, small.ids, seed=0).cost for target in targets]
     assert len({(cost.forwards, cost.backwards) for cost in costs}) == 1
     assert costs[0].wasted <= costs[2].wasted
 
@@ -61,11 +62,11 @@ def test_decisive_passes_do_not_depend_on_the_batch_but_wasted_ones_may(small: S
 def test_early_tries_change_nothing_but_waste(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """All tries of an example in flight at once, hits of several of them in one iteration included."""
     net = small.correct()
-    target, chain = Target.prepare(net.model, net.x, net.y), chain_of("Linf", 12)
-    calm = run_chain(target, chain, net.x, net.y, net.ids, seed=0, slots=256)
+    target, chain = Target.prepare(net.model, net.x, net.y, 256), chain_of("Linf", 12)
+    calm = run_chain(target, chain, net.x, net.y, net.ids, seed=0)
     monkeypatch.setattr(pool, "EARLY_ROWS", 256)
     monkeypatch.setattr(ledger.Ledger.__init__, "__defaults__", (0,))
-    eager = run_chain(target, chain, net.x, net.y, net.ids, seed=0, slots=256)
+    eager = run_chain(target, chain, net.x, net.y, net.ids, seed=0)
     assert eager.verdicts == calm.verdicts
     assert torch.equal(eager.points, calm.points)
     assert (eager.cost.forwards, eager.cost.backwards) == (calm.cost.forwards, calm.cost.backwards)

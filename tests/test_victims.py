@@ -30,7 +30,7 @@ def folder(tmp_path: Path, small: Small) -> Path:
         input_shape=(1, 8, 8),
         method="natural",
     )
-    trained.save(tmp_path / "mine", small.model, card)
+    trained.save(tmp_path / "mine", small.model.state_dict(), card)
     return tmp_path / "mine"
 
 

@@ -123,9 +123,9 @@ def evaluate(
         target = Target.prepare(model, x, y, batch_size)
         examples = Dataset("given", "test", x, y, ids, tuple(map(str, range(target.num_classes))))
         if store is not None:
-            results = run_stored(Path(store), target, chains, examples, seed, batch_size, backend)
+            results = run_stored(Path(store), target, chains, examples, seed, backend)
         else:
-            results = {name: run(target, chain, x, y, ids, seed, batch_size) for name, chain in chains.items()}
+            results = {name: run(target, chain, x, y, ids, seed) for name, chain in chains.items()}
         shown = _source_only(source, target, chains, examples, seed) if source is not None else None
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
@@ -168,7 +168,7 @@ def _source_only(
     rows: list[dict[str, Any]] = []
     for name, chain in chains.items():
         for id in SOURCE_ONLY if chain.threat.norm == "Linf" else ():
-            made, tensors = jobs.craft(penultimate, AttackSpec.of(id), chain.threat, examples, seed, None)
+            made, tensors = jobs.craft(penultimate, AttackSpec.of(id), chain.threat, examples, seed, target.batch_size)
             judged, _ = jobs.judge(target, chain.threat, examples, tensors["points"])
             counts = {"flipped": sum(any_of([judged])), "correct": sum(judged["correct"]), "n": len(examples)}
             rows.append({"threat": name, "attack": id, "tries": made["tries"], **counts})

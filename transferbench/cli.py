@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from transferbench import __version__
-from transferbench.types import FaultError, InputError, Norm, parse_norm
+from transferbench.types import FaultError, InputError, Keep, Norm, parse_norm
 
 if TYPE_CHECKING:
     from transferbench import registry
+    from transferbench.engine.store import Store
     from transferbench.records import Record
+    from transferbench.runner import Runner
 
 _LISTS = ("models", "networks", "datasets", "methods", "attacks", "suites")
 
@@ -121,10 +123,34 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--device", default="cpu", metavar="DEV", help="cpu, cuda, cuda:1 (default: cpu)")
         command.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the data sets' files")
         command.add_argument("--model-dir", type=Path, metavar="DIR", help="folder with the models' weights")
+    for command in (run, evaluate):
+        command.add_argument(
+            "--cluster", metavar="WHERE", help="local:N processes here, or the tcp:// or tls:// address of a scheduler"
+        )
+        command.add_argument(
+            "--keep-examples",
+            default="fooled",
+            metavar="WHICH",
+            help="end points to keep: fooled, all, sample:N of a shard, none (default: fooled)",
+        )
+    for command in (run, evaluate, train):
+        command.add_argument("--fresh", action="store_true", help="begin anew instead of going on from what is done")
     for command in (run, evaluate, active):
         command.add_argument(
             "--batch-size", type=int, metavar="B", help="rows in flight (verdicts do not depend on it)"
         )
+
+    runs = commands.add_parser("runs", help="what of a run is done, under way, failed or missing")
+    runs.add_argument("dir", type=Path, metavar="DIR", help="a run's folder")
+    runs.add_argument("--verdicts", type=Path, metavar="FILE", help="also write every example's verdicts as CSV")
+    runs.set_defaults(call=_runs)
+
+    second = commands.add_parser("verify", help="check a run's stored points, predictions and counts again, stamp it")
+    second.add_argument("dir", type=Path, metavar="DIR", help="a run's folder")
+    second.add_argument("--device", default="cpu", metavar="DEV", help="cpu, cuda, cuda:1 (default: cpu)")
+    second.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the data sets' files")
+    second.add_argument("--model-dir", type=Path, metavar="DIR", help="folder with the models' weights")
+    second.set_defaults(call=_verify)
 
     board = commands.add_parser("leaderboard", help="check or rebuild tables from their records")
     board.add_argument("dir", nargs="?", type=Path, metavar="DIR", help="a leaderboard (default: all of leaderboards/)")
@@ -177,7 +203,7 @@ def _run(args: argparse.Namespace) -> None:
     from transferbench.plan import describe, plan
 
     planned = plan(suite, seeds)
-    device = _device(args.device)
+    device, keep = _device(args.device), Keep.parse(args.keep_examples)
     pipeline.check(suite)
     if args.dry_run:
         print("\n".join(describe(planned)))
@@ -187,9 +213,15 @@ def _run(args: argparse.Namespace) -> None:
 
     out = args.out or Path("runs") / suite.name
     with Store(out) as store, Bars() as bars:
-        runner = pipeline.Runner(store, device, args.batch_size, args.data_dir, args.model_dir)
-        records = pipeline.run_suite(suite, seeds, runner, bars)
+        records = pipeline.run_suite(suite, seeds, _runner(args, store, device, keep), bars)
     _print_board(out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else "")
+
+
+def _runner(args: argparse.Namespace, store: Store, device: str, keep: Keep) -> Runner:
+    from transferbench.runner import Runner
+
+    folders = args.data_dir, args.model_dir
+    return Runner(store, device, args.batch_size, *folders, keep, args.cluster, args.fresh)
 
 
 def _radii(text: str) -> dict[Norm, str]:
@@ -237,15 +269,13 @@ def _eval(args: argparse.Namespace) -> None:
     _batch_size(args)
     evaluation.check(request)
     from transferbench.engine.store import Store
-    from transferbench.pipeline import Runner
     from transferbench.terminal import Bars, evaluation_report
 
-    device = _device(args.device)
+    device, keep = _device(args.device), Keep.parse(args.keep_examples)
     found = evaluation.locate(request, args.data_dir, args.model_dir)
     out = args.out or Path("runs/eval")
     with Store(out) as store, Bars() as bars:
-        runner = Runner(store, device, args.batch_size, args.data_dir, args.model_dir)
-        record = evaluation.evaluate(request, found, runner, bars)
+        record = evaluation.evaluate(request, found, _runner(args, store, device, keep), bars)
     print(evaluation_report(record, found.victim.card.weights))
     print(f"files: {out}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
 
@@ -282,8 +312,8 @@ def _train(args: argparse.Namespace) -> None:
     # As in a run: the sums inside a convolution are split by threads, so another number trains other weights.
     torch.set_num_threads(1)
     source = victims.load(args.source, args.model_dir, args.download).to(device) if args.source else None
-    if (args.out / trained.CARD).exists():
-        raise InputError(f"--out {args.out}: a trained model is there already; give another folder")
+    if (args.out / trained.CARD).exists() and not args.fresh:
+        raise InputError(f"--out {args.out}: a trained model is there already; give another folder, or --fresh")
     if args.download:
         data.download(args.target, args.data_dir)
     seen = source.card if source is not None else networks.build(args.network, 2)
@@ -292,15 +322,41 @@ def _train(args: argparse.Namespace) -> None:
     data.check_writable(args.out)
     threats: dict[str, str] = dict(source.card.threats if source is not None else RADII.get(args.target, {}))
     recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network, args.shots)
-    with Bars() as bars:
-        model, card, result = train.train_victim(
-            recipe, method, source, *splits, device, bars.training(f"train {args.out.name}")
-        )
-    trained.save(args.out, model, card.model_copy(update={"threats": threats}))
+    what = train.identity(recipe, method, source, splits, device)
+    with train.resumable(args.out, what, args.fresh) as checkpoint, Bars() as bars:
+        shown = bars.training(f"train {args.out.name}", checkpoint)
+        model, card, result = train.train_victim(recipe, method, source, *splits, device, shown, checkpoint)
+        trained.save(args.out, model.state_dict(), card.model_copy(update={"threats": threats}))
     train.write_log(args.out / "log.csv", result.log)
     print(f"{card.id}: validation accuracy {100 * result.validation_accuracy:.2f} % on {len(splits[1])} images")
     print(f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}, log.csv)")
     print(f"attack it: transferbench eval --model {args.out}")
+
+
+def _runs(args: argparse.Namespace) -> None:
+    from transferbench import runs
+    from transferbench.engine.reader import Reader
+
+    reader = Reader(args.dir)
+    print("\n".join(runs.describe(reader)))
+    if args.verdicts is not None:
+        rows = runs.write_verdicts(reader, args.verdicts)
+        print(f"{args.verdicts}: {rows} verdicts")
+
+
+def _verify(args: argparse.Namespace) -> None:
+    from transferbench.verify import Tally, verify
+
+    def told(record: Record, found: Tally) -> None:
+        ties = f", {found.changed_ties} ties fell the other way" if found.changed_ties else ""
+        others = f", {found.disagreements} predictions differ (randomised)" if found.disagreements else ""
+        print(f"{record.victim}: {found.points} end points and all counts hold{ties}{others}")
+
+    complaints = verify(args.dir, args.data_dir, args.model_dir, _device(args.device), told)
+    for complaint in complaints:
+        print(f"transferbench: error: {complaint}", file=sys.stderr)
+    if complaints:
+        raise SystemExit(1)
 
 
 def _leaderboard(args: argparse.Namespace) -> None:

@@ -14,10 +14,10 @@ from transferbench.engine import reference
 from transferbench.engine import selftest as active
 from transferbench.engine.checks import at_chance
 from transferbench.leaderboard import build
-from transferbench.pipeline import Reporter, Runner
 from transferbench.plan import Measured, shards
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record
+from transferbench.runner import Reporter, Runner
 from transferbench.suites import Suite
 from transferbench.types import AttackSpec, Chain, InputError, Job, Norm, ThreatModel
 from transferbench.victims import Victim, canonical, fitted
@@ -128,10 +128,11 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
     suite = check(request)
     for name, model in ((request.victim, found.victim), (request.source, found.source)):
         if name is not None and model is not None:
-            runner.adopt(canonical(name, model), model)
+            runner.executor.adopt(canonical(name, model), model)
     measured = _jobs(request, suite, found)
     _check_accuracy(request, found, runner, reporter)
     runner.run(measured.jobs(), reporter)
+    runner.raise_failures()
     at_n = suite.model_copy(update={"n": found.n})
     record = record_of(
         at_n,
@@ -140,8 +141,9 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
         found.victim.sha256,
         found.source.card.dataset if found.source is not None else "",
         runner.results,
-        runner.attacked(found.dataset, found.n, found.preprocessing),
-        runner.device,
+        runner.executor.test(found.dataset, found.preprocessing).first(found.n),
+        runner.place.device,
+        runner.place.keep,
         None,
     )
     write_records(runner.store.root, [record])
@@ -150,14 +152,14 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
 
 
 def selftest(
-    found: Located, seed: int, device: str, slots: int | None, data_dir: Path | None
+    found: Located, seed: int, device: str, batch_size: int | None, data_dir: Path | None
 ) -> Iterator[tuple[str, int, int]]:
     """(threat, regions planted, regions found) per chain: engine/selftest.py on the located victim and data."""
     test = data.load(found.dataset, "test", data_dir, View(found.preprocessing)).first(found.n).on(device)
     x, y, ids = test.pixels, test.labels, test.ids
     model = found.victim.to(device).model
     for chain in found.chains:
-        planted = active.selftest(model, x, y, ids, [chain], seed, slots)
+        planted = active.selftest(model, x, y, ids, [chain], seed, batch_size)
         yield str(chain.threat), planted.planted, planted.found[chain.name]
 
 
@@ -169,7 +171,8 @@ def _seen(found: Located) -> dict[str, str]:
 def _check_accuracy(request: Request, found: Located, runner: Runner, reporter: Reporter) -> None:
     spec = {"victim": canonical(request.victim, found.victim), **_seen(found), "stop": found.n}
     clean = Job("clean", f"{found.victim.id}: clean", spec)
-    runner.run([clean], reporter)
+    runner.run([clean], reporter, here=True)
+    runner.raise_failures()
     correct, n = runner.results[clean.name]["correct"], found.n
     if at_chance(correct, n, found.victim.num_classes) and not request.allow_low_accuracy:
         raise InputError(
@@ -202,7 +205,7 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
         chain.name: [
             Job(
                 "attack",
-                f"{victim.id}: {chain.threat}",
+                f"{victim.id}: {chain.name}",
                 {
                     **common,
                     "chain": chain.as_dict(),

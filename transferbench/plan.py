@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, field
 
 from transferbench.suites import Row, Suite
@@ -27,6 +27,15 @@ class Measured:
         found = [job for done in self.chains.values() for job in done]
         found += [job for pair in self.crafted for job in pair]
         return found + ([self.clean] if self.clean is not None else [])
+
+    @property
+    def preprocessing(self) -> str:
+        """What the files of the data set go through, as every job says."""
+        return str(self.jobs()[0].spec.get("preprocessing", ""))
+
+    def finished(self, results: Container[str]) -> dict[str, list[Job]]:
+        """The chains of which every shard has a result, by name."""
+        return {name: done for name, done in self.chains.items() if all(job.name in results for job in done)}
 
 
 @dataclass(frozen=True)

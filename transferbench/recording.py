@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import platform
+import re
+import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from transferbench import beside
+from transferbench import __version__, beside
 from transferbench.cards import ModelCard
 from transferbench.data import Dataset
 from transferbench.engine import summarise
 from transferbench.engine.checks import at_chance
 from transferbench.plan import Measured
-from transferbench.records import Record, dump
+from transferbench.records import Origin, Record, SourceOnlyRecord, dump, read
 from transferbench.suites import Suite
-from transferbench.train import versions
-from transferbench.types import Chain, Job, file_stem
+from transferbench.types import Chain, InputError, Job, Keep, file_stem
 
 
 def write_records(root: Path, records: list[Record]) -> None:
-    """records/<victim>.json below the folder, each beside and renamed."""
+    """records/<victim>.json below the folder. One that says nothing new stays, with its origin and its stamp."""
     (root / "records").mkdir(exist_ok=True)
     for record in records:
-        beside.write_text(root / "records" / f"{file_stem(record.victim)}.json", dump(record))
+        path = root / "records" / f"{file_stem(record.victim)}.json"
+        if not _known(path, record):
+            beside.write_text(path, dump(record))
+
+
+def _known(path: Path, record: Record) -> bool:
+    """Whether a file holds the record already, whoever ran it when."""
+    try:
+        before = read(path)
+    except InputError:
+        return False
+    varying = {name: getattr(record, name) for name in ("origin", "stamp", "versions", "cost")}
+    return before.model_copy(update=varying) == record
 
 
 def record_of(
@@ -35,37 +51,23 @@ def record_of(
     sha256: str,
     source_dataset: str,
     results: Mapping[str, dict[str, Any]],
-    shard: Dataset,
+    examples: Dataset,
     device: str,
+    keep: Keep,
     training: dict[str, Any] | None,
 ) -> Record:
-    """The record of one victim. `results` by job name; `shard` the n attacked examples; `training` its job's
-    result, None for a victim that was not trained in this run."""
+    """The record of one victim. `results` by job name; `examples` the n attacked; `training` its job's
+    result, None for a victim that was not trained in this run. What has no result is left out, and the row that is
+    made of it has no rank."""
+    finished = measured.finished(results)
     chains = [
         summarise.chain_record(Chain.from_dict(done[0].spec["chain"]), [results[job.name] for job in done], suite.n)
-        for done in measured.chains.values()
+        for done in finished.values()
     ]
-    first = [results[job.name] for job in next(iter(measured.chains.values()))]
-    source_only = None
-    if measured.crafted:
-        judged: dict[str, list[dict[str, Any]]] = {}
-        crafts: dict[str, Job] = {}
-        for craft, judge in measured.crafted:
-            id = craft.spec["attack"]["id"]
-            crafts[id] = craft
-            judged.setdefault(id, []).append(results[judge.name])
-        (attack, craft), (control, control_craft) = crafts.items()
-        source_only = summarise.source_only_record(
-            craft.spec["norm"],
-            craft.spec["eps"],
-            craft.spec["attack"],
-            control_craft.spec["attack"],
-            judged[attack],
-            judged[control],
-        )
-    evaluated = [results[job.name] for done in measured.chains.values() for job in done]
-    evaluated += [results[judge.name] for _, judge in measured.crafted]
-    clean = results[measured.clean.name] if measured.clean is not None else None
+    first = [results[job.name] for job in next(iter(finished.values()))]
+    evaluated = [results[job.name] for done in finished.values() for job in done]
+    evaluated += [results[judge.name] for _, judge in measured.crafted if judge.name in results]
+    clean = results.get(measured.clean.name) if measured.clean is not None else None
     cost = summarise.total_cost(evaluated)
     correct = summarise.clean_bits(first)
     flags = {flag for result in evaluated for flag in result.get("flags", [])}
@@ -84,24 +86,89 @@ def record_of(
         target_dataset=measured.dataset,
         seed=measured.seed,
         n=suite.n,
-        data_fingerprint=shard.fingerprint,
-        class_counts=shard.class_counts(),
+        data_fingerprint=examples.fingerprint,
+        class_counts=examples.class_counts(),
         weights_sha256=sha256,
         flags=sorted(flags),
         clean=correct,
         clean_full=None if clean is None else (clean["correct"], clean["n"]),
+        clean_full_job="" if clean is None else clean["key"],
         chains=chains,
-        source_only=source_only,
-        versions=versions(),
+        source_only=_source_only(measured, results),
+        versions=packages(),
+        folded=all(result["folded"] for result in first),
+        origin=origin(suite, keep),
         cost={
             "train_seconds": round(sum(result["seconds"] for result in trainings), 2),
             "seconds": round(sum(result["seconds"] for result in evaluated), 2),
             "wasted": cost.wasted,
             "checks": cost.checks,
             "peak_memory_mb": max(result["memory"] for result in [*trainings, *evaluated]),
+            "halvings": max(result.get("halvings", 0) for result in evaluated),
             "hardware": hardware(device),
         },
     )
+
+
+def _source_only(measured: Measured, results: Mapping[str, dict[str, Any]]) -> SourceOnlyRecord | None:
+    if not measured.crafted or any(judge.name not in results for _, judge in measured.crafted):
+        return None
+    judged: dict[str, list[dict[str, Any]]] = {}
+    crafts: dict[str, Job] = {}
+    for craft, judge in measured.crafted:
+        id = craft.spec["attack"]["id"]
+        crafts[id] = craft
+        judged.setdefault(id, []).append(results[judge.name])
+    (attack, craft), (control, control_craft) = crafts.items()
+    return summarise.source_only_record(
+        craft.spec["norm"],
+        craft.spec["eps"],
+        craft.spec["attack"],
+        control_craft.spec["attack"],
+        judged[attack],
+        judged[control],
+    )
+
+
+def packages() -> dict[str, str]:
+    """The versions of this package and of all that it requires."""
+    found = {"transferbench": __version__}
+    for requirement in metadata.requires("transferbench") or []:
+        name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+        if "extra ==" not in requirement:
+            found[name] = metadata.version(name)
+    return dict(sorted(found.items()))
+
+
+def origin(suite: Suite, keep: Keep) -> Origin:
+    """Who ran what: this process's command line and this package's commit."""
+    commit, dirty = _commit(Path(__file__).parent)
+    return Origin(
+        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        commit=commit,
+        dirty=dirty,
+        suite=suite.model_dump(mode="json", exclude_defaults=True),
+        keep_examples=str(keep),
+        python=platform.python_version(),
+    )
+
+
+@cache
+def _commit(package: Path) -> tuple[str, bool]:
+    """(commit, dirty) of the checkout that the package's own files belong to; ("", False) where there is none.
+
+    A package that lies in some project's virtual environment is no part of that project.
+    """
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(package), *words], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "."))
+    except (OSError, subprocess.CalledProcessError):
+        return "", False
 
 
 def hardware(device: str) -> str:

@@ -6,6 +6,7 @@ untrusted input like any committed file: read field by field.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
@@ -44,7 +45,10 @@ class Bits(_Checked):
 
 
 class ChainRecord(_Checked):
-    """One chain: which examples survived all of it, what each attack broke, what it cost."""
+    """One chain: which examples survived all of it, what each attack broke, what it cost.
+
+    `jobs` are the keys of its shards in the run's store, where the verdicts and end points of every example are.
+    """
 
     name: str
     norm: Norm
@@ -53,6 +57,7 @@ class ChainRecord(_Checked):
     robust: Bits
     by_attack: list[dict[str, Any]]
     ties: int = Field(ge=0)
+    jobs: list[str]
     forwards: int = Field(ge=0)
     backwards: int = Field(ge=0)
 
@@ -61,7 +66,8 @@ class SourceOnlyRecord(_Checked):
     """A source-only attack and its noise control, "any of k" over the clean-correct.
 
     `flipped` and `control_flipped`: per example, whether it was correct on clean and any of the k tries
-    flipped it. The denominator is the clean-correct count, the other one is n.
+    flipped it. The denominator is the clean-correct count, the other one is n. `jobs` and `control_jobs` are the keys
+    of the judging jobs, shard by shard.
     """
 
     norm: Norm
@@ -73,12 +79,41 @@ class SourceOnlyRecord(_Checked):
     control_flipped: Bits
     flipped_by_try: list[int]
     control_flipped_by_try: list[int]
+    jobs: list[str]
+    control_jobs: list[str]
+
+
+class Origin(_Checked):
+    """What it takes to run it again: the command, the code's commit (empty where it was installed from a package;
+    `dirty`: files differed from it), the suite as it was run, what was kept, the Python."""
+
+    command: list[str]
+    commit: str
+    dirty: bool
+    suite: dict[str, Any]
+    keep_examples: str
+    python: str
+
+
+class Stamp(_Checked):
+    """`verify`'s seal: the sha256 of the record without it, and of every example file, by path in the run's folder.
+
+    `points` were checked again; `changed_ties` predictions fell the other way within a tie's margin, and
+    `disagreements` beyond it (more than none only where the network itself is flagged randomised).
+    """
+
+    record: str
+    examples: dict[str, str]
+    version: str
+    points: int = Field(ge=0)
+    changed_ties: int = Field(ge=0)
+    disagreements: int = Field(ge=0)
 
 
 class Record(_Checked):
-    """Everything that was measured of a victim. What varies from machine to machine is in `cost` alone."""
+    """Everything that was measured of a victim. What varies from machine to machine is in `cost` and `origin`."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     suite: str
     protocol: str
     role: Literal["source", "victim"]
@@ -98,7 +133,12 @@ class Record(_Checked):
     clean_full: tuple[int, int] | None = None
     chains: list[ChainRecord]
     source_only: SourceOnlyRecord | None = None
+    clean_full_job: str = ""
     versions: dict[str, str]
+    precision: Literal["fp32"] = "fp32"
+    folded: bool
+    origin: Origin
+    stamp: Stamp | None = None
     cost: dict[str, str | int | float]
 
     @model_validator(mode="after")
@@ -117,6 +157,16 @@ class Record(_Checked):
 
     def chain(self, name: str) -> ChainRecord | None:
         return next((chain for chain in self.chains if chain.name == name), None)
+
+
+def digest(record: Record) -> str:
+    """64 hex digits of the record without its stamp: what a stamp vouches for."""
+    return hashlib.sha256(dump(record.model_copy(update={"stamp": None})).encode()).hexdigest()
+
+
+def stamped(record: Record) -> bool:
+    """Whether the record carries a stamp, and has not changed since."""
+    return record.stamp is not None and record.stamp.record == digest(record)
 
 
 def dump(record: Record) -> str:

@@ -7,9 +7,10 @@ from types import TracebackType
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from transferbench.checkpoint import Checkpoint
 from transferbench.leaderboard.markdown import mean_and_range, pooled
 from transferbench.leaderboard.rows import leaderboard_rows, percent, union
 from transferbench.leaderboard.statistics import wilson
@@ -18,7 +19,7 @@ from transferbench.types import Job
 
 
 class Bars:
-    """A pipeline.Reporter: one bar over all jobs with the time left, one for the job in hand.
+    """A runner.Reporter: one bar over all jobs with the time left, one for every job under way.
 
     Where the output is no terminal, one line per finished job takes the bars' place.
     """
@@ -26,7 +27,8 @@ class Bars:
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
-        self.reused = 0
+        self.done, self.total, self.reused = 0, 0, 0
+        self.bars: dict[str, TaskID] = {}
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -40,36 +42,52 @@ class Bars:
 
     def __enter__(self) -> Bars:
         self.progress.start()
-        self.all = self.progress.add_task("all jobs", total=None, note="")
-        self.one = self.progress.add_task("", total=None, note="")
+        self.all = self.progress.add_task("all jobs", total=None, note="", visible=False)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self.progress.stop()
 
     def begin(self, job: Job, number: int, total: int) -> None:
-        self.number, self.total = number + 1, total
-        self.progress.update(self.all, total=total, completed=number)
-        self.progress.reset(self.one, total=None, description=job.label, note="")
+        self.total = total
+        self.progress.update(self.all, total=total, visible=True)
+        self.bars[job.name] = self.progress.add_task(job.label, total=None, note="", visible=False)
 
-    def update(self, done: int, total: int, robust: int | None) -> None:
+    def update(self, job: Job, done: int, total: int, robust: int | None) -> None:
         unit = "steps" if robust is None else f"examples, {robust} still robust"
-        self.progress.update(self.one, completed=done, total=total, note=unit)
+        if job.name in self.bars:
+            self.progress.update(self.bars[job.name], completed=done, total=total, note=unit, visible=True)
 
     def end(self, job: Job, reused: bool) -> None:
+        self._over(job)
         self.reused += reused
-        self.progress.advance(self.all)
         if not self.live and not reused:
-            self.console.print(f"[{self.number}/{self.total}] {job.label}", markup=False, highlight=False)
+            self.console.print(f"[{self.done}/{self.total}] {job.label}", markup=False, highlight=False)
 
-    def training(self, label: str) -> Callable[[int, int, dict[str, float]], None]:
-        """For `train`: one bar of steps with the loss by its parts."""
-        self.progress.update(self.all, visible=False)
-        self.progress.reset(self.one, total=None, description=label, note="")
+    def failed(self, job: Job, reason: str) -> None:
+        self._over(job)
+        self.note(f"failed: {reason}")
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
+    def _over(self, job: Job) -> None:
+        self.done += 1
+        self.progress.advance(self.all)
+        bar = self.bars.pop(job.name, None)
+        if bar is not None:
+            self.progress.remove_task(bar)
+
+    def training(self, label: str, checkpoint: Checkpoint) -> Callable[[int, int, dict[str, float]], None]:
+        """For `train`: one bar of steps with the loss by its parts, and a line where it goes on from a checkpoint."""
+        saved = checkpoint.load()
+        if saved is not None and saved["log"]:
+            self.note(f"{label}: going on after step {saved['log'][-1]['step'] + 1}")
+        bar = self.progress.add_task(label, total=None, note="")
 
         def progress(done: int, total: int, parts: dict[str, float]) -> None:
             note = "steps  " + "  ".join(f"{name} {value:.3f}" for name, value in parts.items())
-            self.progress.update(self.one, completed=done, total=total, note=note)
+            self.progress.update(bar, completed=done, total=total, note=note)
 
         return progress
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import logging
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from transferbench import beside, data, keyed, schedules
 from transferbench.cards import ModelCard
+from transferbench.checkpoint import NOTHING, Checkpoint, State
 from transferbench.data import Augment, Dataset, View
 from transferbench.data.overlap import without
 from transferbench.methods import BaseMethod, Batch, Network, Phase, frozen_copy, set_statistics_mode
@@ -51,10 +57,13 @@ def fit(
     val: Dataset,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> Trained:
     """Train the method's student on `train`. InputError when the data cannot fill a batch.
 
     FaultError when the loss is no longer finite. The source is never changed: the method sees a frozen copy.
+    Goes on from the checkpoint where it holds one, to the weights of a training that was never stopped: every
+    random choice is keyed by its step, so weights, optimiser, averages and the method's memory are all there is.
     """
     began, params = time.perf_counter(), method.params
     if method.needs_source and source is None:
@@ -65,15 +74,33 @@ def fit(
             "set batch_size lower"
         )
     teacher = None if source is None else frozen_copy(source)
-    log: list[dict[str, Any]] = []
+    saved = checkpoint.load() or {"phase": 0, "log": [], "seconds": 0.0}
+    log: list[dict[str, Any]] = saved["log"]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed.stream("init", params.seed))
         student = method.student(teacher, fresh, len(train.classes))
         student.model.to(device)
         phases = method.phases()
-        total, step = sum(phase.steps for phase in phases), 0
-        for phase in phases:
-            step = _run(method, phase, student, teacher, train, device, step, total, log, progress)
+        if "model" in saved:
+            student.model.load_state_dict(saved["model"])
+            method.recall(saved["method"])
+        total = sum(phase.steps for phase in phases)
+
+        def state(phase: int) -> State:
+            seconds = saved["seconds"] + time.perf_counter() - began
+            whole = {"model": student.model.state_dict(), "method": method.memory()}
+            return {**whole, "phase": phase, "log": log, "seconds": seconds}
+
+        for number, phase in enumerate(phases):
+            if number < saved["phase"]:
+                continue
+            step = sum(earlier.steps for earlier in phases[:number])
+            steps = _Steps(method, phase, student, teacher, train, device, step, total, log)
+            if number == saved["phase"] and "optimiser" in saved:
+                steps.restore(saved)
+            for _ in steps.run(progress):
+                checkpoint.offer(partial(_with, state, number, steps))
+            checkpoint.save(state(number + 1))
         torch.manual_seed(keyed.stream("finish", params.seed))
         method.finish(student, lambda: _epoch(train, params, 0, device))
     student.model.eval().requires_grad_(False)
@@ -81,61 +108,92 @@ def fit(
     with torch.no_grad():
         for part in val.batches(256):
             correct += int((student.model(part.pixels.to(device)).argmax(1).cpu() == part.labels).sum())
-    return Trained(student, correct / len(val), log, time.perf_counter() - began)
+    return Trained(student, correct / len(val), log, saved["seconds"] + time.perf_counter() - began)
 
 
-def _run(
-    method: BaseMethod[Any],
-    phase: Phase,
-    student: Network,
-    teacher: Network | None,
-    train: Dataset,
-    device: torch.device | str,
-    step: int,
-    total: int,
-    log: list[dict[str, Any]],
-    progress: Progress | None,
-) -> int:
-    """One phase with a fresh optimiser; returns the global step after it."""
-    params, head = method.params, f"{student.layers.head}."
-    trunk: list[nn.Parameter] = []
-    heads: list[nn.Parameter] = []
-    for name, parameter in student.model.named_parameters():
-        parameter.requires_grad_(phase.trains(name))
-        if parameter.requires_grad:
-            (heads if name.startswith(head) else trunk).append(parameter)
-    groups = [(trunk, phase.lr), (heads, phase.lr * (params.head_lr if teacher is not None else 1.0))]
-    optimiser = torch.optim.SGD(
-        [{"params": group, "lr": rate, "base": rate} for group, rate in groups if group],
-        lr=phase.lr,
-        momentum=params.momentum,
-        weight_decay=params.weight_decay,
-    )
-    average = AveragedModel(student.model) if phase.average_every else None
-    for local, batch in zip(range(phase.steps), _batches(train, params, step, device, method.replays), strict=False):
-        for group in optimiser.param_groups:
-            group["lr"] = group["base"] * schedules.factor(phase.schedule, local, phase.steps)
-        torch.manual_seed(keyed.stream("dropout", params.seed, batch.step))
-        set_statistics_mode(student.model, phase.freeze_statistics)
-        parts = method.loss(student, teacher, batch)
-        loss = torch.stack(list(parts.values())).sum()
-        if not bool(torch.isfinite(loss)):
-            raise FaultError(f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        if average is not None and (local + 1) % phase.average_every == 0:
-            average.update_parameters(student.model)
-        if local % 10 == 0 or local == phase.steps - 1:
-            values = {name: float(part.detach()) for name, part in parts.items()}
-            log.append({"step": batch.step, "phase": phase.name, "lr": optimiser.param_groups[0]["lr"], **values})
-            if progress is not None:
-                progress(batch.step + 1, total, values)
-    if average is not None:
-        with torch.no_grad():
-            for mine, averaged in zip(student.model.parameters(), average.module.parameters(), strict=True):
-                mine.copy_(averaged)
-    return step + phase.steps
+def _with(state: Callable[[int], State], number: int, steps: _Steps) -> State:
+    return {**state(number), **steps.state()}
+
+
+class _Steps:
+    """One phase with a fresh optimiser, from the global step `start` on."""
+
+    def __init__(
+        self,
+        method: BaseMethod[Any],
+        phase: Phase,
+        student: Network,
+        teacher: Network | None,
+        train: Dataset,
+        device: torch.device | str,
+        start: int,
+        total: int,
+        log: list[dict[str, Any]],
+    ) -> None:
+        self.method, self.phase, self.student, self.teacher = method, phase, student, teacher
+        self.train, self.device, self.start, self.total, self.log = train, device, start, total, log
+        self.done = 0
+        params, head = method.params, f"{student.layers.head}."
+        trunk: list[nn.Parameter] = []
+        heads: list[nn.Parameter] = []
+        for name, parameter in student.model.named_parameters():
+            parameter.requires_grad_(phase.trains(name))
+            if parameter.requires_grad:
+                (heads if name.startswith(head) else trunk).append(parameter)
+        groups = [(trunk, phase.lr), (heads, phase.lr * (params.head_lr if teacher is not None else 1.0))]
+        self.optimiser = torch.optim.SGD(
+            [{"params": group, "lr": rate, "base": rate} for group, rate in groups if group],
+            lr=phase.lr,
+            momentum=params.momentum,
+            weight_decay=params.weight_decay,
+        )
+        self.average = AveragedModel(student.model) if phase.average_every else None
+
+    def state(self) -> State:
+        """What `restore` takes, beside the weights and the method's memory."""
+        average = None if self.average is None else self.average.state_dict()
+        return {"done": self.done, "optimiser": self.optimiser.state_dict(), "average": average}
+
+    def restore(self, saved: State) -> None:
+        self.done = saved["done"]
+        self.optimiser.load_state_dict(saved["optimiser"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+
+    def run(self, progress: Progress | None = None) -> Iterator[int]:
+        """The steps that are left, one by one. FaultError when the loss is no longer finite."""
+        params, phase, model = self.method.params, self.phase, self.student.model
+        batches = _batches(self.train, params, self.start + self.done, self.device, self.method.replays)
+        for local, batch in zip(range(self.done, phase.steps), batches, strict=False):
+            for group in self.optimiser.param_groups:
+                group["lr"] = group["base"] * schedules.factor(phase.schedule, local, phase.steps)
+            torch.manual_seed(keyed.stream("dropout", params.seed, batch.step))
+            set_statistics_mode(model, phase.freeze_statistics)
+            parts = self.method.loss(self.student, self.teacher, batch)
+            loss = torch.stack(list(parts.values())).sum()
+            if not bool(torch.isfinite(loss)):
+                raise FaultError(
+                    f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr"
+                )
+            self.optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimiser.step()
+            if self.average is not None and (local + 1) % phase.average_every == 0:
+                self.average.update_parameters(model)
+            if local % 10 == 0 or local == phase.steps - 1:
+                values = {name: float(part.detach()) for name, part in parts.items()}
+                self.log.append(
+                    {"step": batch.step, "phase": phase.name, "lr": self.optimiser.param_groups[0]["lr"], **values}
+                )
+                if progress is not None:
+                    progress(batch.step + 1, self.total, values)
+            self.done = local + 1
+            if local < phase.steps - 1:
+                yield self.done
+        if self.average is not None:
+            with torch.no_grad():
+                for mine, averaged in zip(model.parameters(), self.average.module.parameters(), strict=True):
+                    mine.copy_(averaged)
 
 
 def _batches(train: Dataset, params: Any, start: int, device: torch.device | str, replays: int = 1) -> Iterator[Batch]:
@@ -192,6 +250,7 @@ def train_victim(
     val: Dataset,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> tuple[nn.Module, ModelCard, Trained]:
     """Train a recipe and describe the result in a card (weights are not written yet).
 
@@ -212,6 +271,7 @@ def train_victim(
         val,
         device,
         progress,
+        checkpoint,
     )
     card = ModelCard(
         id=recipe.victim,
@@ -231,6 +291,60 @@ def train_victim(
         + (f", from `{source.id}`." if source is not None else ", from scratch."),
     )
     return result.network.model, card, result
+
+
+def identity(
+    recipe: Recipe, method: BaseMethod[Any], source: Victim | None, splits: tuple[Dataset, Dataset], device: str
+) -> dict[str, Any]:
+    """All that decides a training's weights, flat: what an unfinished one is recognised by."""
+    return {
+        "plugin": recipe.plugin,
+        "version": sys.modules[type(method).__module__].VERSION,
+        "network": recipe.network if source is None else source.card.network,
+        "source": "" if source is None else source.sha256,
+        "train": splits[0].fingerprint,
+        "val": splits[1].fingerprint,
+        "device": torch.device(device).type,
+        **{f"set {name}": value for name, value in asdict(method.params).items()},
+    }
+
+
+@contextmanager
+def resumable(folder: Path, what: dict[str, Any], fresh: bool = False) -> Iterator[Checkpoint]:
+    """A training's unfinished work in its folder, which is locked meanwhile; `what` names all that decides it.
+
+    InputError where the folder holds the unfinished work of something else, naming what differs; `fresh` drops it.
+    """
+    made = not folder.exists()
+    named, checkpoint = folder / "unfinished.json", Checkpoint(folder / "unfinished")
+    text = json.dumps(what, sort_keys=True)
+    with beside.locked(folder):
+        if fresh or not named.is_file():
+            checkpoint.remove()
+        elif (changed := _changed(named.read_text(encoding="utf-8"), what)) is not None:
+            raise InputError(
+                f"--out {folder}: an unfinished training of something else is there ({changed}): --fresh drops it"
+            )
+        beside.write_text(named, text)
+        try:
+            yield checkpoint
+        except InputError:
+            # Refused, not interrupted: nothing of it is left.
+            if made:
+                shutil.rmtree(folder)
+            raise
+        checkpoint.remove()
+        named.unlink()
+
+
+def _changed(text: str, what: dict[str, Any]) -> str | None:
+    """What differs from an earlier `what`, in words; None where nothing does."""
+    try:
+        before = dict(json.loads(text))
+    except (ValueError, TypeError):
+        return "unfinished.json is damaged"
+    names = sorted(name for name in before.keys() | what.keys() if before.get(name) != what.get(name))
+    return "; ".join(f"{name}: {before.get(name)} -> {what.get(name)}" for name in names[:3]) if names else None
 
 
 def load_splits(

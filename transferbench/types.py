@@ -141,6 +141,38 @@ def content_hash(*parts: object) -> str:
 SHARD = 256
 """A shard is this many consecutive examples of a data set's order, whatever n, batch and workers."""
 
+
+@dataclass(frozen=True)
+class Keep:
+    """Which end points of the attacks are kept: of the fooled, of all examples, of the first N fooled of every
+    shard, or none (then nothing can be verified)."""
+
+    kind: Literal["fooled", "all", "sample", "none"] = "fooled"
+    count: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Keep:
+        """`fooled`, `all`, `sample:N` or `none`. InputError otherwise."""
+        kind, colon, count = text.partition(":")
+        if kind in ("fooled", "all", "none") and not colon:
+            return cls(kind)  # type: ignore[arg-type]
+        if kind == "sample" and count.isdigit() and int(count) > 0:
+            return cls("sample", int(count))
+        raise InputError(f"--keep-examples {text!r}: write fooled, all, sample:N or none")
+
+    def covers(self, wanted: Keep) -> bool:
+        """Whether what was kept under this holds what the other wants."""
+        order = ("none", "sample", "fooled", "all")
+        if self.kind == wanted.kind:
+            return self.count >= wanted.count
+        return order.index(self.kind) > order.index(wanted.kind)
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.count}" if self.kind == "sample" else self.kind
+
+
+KEEP = Keep()
+
 PREPROCESSING = r"((?P<bicubic>Bicubic)?Res(?P<resize>\d+))?(Crop(?P<crop>\d+))?"
 """RobustBench's words for what an image goes through, `Res256Crop224` (data/preprocessing.py); empty: nothing."""
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import keyed
-from transferbench.attacks import Keys, RowAttack, losses
+from transferbench.attacks import Keys, RowAttack, State, losses
 from transferbench.types import FaultError
 
 
@@ -101,15 +101,27 @@ class eval_mode:  # noqa: N801 - reads as a statement: `with eval_mode(net):`
             module.training = training
 
 
-def end_point(attack: RowAttack, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, noise: Tensor) -> Tensor:
+def end_point(
+    attack: RowAttack,
+    network: Callable[[Tensor], Tensor],
+    x: Tensor,
+    y: Tensor,
+    noise: Tensor,
+    attempt: int = 0,
+    begun: tuple[int, State] | None = None,
+    keep: Callable[[int, State], None] | None = None,
+) -> Tensor:
     """[B, ...]: where a `counts = "last"` attack ends, without evaluating the network there.
 
-    The inner maximisation of adversarial training, whose own loss evaluates that point anyway.
+    The inner maximisation of adversarial training, whose own loss evaluates that point anyway, and the maker of
+    crafted sets. `begun` is (steps done, state) to go on from; `keep` is given the same after every step.
     """
-    state = attack.start(x, y, x.new_empty(len(x), 0), Keys(noise, torch.zeros_like(y)))
-    for _ in range(attack.passes - 1):
+    done, state = begun or (0, attack.start(x, y, x.new_empty(len(x), 0), Keys(noise, torch.full_like(y, attempt))))
+    for step in range(done, attack.passes - 1):
         output, loss, gradient = forward_backward(
             network, state["x"], lambda out: attack.loss(out, y, state), attack.needs_grad
         )
         state["x"] = attack.step(state, output, loss, gradient)
+        if keep is not None:
+            keep(step + 1, state)
     return state["x"]

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import attacks
+from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.engine import checks
 from transferbench.engine.frozen import Frozen, as_is, freeze
 from transferbench.engine.judge import FLOOR, Judge, floor_of
+from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Pool, Progress
 from transferbench.engine.verdicts import ChainResult, Tally
 from transferbench.types import Chain
@@ -26,12 +28,17 @@ def default_slots(dimension: int) -> int:
 
 @dataclass
 class Target:
-    """A model made ready for evaluation once and used for many chains: its judge, its copy, its flags."""
+    """A model made ready for evaluation once and used for many chains: its judge, its copy, its flags.
+
+    `batch_size` is what was asked for, `rows` how many are in flight now.
+    """
 
     judge: Judge
     frozen: Frozen
     num_classes: int
     flags: tuple[str, ...]
+    batch_size: int | None
+    rows: Rows
     _clean: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
@@ -42,7 +49,9 @@ class Target:
         checks.check_labels(y, preflight.num_classes)
         frozen = freeze(model, rows) if preflight.copyable else as_is(model)
         floor = floor_of(model, rows) if preflight.copyable else FLOOR
-        return cls(Judge(model, batch_size or 256, floor), frozen, preflight.num_classes, preflight.flags)
+        in_flight = Rows(batch_size or default_slots(x[0].numel()), frozen.floor)
+        judge = Judge(model, batch_size or 256, floor)
+        return cls(judge, frozen, preflight.num_classes, preflight.flags, batch_size, in_flight)
 
     def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:
         """The original model's logits on x, computed once for all chains that attack the same images."""
@@ -58,8 +67,8 @@ def run_chain(
     y: Tensor,
     ids: Tensor,
     seed: int,
-    slots: int | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> ChainResult:
     """Attack x [n, ...] in [0,1] with labels y and ids int64 [n]; examples that are wrong on clean are fooled."""
     began, checked = time.perf_counter(), target.judge.checks
@@ -67,9 +76,9 @@ def run_chain(
     logits = target.clean_logits(x, ids)
     tally = Tally(x, y, ids, logits.argmax(1))
     standing = tally.left
-    pool = Pool(built, chain.threat, target.frozen, target.judge, slots or default_slots(x[0].numel()), seed)
+    pool = Pool(built, chain.threat, target.frozen, target.judge, target.rows, seed)
     if len(standing):
-        swept = pool.run(x[standing], y[standing], ids[standing], logits[standing], progress)
+        swept = pool.run(x[standing], y[standing], ids[standing], logits[standing], progress, checkpoint)
         for number, attack in enumerate(built):
             ranks = [rank for rank, owner in enumerate(pool.owner) if owner == number]
             mine = torch.isin(swept.rank, torch.tensor(ranks, device=x.device)).nonzero().flatten()

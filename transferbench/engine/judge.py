@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import geometry
+from transferbench.engine.memory import Rows
 from transferbench.types import FaultError, ThreatModel
 
 FLOOR, LOW_FLOOR = 16, 4
@@ -35,19 +36,14 @@ class Judge:
     """Predictions of the original model with a count of the rows it was asked for (`checks`)."""
 
     def __init__(self, model: nn.Module, batch_size: int = 256, floor: int = FLOOR) -> None:
-        self.model, self.batch_size, self.floor = model, max(batch_size, floor), floor
+        self.model, self.floor = model, floor
+        self.rows = Rows(batch_size, floor)
         self.checks = 0
 
     def logits(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
         """float32 [B, C] of the original model. FaultError when a logit is not finite, naming the examples."""
-        parts = []
-        with torch.no_grad():
-            for chunk in x.split(self.batch_size):
-                short = self.floor - len(chunk)
-                padded = torch.cat([chunk, chunk[:1].expand(short, *chunk.shape[1:])]) if short > 0 else chunk
-                parts.append(self.model(padded)[: len(chunk)].float())
+        logits = self.rows.within_memory(lambda most: self._logits(x, most))
         self.checks += len(x)
-        logits = torch.cat(parts)
         bad = ~torch.isfinite(logits).all(1)
         if bool(bad.any()):
             rows = bad.nonzero().flatten().cpu()
@@ -57,6 +53,11 @@ class Judge:
                 "prediction of class 0; repair the model before evaluating it"
             )
         return logits
+
+    def _logits(self, x: Tensor, most: int) -> Tensor:
+        with torch.no_grad():
+            parts = [self.model(at_least(chunk, self.floor))[: len(chunk)].float() for chunk in x.split(most)]
+        return torch.cat(parts)
 
     def __call__(self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor) -> Judged:
         """Judge the points [B, ...] against the images x and labels y. FaultError for an inadmissible point."""
@@ -68,6 +69,12 @@ class Judge:
         margin = others - logits.gather(1, y[:, None]).squeeze(1)
         tie = fooled & (margin < TIE * (logits.amax(1) - logits.amin(1)))
         return Judged(fooled, tie, pred, distance)
+
+
+def at_least(x: Tensor, rows: int) -> Tensor:
+    """x [B, ...] with its first row repeated at the end until there are as many."""
+    short = rows - len(x)
+    return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short > 0 else x
 
 
 def floor_of(model: nn.Module, sample: Tensor) -> int:

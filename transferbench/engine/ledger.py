@@ -10,9 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from transferbench.types import FaultError
 
 PATIENCE = 25
 """An example's next try starts early, in slots that would be empty, once the current one has lived this long:
@@ -110,6 +114,24 @@ class Ledger:
             self.waiting.append(example)
         else:
             self.settled += 1
+
+    def snapshot(self) -> dict[str, Any]:
+        """Plain numbers and arrays as tensors: what `restore` takes."""
+        arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("passes", "decided", "started")}
+        return {
+            **arrays,
+            "open": [sorted(ranks) for ranks in self.open],
+            "waiting": list(self.waiting),
+            "settled": self.settled,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """FaultError where the snapshot is of other examples or tries."""
+        if tuple(saved["passes"].shape) != self.passes.shape:
+            raise FaultError(f"a checkpoint of {tuple(saved['passes'].shape)} tries does not fit {self.passes.shape}")
+        self.passes, self.decided, self.started = (saved[name].numpy() for name in ("passes", "decided", "started"))
+        self.open = [set(ranks) for ranks in saved["open"]]
+        self.waiting, self.settled = deque(saved["waiting"]), saved["settled"]
 
     def spent(self) -> Spent:
         """The passes of tries up to the deciding one, and those of the cancelled rest."""

@@ -8,16 +8,18 @@ comes next and which one decides; engine/judge.py says whether a row fooled.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace
+from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace, select
+from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.engine.frozen import Frozen
-from transferbench.engine.judge import Judge
+from transferbench.engine.judge import Judge, at_least
 from transferbench.engine.ledger import Ledger, Spent
+from transferbench.engine.memory import Rows
 from transferbench.types import FaultError, ThreatModel
 
 EARLY_ROWS = 16
@@ -51,17 +53,27 @@ class Pool:
         threat: ThreatModel,
         frozen: Frozen,
         judge: Judge,
-        slots: int,
+        rows: Rows,
         seed: int,
     ) -> None:
         self.attacks, self.threat, self.frozen, self.judge = attacks, threat, frozen, judge
-        self.slots = max(slots, frozen.floor)
-        self.seed = seed
+        self.rows, self.seed = rows, seed
         self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
         self.attempt = [attempt for attack in attacks for attempt in range(attack.tries)]
 
-    def run(self, x: Tensor, y: Tensor, ids: Tensor, clean_logits: Tensor, progress: Progress | None = None) -> Swept:
-        """Attack x [n, ...] in [0,1] with labels y, ids int64 [n], the original model's logits [n, C]."""
+    def run(
+        self,
+        x: Tensor,
+        y: Tensor,
+        ids: Tensor,
+        clean_logits: Tensor,
+        progress: Progress | None = None,
+        checkpoint: Checkpoint = NOTHING,
+    ) -> Swept:
+        """Attack x [n, ...] in [0,1] with labels y, ids int64 [n], the original model's logits [n, C].
+
+        Goes on from the checkpoint, where it holds one of the same examples and tries.
+        """
         self.x, self.y, self.ids, self.clean_logits = x, y, ids, clean_logits
         self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
         self.groups: list[State | None] = [None] * len(self.attacks)
@@ -69,9 +81,14 @@ class Pool:
         self.pred = clean_logits.argmax(1)
         self.tie = torch.zeros_like(y, dtype=torch.bool)
         self.distance = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        self._refill([torch.empty(0, dtype=torch.int64, device=x.device)] * len(self.attacks))
+        saved = checkpoint.load()
+        if saved is not None:
+            self._restore(saved)
+        else:
+            self._refill([torch.empty(0, dtype=torch.int64, device=x.device)] * len(self.attacks))
         while not self.ledger.finished:
             self._iterate()
+            checkpoint.offer(self._snapshot)
             if progress is not None:
                 progress(self.ledger.settled, len(x) - self.ledger.fooled)
         decided = torch.from_numpy(self.ledger.decided).to(y.device)
@@ -101,13 +118,52 @@ class Pool:
             gone[number] = (ended | fooled).nonzero().flatten()
         self._refill(gone)
 
+    def _snapshot(self) -> dict[str, object]:
+        """All that the next iteration depends on; points only where an example has fallen."""
+        fallen = torch.from_numpy(self.ledger.decided < self.ledger.ranks).nonzero().flatten().to(self.x.device)
+        return {
+            "ledger": self.ledger.snapshot(),
+            "groups": self.groups,
+            "fallen": fallen,
+            "points": self.points[fallen],
+            "pred": self.pred,
+            "tie": self.tie,
+            "distance": self.distance,
+        }
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        device = self.x.device
+        self.ledger.restore(saved["ledger"])
+        self.groups = [
+            None if group is None else {name: tensor.to(device) for name, tensor in group.items()}
+            for group in saved["groups"]
+        ]
+        self.points[saved["fallen"].to(device)] = saved["points"].to(device)
+        self.pred, self.tie, self.distance = (saved[name].to(device) for name in ("pred", "tie", "distance"))
+
     def _pass(self, live: list[tuple[int, State]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Forward and backward for all rows; per group the outputs, gradients and per-row losses."""
+        return self.rows.within_memory(lambda most: self._in_parts(live, most))
+
+    def _in_parts(self, live: list[tuple[int, State]], most: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """`_at_once`, or where memory ran out before, at most that many rows of one group after the other."""
+        if sum(len(state["x"]) for _, state in live) <= most:
+            return self._at_once(live)
+        joined: list[tuple[Tensor, ...]] = []
+        for number, state in live:
+            parts = []
+            for rows in torch.arange(len(state["x"]), device=self.x.device).split(most):
+                outputs, gradients, losses = self._at_once([(number, select(state, rows))])
+                parts.append((outputs[0], gradients[0], losses[0]))
+            joined.append(tuple(torch.cat(column) for column in zip(*parts, strict=True)))
+        outputs, gradients, losses = (list(column) for column in zip(*joined, strict=True))
+        return outputs, gradients, losses
+
+    def _at_once(self, live: list[tuple[int, State]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         sizes = [len(state["x"]) for _, state in live]
-        batch = torch.cat([state["x"] for _, state in live]) if len(live) > 1 else live[0][1]["x"]
         rows = sum(sizes)
-        if rows < self.frozen.floor:
-            batch = torch.cat([batch, batch[:1].expand(self.frozen.floor - rows, *batch.shape[1:])])
+        batch = torch.cat([state["x"] for _, state in live]) if len(live) > 1 else live[0][1]["x"]
+        batch = at_least(batch, self.frozen.floor)
         needs_grad = any(self.attacks[number].needs_grad for number, _ in live)
         with torch.enable_grad():
             point = batch.detach().requires_grad_(needs_grad)
@@ -165,8 +221,8 @@ class Pool:
             left |= torch.from_numpy(self.ledger.cancelled(*rows))
             gone[number] = left.nonzero().flatten().to(self.x.device)
             staying += int((~left).sum())
-        started = self.ledger.take(self.slots - staying)
-        early = self.slots if self.x.is_cuda else min(self.slots, EARLY_ROWS)
+        started = self.ledger.take(self.rows.most - staying)
+        early = self.rows.most if self.x.is_cuda else min(self.rows.most, EARLY_ROWS)
         started += self.ledger.take_early(early - staying - len(started))
         for number, attack in enumerate(self.attacks):
             mine = [pair for pair in started if self.owner[pair[1]] == number]

@@ -19,10 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import attacks
+from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.engine.evaluate import Target
 from transferbench.engine.pool import Progress
 from transferbench.engine.verdicts import ChainResult, Tally
 from transferbench.types import AttackSpec, Chain, InputError, ThreatModel
+
+BATCH_SIZE = 250
+"""The reference's own default."""
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """AutoAttack's standard version, in its order. FAB-T and Square are the reference's alone."""
@@ -88,10 +92,14 @@ def run_reference(
     y: Tensor,
     ids: Tensor,
     seed: int,
-    slots: int | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> ChainResult:
-    """`evaluate.run_chain` by the reference implementation, `slots` being its batch size (250 by default)."""
+    """`evaluate.run_chain` by the reference implementation, 250 rows a batch by default.
+
+    Its batches decide its random starts and its attacks cannot be stopped inside: what is kept of unfinished work
+    is whole attacks, and memory that does not suffice is a FaultError.
+    """
     from pyautoattack import AutoAttack
 
     check(chain)
@@ -99,8 +107,12 @@ def run_reference(
     model, threat = _Counting(target.judge.model), chain.threat
     tally = Tally(x, y, ids, target.clean_logits(x, ids).argmax(1))
     rank = 0
+    saved = checkpoint.load()
+    if saved is not None:
+        tally.restore(saved["tally"])
+        rank = saved["rank"]
     with unchanged_process():
-        for spec in chain.attacks:
+        for spec in chain.attacks[len(tally.by_attack) :]:
             tries = _tries(spec, threat, target.num_classes)
             runner: Any = AutoAttack(
                 model,
@@ -117,7 +129,7 @@ def run_reference(
             before = model.forwards, model.backwards
             at = tally.left
             if len(at):
-                found, _ = runner.run_standard_evaluation(x[at], y[at], batch_size=slots or 250)
+                found, _ = runner.run_standard_evaluation(x[at], y[at], batch_size=target.batch_size or BATCH_SIZE)
                 moved = ((found - x[at]).flatten(1).abs().amax(1) > 0).nonzero().flatten()
                 at, found = at[moved], found[moved].float()
                 judged = target.judge(threat, x[at], found, y[at], ids[at]) if len(at) else None
@@ -130,6 +142,7 @@ def run_reference(
             spent = {"forwards": model.forwards - before[0], "backwards": model.backwards - before[1], "wasted": 0}
             tally.attack_done(spec.id, tries, spent)
             rank += tries
+            checkpoint.save({"tally": tally.snapshot(), "rank": rank})
             if progress is not None:
                 progress(len(x), len(tally.left))
     return tally.result(target.judge.checks - checked, time.perf_counter() - began)

@@ -16,15 +16,14 @@ from transferbench import attacks
 from transferbench.attacks import Keys, lockstep
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_l1 import L1APGD
+from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.engine.evaluate import Target
 from transferbench.engine.pool import Progress
-from transferbench.engine.reference import check, unchanged_process
+from transferbench.engine.reference import BATCH_SIZE, check, unchanged_process
 from transferbench.engine.verdicts import ChainResult, Tally
 from transferbench.types import Chain, Norm
 
 REPLAYED = ("apgd-ce", "apgd-t")
-BATCH_SIZE = 250
-"""The reference's own default."""
 
 
 def global_draw(norm: Norm, x: Tensor, keys: Keys) -> Tensor:
@@ -44,10 +43,10 @@ def run_replay(
     y: Tensor,
     ids: Tensor,
     seed: int,
-    slots: int | None = None,
     progress: Progress | None = None,
+    checkpoint: Checkpoint = NOTHING,
 ) -> ChainResult:
-    """`evaluate.run_chain` with the reference's starts; `slots` is its batch size."""
+    """`evaluate.run_chain` with the reference's starts and batches; it is for comparisons and keeps nothing."""
     from pyautoattack.autopgd_base import L1_projection
 
     check(chain, REPLAYED)
@@ -63,7 +62,7 @@ def run_replay(
                 # Equal up to 1e-6, but L1-APGD counts changed entries: only equal bits give equal trajectories.
                 attack.correction = L1_projection
             rows = 0
-            for batch in tally.left.split(slots or BATCH_SIZE):
+            for batch in tally.left.split(target.batch_size or BATCH_SIZE):
                 torch.manual_seed(seed)
                 left = batch
                 for attempt in range(attack.tries):

@@ -101,7 +101,13 @@ def _deltas(x: Tensor, ids: Tensor, threat: ThreatModel, seed: int) -> Tensor:
 
 
 def selftest(
-    model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, chains: list[Chain], seed: int = 0, slots: int | None = None
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    ids: Tensor,
+    chains: list[Chain],
+    seed: int = 0,
+    batch_size: int | None = None,
 ) -> Planted:
     """Plant a region around every correct example and attack it with each chain. InputError if none is correct."""
     with torch.no_grad():
@@ -112,6 +118,6 @@ def selftest(
     found = {}
     for chain in chains:
         wrapped = plant(model, x, y, ids, chain.threat, seed)
-        done = run_chain(Target.prepare(wrapped, x, y), chain, x, y, ids, seed, slots)
+        done = run_chain(Target.prepare(wrapped, x, y, batch_size), chain, x, y, ids, seed)
         found[chain.name] = sum(verdict.rank >= 0 for verdict in done.verdicts)
     return Planted(len(x), found)

@@ -21,6 +21,7 @@ from transferbench.data import Dataset
 from transferbench.engine import jobs
 from transferbench.engine.evaluate import Target
 from transferbench.engine.frozen import outputs
+from transferbench.engine.reference import BATCH_SIZE
 from transferbench.engine.store import Store, key_of
 from transferbench.engine.verdicts import ChainResult
 from transferbench.types import SHARD, Chain, Cost, InputError, Job, Verdict
@@ -30,7 +31,7 @@ _ANSWERS = 16
 
 
 def run_stored(
-    root: Path, target: Target, chains: dict[str, Chain], dataset: Dataset, seed: int, slots: int | None, backend: str
+    root: Path, target: Target, chains: dict[str, Chain], dataset: Dataset, seed: int, backend: str
 ) -> dict[str, ChainResult]:
     """Each chain's result by its name. Finished shards of 256 are taken from the store in `root`.
 
@@ -54,7 +55,6 @@ def run_stored(
                         dataset.select(range(start, min(start + SHARD, len(dataset)))),
                         start,
                         seed,
-                        slots,
                         backend,
                         weights,
                     )
@@ -80,7 +80,6 @@ def _shard(
     shard: Dataset,
     start: int,
     seed: int,
-    slots: int | None,
     backend: str,
     weights: str,
 ) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
@@ -97,13 +96,14 @@ def _shard(
         "device": shard.pixels.device.type,
         "precision": "fp32",
         "fold": target.frozen.folded,
+        **({"batch": target.batch_size or BATCH_SIZE} if backend == "autoattack" else {}),
     }
     key = key_of(job, content)
     found = store.find(key)
     if found is not None:
         return found, store.read_examples(found["examples"])
     began = time.perf_counter()
-    result, tensors = jobs.attack(target, chain, shard, seed, slots, None, backend)
+    result, tensors = jobs.attack(target, chain, shard, seed, backend, checkpoint=store.checkpoint(key))
     result["examples"] = store.write_examples(key, tensors)
     store.finish(key, job, content, result, time.perf_counter() - began)
     return result, tensors

@@ -39,6 +39,7 @@ def chain_record(chain: Chain, shards: Sequence[Result], n: int) -> ChainRecord:
         robust=Bits.of([not fooled for fooled in _column(shards, "fooled")]),
         by_attack=by_attack,
         ties=sum(_column(shards, "tie")),
+        jobs=[shard["key"] for shard in shards],
         forwards=sum(cost["forwards"] for cost in costs),
         backwards=sum(cost["backwards"] for cost in costs),
     )
@@ -72,6 +73,8 @@ def source_only_record(
         control_flipped=Bits.of(any_of(judged_control)),
         flipped_by_try=by_try(judged),
         control_flipped_by_try=by_try(judged_control),
+        jobs=[shard["key"] for shard in judged],
+        control_jobs=[shard["key"] for shard in judged_control],
     )
 
 

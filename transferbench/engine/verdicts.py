@@ -67,6 +67,22 @@ class Tally:
             {"attack": attack, "tries": tries, "broke": before - standing, "standing": standing, **spent}
         )
 
+    def snapshot(self) -> dict[str, Any]:
+        """What `restore` takes, of plain values and tensors."""
+        return {
+            "verdicts": [list(verdict) for verdict in self.verdicts],
+            "points": self.points,
+            "standing": self.standing,
+            "by_attack": self.by_attack,
+            "cost": self.cost.as_dict(),
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        device = self.points.device
+        self.verdicts = [Verdict(*row) for row in saved["verdicts"]]
+        self.points, self.standing = saved["points"].to(device), saved["standing"].to(device)
+        self.by_attack, self.cost = saved["by_attack"], Cost(**saved["cost"])
+
     def result(self, checks: int, seconds: float) -> ChainResult:
         self.cost.checks, self.cost.seconds = checks, seconds
         return ChainResult(self.verdicts, self.points, self.cost, self.by_attack)

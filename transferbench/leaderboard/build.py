@@ -11,7 +11,7 @@ from transferbench.leaderboard import markdown
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
 from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
-from transferbench.records import Record, read_all
+from transferbench.records import Record, read_all, stamped
 from transferbench.types import NORMS, InputError, file_stem
 
 
@@ -46,10 +46,17 @@ def rebuild(folder: Path) -> list[Record]:
     return records
 
 
+def unstamped(folder: Path, record: Record) -> str:
+    """What to do about a record that nobody has verified, or that changed since."""
+    state = "was never verified" if record.stamp is None else "has changed since it was verified"
+    return f"{folder}: the record of {record.victim} {state}: run transferbench verify on the run's folder"
+
+
 def check(folder: Path) -> list[str]:
-    """What is wrong with a folder: files that are missing or differ from what its records give."""
-    complaints = []
-    for name, content in render(read_all(folder)).items():
+    """What is wrong with a folder: records without a fresh stamp, files that differ from what its records give."""
+    records = read_all(folder)
+    complaints = [unstamped(folder, record) for record in records if not stamped(record)]
+    for name, content in render(records).items():
         path = folder / name
         if not path.is_file():
             complaints.append(f"{path}: missing; transferbench leaderboard --rebuild {folder} makes it")

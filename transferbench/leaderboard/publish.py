@@ -7,20 +7,23 @@ import shutil
 from pathlib import Path
 
 from transferbench.leaderboard import build
-from transferbench.records import read_all
+from transferbench.records import read_all, stamped
 from transferbench.types import InputError, file_stem
 
 
 def publish(run: Path, repository: Path) -> Path:
     """Copy the records of a run's folder to leaderboards/<suite>/ and its cards to model_cards/.
 
-    Returns the leaderboard's folder. InputError when the run has no records, mixes suites, lacks a card, or
-    when `repository` has no leaderboards/ folder.
+    Returns the leaderboard's folder. InputError when the run has no records, mixes suites, lacks a card or a fresh
+    stamp of `verify`, or when `repository` has no leaderboards/ folder.
     """
     records = read_all(run)
     suites = sorted({record.suite for record in records})
     if len(suites) != 1 or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", suites[0]):
         raise InputError(f"{run}: records of one suite are published at a time, here are {', '.join(suites)}")
+    for record in records:
+        if not stamped(record):
+            raise InputError(build.unstamped(run, record))
     boards = repository / "leaderboards"
     if not boards.is_dir():
         raise InputError(f"{repository.resolve()}: no folder leaderboards/ here: run publish at the repository's root")

@@ -115,6 +115,16 @@ class BaseMethod(Generic[P]):
         """The mean over the batch, with the label smoothing of the parameters."""
         return F.cross_entropy(logits, y, label_smoothing=self.params.label_smoothing)
 
+    def memory(self) -> dict[str, Any]:
+        """What the method carries from step to step beside the student's weights: tensors, numbers, lists, dicts.
+
+        An interrupted training gives it to `recall` of a new method whose `student` was made again.
+        """
+        return {"state": self.state}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        self.state = memory["state"]
+
     def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
         """What is done after the last step (re-estimating batch norm, say). `batches()` is one epoch."""
 

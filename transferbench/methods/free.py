@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +42,15 @@ class Method(BaseMethod[Params]):
         self.replays = self.params.m
         self.delta: Tensor | None = None
         return super().student(source, fresh, num_classes)
+
+    def memory(self) -> dict[str, Any]:
+        delta = self.delta
+        return {} if delta is None else {"delta": delta.detach(), "gradient": delta.grad}
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        if memory:
+            self.delta = memory["delta"]
+            self.delta.grad = memory["gradient"]
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         delta = torch.zeros_like(batch.x) if self.delta is None else self.delta.detach()

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +103,7 @@ class Method(BaseMethod[Params]):
         head = model.get_submodule(source.layers.head).requires_grad_(True)
         self.teacher_optimiser = torch.optim.Adam(head.parameters(), lr=self.params.teacher_lr)
         self.discriminator: Discriminator | None = None
+        self.recalled: dict[str, Any] | None = None
         # Made when the images' shape is known, from a state of its own: the student's draws do not depend on it.
         self.disc_seed = keyed.stream("igam discriminator", self.params.seed)
         return student
@@ -130,6 +131,21 @@ class Method(BaseMethod[Params]):
             "gradients": params.gamma * (mine - theirs).square().sum(),
         }
 
+    def memory(self) -> dict[str, Any]:
+        judge = self.discriminator
+        return {
+            "teacher": self.teacher.model.state_dict(),
+            "teacher optimiser": self.teacher_optimiser.state_dict(),
+            "discriminator": None if judge is None else judge.state_dict(),
+            "discriminator optimiser": None if judge is None else self.disc_optimiser.state_dict(),
+        }
+
+    def recall(self, memory: dict[str, Any]) -> None:
+        self.teacher.model.load_state_dict(memory["teacher"])
+        self.teacher_optimiser.load_state_dict(memory["teacher optimiser"])
+        # The discriminator is made with the first batch, whose shape it needs.
+        self.recalled = memory if memory["discriminator"] is not None else None
+
     def _noisy(self, batch: Batch) -> Tensor:
         if self.params.input_noise == "0":
             return batch.x
@@ -156,6 +172,10 @@ class Method(BaseMethod[Params]):
             self.disc_optimiser = torch.optim.SGD(
                 self.discriminator.parameters(), params.lr, momentum=params.momentum, weight_decay=params.weight_decay
             )
+            if self.recalled is not None:
+                self.discriminator.load_state_dict(self.recalled["discriminator"])
+                self.disc_optimiser.load_state_dict(self.recalled["discriminator optimiser"])
+                self.recalled = None
         return self.discriminator
 
     def _train_discriminator(self, judge: Discriminator, mine: Tensor, theirs: Tensor, step: int) -> None:

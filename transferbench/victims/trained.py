@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from transferbench import beside, cards
 from transferbench.cards import ModelCard
 from transferbench.types import InputError
@@ -15,9 +13,9 @@ CARD = "README.md"
 WEIGHTS = "model.safetensors"
 
 
-def save(folder: Path, model: nn.Module, card: ModelCard) -> ModelCard:
+def save(folder: Path, state: weights.State, card: ModelCard) -> ModelCard:
     """Write weights, then card; the card returned holds the weights' hash."""
-    digest = weights.write(model, folder / WEIGHTS)
+    digest = weights.write(state, folder / WEIGHTS)
     card = card.model_copy(update={"weights": WEIGHTS, "sha256": digest})
     save_card(folder, card)
     return card

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -129,16 +128,12 @@ def load_strictly(model: nn.Module, state: State, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def write(model: nn.Module, path: Path) -> str:
-    """Save the model's state as safetensors: written beside, synced, renamed. Returns the sha256."""
+def write(state: State, path: Path) -> str:
+    """Save a model's state as safetensors: written beside, synced, renamed. Returns the sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_suffix(".writing")
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}, writing)
-    with writing.open("rb") as stream:
-        os.fsync(stream.fileno())
-    digest = sha256_of(writing)
-    writing.replace(path)
-    return digest
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    beside.write(path, lambda writing: save_file(plain, writing))
+    return sha256_of(path)
 
 
 def fetch(

@@ -1,0 +1,54 @@
+"""Out of memory: half the rows at a time, the same verdicts.
+
+How many rows share a pass decides nothing (engine/pool.py), so running out of memory is no reason to lose a job.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from transferbench.types import FaultError
+
+_LOG = logging.getLogger(__name__)
+_CPU = ("DefaultCPUAllocator: ", "not enough memory")
+
+T = TypeVar("T")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """CUDA's error, the CPU allocator's, or Python's own."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU)
+
+
+class Rows:
+    """At most this many rows go through a network at once; `halvings` counts how often memory ran out."""
+
+    def __init__(self, most: int, floor: int) -> None:
+        self.most, self.floor, self.halvings = max(most, floor), floor, 0
+
+    def within_memory(self, work: Callable[[int], T]) -> T:
+        """`work(most)`, again with half the rows whenever memory runs out. FaultError below the floor."""
+        while True:
+            try:
+                return work(self.most)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = (str(error).strip() or "out of memory").splitlines()[0]
+            # Outside the except clause: the traceback would keep the failed pass's tensors alive.
+            self._halve(reason)
+
+    def _halve(self, reason: str) -> None:
+        if self.most <= self.floor:
+            raise FaultError(f"out of memory with {self.most} rows at once, and fewer are not enough: {reason}")
+        self.most = max(self.most // 2, self.floor)
+        self.halvings += 1
+        _LOG.warning("out of memory (%s): going on with %d rows at once", reason, self.most)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

@@ -1,0 +1,277 @@
+"""Finished jobs, whatever happens: carried out here or on a cluster, kept in the store, never run twice."""
+
+from __future__ import annotations
+
+import heapq
+import math
+import shutil
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from transferbench.cards import ModelCard
+from transferbench.engine.cluster import Answer, Cluster
+from transferbench.engine.store import Store, key_of
+from transferbench.executor import Executor, Need, NotHereError, Place, Result
+from transferbench.train import versions
+from transferbench.types import KEEP, FaultError, InputError, Job, Keep, file_stem
+from transferbench.victims import trained
+from transferbench.worker import Task, carry_out
+
+
+class Reporter(Protocol):
+    """Who shows progress. `update` is called often, and from other threads: (done, of, still robust or None)."""
+
+    def begin(self, job: Job, number: int, total: int) -> None: ...
+    def update(self, job: Job, done: int, total: int, robust: int | None) -> None: ...
+    def end(self, job: Job, reused: bool) -> None: ...
+    def failed(self, job: Job, reason: str) -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Here(AbstractContextManager["Here"]):
+    """This process as the only worker: what is submitted runs when its answer is asked for."""
+
+    topic = ""
+
+    def __init__(self, runner: Runner, reporter: Reporter) -> None:
+        self.runner, self.reporter = runner, reporter
+        self._tasks: deque[Task] = deque()
+
+    @property
+    def room(self) -> int:
+        return 1 - len(self._tasks)
+
+    @property
+    def finished(self) -> bool:
+        return False
+
+    def submit(self, task: Task, lent: dict[Need, Any]) -> None:
+        self._tasks.append(task)
+
+    def next(self) -> Answer:
+        task = self._tasks.popleft()
+        job, checkpoint = task.job, self.runner.store.checkpoint(task.key)
+        try:
+            value = self.runner.executor.execute(
+                job, task.inputs, task.content, lambda *how: self.reporter.update(job, *how), checkpoint
+            )
+        except (FaultError, InputError) as error:
+            return Answer(job.name, None, error, "")
+        return Answer(job.name, value, None, "")
+
+    def __exit__(self, *_: object) -> None:
+        self._tasks.clear()
+
+
+class There(Cluster):
+    """The workers of a cluster."""
+
+    def submit(self, task: Task, lent: dict[Need, Any]) -> None:  # type: ignore[override]
+        super().submit(task.job.name, carry_out, task, lent)
+
+
+class Runner:
+    """Carries jobs out, in this process or on a cluster, through the store of a folder.
+
+    A job that fails by a fault, or takes its workers with it, is told and left out with all that needs it; the rest
+    goes on. `fresh` runs everything anew: an older result is replaced when the new one is there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        device: str = "cpu",
+        batch_size: int | None = None,
+        data_dir: Path | None = None,
+        model_dir: Path | None = None,
+        keep: Keep = KEEP,
+        cluster: str | None = None,
+        fresh: bool = False,
+    ) -> None:
+        data_dir, model_dir = (None if path is None else path.resolve() for path in (data_dir, model_dir))
+        self.store, self.cluster, self.fresh = store, cluster, fresh
+        self.place = Place(store.root.resolve(), device, batch_size, data_dir, model_dir, keep)
+        self.executor = Executor(self.place)
+        self.results: dict[str, Result] = {}
+        """By job name: what `execute` returned, where it was kept, and the `key` it is found by."""
+        self.failures: dict[str, str] = {}
+        self._lent: dict[Need, Any] = {}
+
+    def run(self, planned: Sequence[Job], reporter: Reporter, here: bool = False) -> None:
+        """Finish every job that can be; results by job name are in `results`, reasons in `failures` afterwards.
+
+        `here`: in this process, whatever the cluster.
+        """
+        self.store.plan(planned)
+        self._estimate(planned, reporter)
+        known = {job.name: job for job in planned}
+
+        def told(message: dict[str, Any]) -> None:
+            reporter.update(known[message["job"]], message["done"], message["total"], message["robust"])
+
+        if self.cluster is None or here:
+            place: Here | There = Here(self, reporter)
+        else:
+            place = There(self.cluster, self.place.device, told)
+        with place:
+            _Progress(self, place, planned, reporter).run()
+
+    def _estimate(self, planned: Sequence[Job], reporter: Reporter) -> None:
+        """Say how much the end points may take, and warn where the disk is smaller."""
+        keep, most = self.place.keep, 0
+        for job in planned:
+            if job.kind == "attack" and keep.kind != "none":
+                rows = job.spec["stop"] - job.spec["start"]
+                rows = min(rows, keep.count) if keep.kind == "sample" else rows
+                shape = self.executor.test(job.spec["dataset"], job.spec.get("preprocessing", "")).shape
+                most += rows * math.prod(shape) * 4
+        free = shutil.disk_usage(self.store.root).free
+        if most:
+            reporter.note(f"examples ({keep}): at most {most / 2**20:.1f} MiB")
+        if most > free:
+            reporter.note(f"only {free / 2**20:.1f} MiB are free: --keep-examples sample:N keeps fewer")
+
+    def task(self, job: Job, key: str, content: dict[str, Any], topic: str) -> Task:
+        inputs = {name: self.results[name] for name in job.inputs}
+        return Task(job, key, inputs, content, self.place, topic, versions())
+
+    def reusable(self, job: Job, key: str) -> Result | None:
+        """The finished job's result, where all that it speaks of is still there."""
+        found = self.store.find(key)
+        if found is None:
+            return None
+        root = self.store.root
+        try:
+            if job.kind == "train" and trained.load(root / found["folder"]).sha256 != found["sha256"]:
+                return None
+            if job.kind == "craft":
+                # Others read it: a damaged set must not stop them later.
+                self.store.read_examples(found["examples"])
+        except InputError:
+            return None
+        if job.kind == "attack":
+            if not Keep.parse(found.get("kept", "fooled")).covers(self.place.keep):
+                return None
+            if "examples" in found and not (root / found["examples"]["path"]).is_file():
+                return None
+        return found
+
+    def keep(self, job: Job, key: str, result: Result, tensors: dict[str, Any]) -> Result:
+        """Write what a finished job leaves behind, and the result that speaks of it."""
+        if job.kind == "train":
+            folder = self.store.root / "victims" / file_stem(job.spec["victim"])
+            card = trained.save(folder, tensors, ModelCard(**result.pop("card")))
+            return result | {"folder": str(folder.relative_to(self.store.root)), "sha256": card.sha256}
+        if tensors and result.get("kept") != "none":
+            return result | {"examples": self.store.write_examples(key, tensors)}
+        return result
+
+    def lent(self, place: Here | There, need: Need | None = None, job: Job | None = None) -> dict[Need, Any]:
+        """What workers were found not to have, as handles; with a new need added."""
+        if need is not None and need not in self._lent and job is not None and isinstance(place, There):
+            inputs = {name: self.results[name] for name in job.inputs}
+            self._lent[need] = place.share(self.executor.lend(need, job, inputs))
+        return self._lent
+
+    def raise_failures(self) -> None:
+        """FaultError naming what failed, if anything did."""
+        if self.failures:
+            first = next(iter(self.failures.values()))
+            others = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            raise FaultError(f"{first}{others}; the rest is finished and kept: transferbench runs {self.store.root}")
+
+
+class _Progress:
+    """One run over a plan: which jobs wait for which, which are under way."""
+
+    def __init__(self, runner: Runner, place: Here | There, planned: Sequence[Job], reporter: Reporter) -> None:
+        self.runner, self.place, self.planned, self.reporter = runner, place, planned, reporter
+        self.waits_for: dict[int, int] = {}
+        self.followers: dict[str, list[int]] = defaultdict(list)
+        self.ready: list[int] = []
+        self.running: dict[str, tuple[int, str, dict[str, Any]]] = {}
+        for number, job in enumerate(planned):
+            missing = [name for name in set(job.inputs) if name not in runner.results]
+            self.waits_for[number] = len(missing)
+            for name in missing:
+                self.followers[name].append(number)
+            if not missing:
+                heapq.heappush(self.ready, number)
+
+    def run(self) -> None:
+        try:
+            while self.ready or self.running:
+                while self.ready and self.place.room > 0:
+                    self._start(heapq.heappop(self.ready))
+                if self.running:
+                    self._settle(self.place.next())
+        except BaseException:
+            # Whatever stopped us, answers that are there already are not thrown away.
+            while self.running and self.place.finished:
+                self._settle(self.place.next())
+            raise
+
+    def _start(self, number: int) -> None:
+        job, runner = self.planned[number], self.runner
+        lost = [name for name in job.inputs if name in runner.failures]
+        if lost:
+            self._failed(number, "", f"{job.label}: not run, because what it needs has failed")
+            return
+        inputs = {name: runner.results[name] for name in job.inputs}
+        content = runner.executor.content(job, inputs)
+        key = key_of(job, content)
+        self.reporter.begin(job, number, len(self.planned))
+        found = None if runner.fresh else runner.reusable(job, key)
+        if found is not None:
+            runner.store.mark(job, key, "done")
+            self._done(number, key, found, reused=True)
+            return
+        changes = [] if runner.store.find(key) is not None else runner.store.changes(job, content)
+        if changes:
+            self.reporter.note(f"{job.label}: run anew, {'; '.join(changes[:3])}")
+        if runner.fresh:
+            runner.store.checkpoint(key).remove()
+        runner.store.mark(job, key, "running")
+        self.running[job.name] = (number, key, content)
+        self.place.submit(runner.task(job, key, content, self.place.topic), runner.lent(self.place))
+
+    def _settle(self, answer: Answer) -> None:
+        number, key, content = self.running.pop(answer.name)
+        job, runner = self.planned[number], self.runner
+        if isinstance(answer.error, NotHereError):
+            lent = runner.lent(self.place, answer.error.args[0], job)
+            self.running[job.name] = (number, key, content)
+            self.place.submit(runner.task(job, key, content, self.place.topic), lent)
+        elif answer.lost:
+            self._failed(number, key, f"{job.label}: {answer.lost}")
+        elif isinstance(answer.error, FaultError):
+            self._failed(number, key, f"{job.label}: {answer.error}")
+        elif answer.error is not None:
+            raise answer.error
+        else:
+            result, tensors = answer.value
+            result = runner.keep(job, key, dict(result), tensors)
+            runner.store.finish(key, job, content, result, result["seconds"])
+            self._done(number, key, result, reused=False)
+
+    def _done(self, number: int, key: str, result: Result, reused: bool) -> None:
+        job = self.planned[number]
+        self.runner.results[job.name] = result | {"key": key}
+        self.reporter.end(job, reused)
+        self._release(job)
+
+    def _failed(self, number: int, key: str, reason: str) -> None:
+        job = self.planned[number]
+        self.runner.failures[job.name] = reason
+        self.runner.store.mark(job, key, "failed", reason)
+        self.reporter.failed(job, reason)
+        self._release(job)
+
+    def _release(self, job: Job) -> None:
+        for follower in self.followers.pop(job.name, []):
+            self.waits_for[follower] -= 1
+            if self.waits_for[follower] == 0:
+                heapq.heappush(self.ready, follower)
