@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from suite import TINY, Silent
 
-from transferbench import pipeline, suites
+from transferbench import pipeline, suites, verify
 from transferbench.engine.store import Store
 from transferbench.leaderboard import build
 from transferbench.leaderboard.publish import publish
@@ -31,6 +31,7 @@ def carry_out(
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("first") / "out"
     carry_out(root)
+    assert verify.verify(root) == []
     return root
 
 
@@ -117,6 +118,9 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, first: Path) -> None:
 def test_publishing_copies_a_finished_run(first: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no folder leaderboards/"):
         publish(first, tmp_path)
+    carry_out(tmp_path / "unverified", seeds=(0,))
+    with pytest.raises(InputError, match="was never verified: run transferbench verify"):
+        publish(tmp_path / "unverified", tmp_path)
     (tmp_path / "leaderboards").mkdir()
     target = publish(first, tmp_path)
     assert target == tmp_path / "leaderboards" / "tiny"

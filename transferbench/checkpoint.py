@@ -66,8 +66,12 @@ class Checkpoint:
         began, stream = time.monotonic(), io.BytesIO()
         torch.save(state, stream)
         body = stream.getvalue()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(self.path, hashlib.sha256(body).digest() + body)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            beside.write_bytes(self.path, hashlib.sha256(body).digest() + body)
+        except OSError as error:
+            # The work itself is not in danger yet: its end will tell whether its result can be kept.
+            _LOG.warning("checkpoint %s cannot be written (%s): if this is killed, it begins anew", self.path, error)
         self._last = time.monotonic()
         self._wait = max(self.every, _SHARE * (self._last - began))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from transferbench.records import Record
     from transferbench.runner import Runner
 
+_WRITING = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LISTS = ("models", "networks", "datasets", "methods", "attacks", "suites")
 
 
@@ -463,13 +465,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FaultError as error:
         print(f"transferbench: fault: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            # Whoever read our output has gone (`| head`): not an error of ours.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        if error.errno not in _WRITING:
+            raise
+        print(f"transferbench: fault: {error}: make room, the same command goes on from there", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("transferbench: stopped; finished jobs are kept, the same command goes on from there", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone (`| head`): not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return 0
 
 

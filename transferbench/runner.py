@@ -163,7 +163,8 @@ class Runner:
         """Write what a finished job leaves behind, and the result that speaks of it."""
         if job.kind == "train":
             folder = self.store.root / "victims" / file_stem(job.spec["victim"])
-            card = trained.save(folder, tensors, ModelCard(**result.pop("card")))
+            with self.store.room():
+                card = trained.save(folder, tensors, ModelCard(**result.pop("card")))
             return result | {"folder": str(folder.relative_to(self.store.root)), "sha256": card.sha256}
         if tensors and result.get("kept") != "none":
             return result | {"examples": self.store.write_examples(key, tensors)}

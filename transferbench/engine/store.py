@@ -8,8 +8,8 @@ speaks of them is committed. No decision is made on the clock of the wall: it is
 
 from __future__ import annotations
 
-import errno
 import json
+import re
 import shutil
 import sqlite3
 import time
@@ -160,14 +160,14 @@ class Store:
 
     def write_examples(self, key: str, tensors: dict[str, Tensor]) -> dict[str, str]:
         """examples/<key>.safetensors with these tensors; returns its relative path and sha256."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         from transferbench.victims.weights import sha256_of
 
         path = self.root / "examples" / f"{key}.safetensors"
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with self._room():
-            beside.write(path, lambda writing: save_file(whole, writing))
+        with self.room():
+            beside.write_bytes(path, save(whole))
         return {"path": str(path.relative_to(self.root)), "sha256": sha256_of(path)}
 
     def read_examples(self, written: Mapping[str, str]) -> dict[str, Tensor]:
@@ -176,17 +176,19 @@ class Store:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._room(), self._db:
+        with self.room(), self._db:
             yield self._db
 
     @contextmanager
-    def _room(self) -> Iterator[None]:
-        """A full disk ends the run in one line; what was committed stands."""
+    def room(self) -> Iterator[None]:
+        """For whatever writes into the folder: a full disk ends the run in one line; what was committed stands.
+
+        FaultError where nothing more can be written.
+        """
         try:
             yield
-        except (OSError, sqlite3.OperationalError, RuntimeError) as error:
-            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-            if not full and not any(words in str(error) for words in ("full", "disk I/O", "No space", "too large")):
+        except (OSError, sqlite3.OperationalError) as error:
+            if isinstance(error, sqlite3.OperationalError) and not re.search("full|disk I/O|readonly", str(error)):
                 raise
             free = shutil.disk_usage(self.root).free >> 20
             raise FaultError(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from transferbench import beside
@@ -132,7 +132,7 @@ def write(state: State, path: Path) -> str:
     """Save a model's state as safetensors: written beside, synced, renamed. Returns the sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    beside.write(path, lambda writing: save_file(plain, writing))
+    beside.write_bytes(path, save(plain))
     return sha256_of(path)
 
 

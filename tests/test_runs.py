@@ -1,0 +1,93 @@
+"""What `transferbench runs` says about a folder, whoever is writing in it."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+from suite import TINY, Silent
+
+from transferbench import cli, pipeline, runs, suites
+from transferbench.engine.reader import Reader
+from transferbench.engine.store import Store
+from transferbench.records import read_all
+from transferbench.runner import Runner
+from transferbench.types import FaultError, InputError, Job
+
+
+class Stopping(Silent):
+    def __init__(self, after: int, how: type[BaseException] = KeyboardInterrupt) -> None:
+        super().__init__()
+        self.after, self.how = after, how
+
+    def end(self, job: Job, reused: bool) -> None:
+        super().end(job, reused)
+        if len(self.run) == self.after:
+            raise self.how
+
+
+def test_done_interrupted_and_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, root = tmp_path / "tiny.yaml", tmp_path / "out"
+    path.write_text(TINY)
+
+    class Looking(Stopping):
+        def begin(self, job: Job, number: int, total: int) -> None:
+            if len(self.run) == 4:
+                states = [planned.state for planned in Reader(root).planned()]
+                assert states.count("done") == 4
+                assert states.count("missing") == len(states) - 4
+                assert "a driver is at work" in runs.describe(Reader(root))[-2]
+
+    with Store(root) as store, pytest.raises(KeyboardInterrupt):
+        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store), Looking(5))
+    with Store(root) as store:
+        store.mark(next(iter(Silent().run), Job("clean", "x", {})), "", "running")
+    assert cli.main(["runs", str(root)]) == 0
+    told = capsys.readouterr().out
+    assert "5 done" in told
+    assert "no driver is at work" in told
+    assert told.count("missing ") >= 10
+    with Store(root) as store:
+        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store), Silent())
+    assert cli.main(["runs", str(root), "--verdicts", str(tmp_path / "v.csv")]) == 0
+    assert "missing" not in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "v.csv").open(newline="")))
+    for record in read_all(root):
+        for chain in record.chains:
+            mine = [row for row in rows if (row["run"], row["chain"]) == (record.victim, chain.name)]
+            assert len(mine) == record.n
+            assert [row["fooled"] == "False" for row in mine] == chain.robust.list()
+
+
+def test_a_driver_that_died_leaves_its_job_interrupted(tmp_path: Path) -> None:
+    job = Job("clean", "label", {"a": 1})
+    with Store(tmp_path) as store:
+        store.plan([job])
+        store.mark(job, "k", "running")
+        assert Reader(tmp_path).planned()[0].state == "running"
+    assert Reader(tmp_path).planned()[0].state == "interrupted"
+
+
+def test_a_job_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
+    path, root = tmp_path / "tiny.yaml", tmp_path / "out"
+    # A rate that makes the loss infinite within its 20 steps.
+    path.write_text(TINY.replace("set: {steps: 20, lr: 0.02}", "set: {steps: 20, lr: 1.0e+30}"))
+    reporter = Silent()
+    with Store(root) as store, pytest.raises(FaultError, match=r"train finetune-s0: the loss is .*\(and 7 more\)"):
+        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store), reporter)
+    assert len(reporter.reasons) == 8
+    states = {job.label: job for job in Reader(root).planned()}
+    assert states["train finetune-s0"].state == "failed"
+    assert "the loss is" in states["train finetune-s0"].note
+    assert "what it needs has failed" in states["finetune-s0: Linf"].note
+    assert states["probe-s0: Linf"].state == "done"
+    assert {record.victim for record in read_all(root)} == {"letters-natural-s0", "probe-s0"}
+
+
+def test_what_is_no_run_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no store of a run here"):
+        Reader(tmp_path)
+    (tmp_path / "store.sqlite3").write_bytes(b"something else of more than a few bytes " * 100)
+    with pytest.raises(InputError, match="left alone"):
+        Reader(tmp_path)

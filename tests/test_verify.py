@@ -1,0 +1,314 @@
+"""A run is made once; every way of falsifying a copy of it must be found, and nothing else."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from suite import TINY, Silent
+
+from transferbench import cli, pipeline, suites, verify
+from transferbench.engine.store import Store
+from transferbench.records import dump, read, stamped
+from transferbench.runner import Runner
+from transferbench.types import Keep
+from transferbench.victims.weights import sha256_of
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("verify") / "out"
+    make(root)
+    return root
+
+
+def make(root: Path, **more: Any) -> None:
+    path = root.parent / "tiny.yaml"
+    path.write_text(TINY)
+    with Store(root) as store:
+        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), Silent())
+
+
+@pytest.fixture
+def run(whole: Path, tmp_path: Path) -> Path:
+    shutil.copytree(whole, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_a_run_as_it_is_holds_and_is_stamped(run: Path) -> None:
+    told = []
+    assert verify.verify(run, told=lambda record, tally: told.append((record.victim, tally))) == []
+    tallies = dict(told)
+    assert set(tallies) == {"letters-natural-s0", "probe-s0", "finetune-s0"}
+    for path in (run / "records").glob("*.json"):
+        record = read(path)
+        assert stamped(record)
+        assert record.stamp is not None
+        assert record.stamp.points == tallies[record.victim].points > 20
+        assert (record.stamp.changed_ties, record.stamp.disagreements) == (0, 0)
+        for name, digest in record.stamp.examples.items():
+            assert sha256_of(run / name) == digest
+    before = {path: path.read_bytes() for path in (run / "records").iterdir()}
+    assert verify.verify(run) == []
+    assert before == {path: path.read_bytes() for path in (run / "records").iterdir()}
+
+
+def test_a_run_that_is_repeated_keeps_its_stamps(run: Path) -> None:
+    assert verify.verify(run) == []
+    make(run)
+    assert all(stamped(read(path)) for path in (run / "records").glob("*.json"))
+
+
+def change_result(run: Path, kind: str, change: Callable[[dict[str, Any]], object], label: str = "finetune") -> None:
+    """Falsify one finished job's result in the database."""
+    with sqlite3.connect(run / "store.sqlite3") as db:
+        rows = db.execute(
+            "SELECT key, result FROM jobs WHERE kind = ? AND label LIKE ? ORDER BY rowid", (kind, f"%{label}%")
+        ).fetchall()
+        key, text = rows[0]
+        result = json.loads(text)
+        change(result)
+        db.execute("UPDATE jobs SET result = ? WHERE key = ?", (json.dumps(result), key))
+
+
+def change_record(run: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = run / "records" / "finetune-s0.json"
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+def first_points(run: Path) -> Path:
+    (row,) = sqlite3.connect(run / "store.sqlite3").execute("SELECT result FROM jobs WHERE label = 'finetune-s0: Linf'")
+    return run / json.loads(row[0])["examples"]["path"]
+
+
+def flip_byte(run: Path) -> None:
+    path = first_points(run)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def rewrite_points(run: Path, change: Callable[[dict[str, torch.Tensor]], object]) -> None:
+    """A forger who also mends the hash."""
+    path = first_points(run)
+    tensors = load_file(path)
+    change(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    change_result(run, "attack", lambda result: result["examples"].update(sha256=sha256_of(path)), "finetune-s0: Linf")
+
+
+def verdict(name: str, value: Any, where: Callable[[str], bool]) -> Callable[[Path], None]:
+    """Change a column of the first verdict whose attack is as asked."""
+
+    def change(result: dict[str, Any]) -> None:
+        columns = result["verdicts"]
+        place = next(place for place, attack in enumerate(columns["attack"]) if where(attack))
+        columns[name][place] = value(columns[name][place]) if callable(value) else value
+
+    return lambda run: change_result(run, "attack", change, "finetune-s0: Linf")
+
+
+def attacked(attack: str) -> bool:
+    return attack not in ("", "clean")
+
+
+def spoil_weights(run: Path) -> None:
+    path = run / "victims" / "finetune-s0" / "model.safetensors"
+    state = load_file(path)
+    state["head.weight"] = -state["head.weight"]
+    save_file(state, path)
+
+
+def spoil_weights_and_card(run: Path) -> None:
+    before = sha256_of(run / "victims" / "finetune-s0" / "model.safetensors")
+    spoil_weights(run)
+    card = run / "victims" / "finetune-s0" / "README.md"
+    card.write_text(card.read_text().replace(before, sha256_of(card.with_name("model.safetensors"))))
+
+
+def spoil_table(run: Path) -> None:
+    path = run / "leaderboard.csv"
+    lines = path.read_text().splitlines()
+    at = next(place for place, line in enumerate(lines) if ",finetune," in line)
+    cells = lines[at].split(",")
+    cells[lines[0].split(",").index("union_acc")] = "99.99"
+    lines[at] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def spoil_bits(record: dict[str, Any]) -> None:
+    chain = record["chains"][1]["robust"]
+    chain["hex"] = f"{int(chain['hex'], 16) ^ int(record['clean']['hex'], 16):0{len(chain['hex'])}x}"
+
+
+def name_twice(run: Path) -> None:
+    def change(result: dict[str, Any]) -> None:
+        result["verdicts"]["example"][0] = result["verdicts"]["example"][1]
+
+    change_result(run, "attack", change, "finetune-s0: L2")
+
+
+def forget_job(run: Path) -> None:
+    with sqlite3.connect(run / "store.sqlite3") as db:
+        db.execute("DELETE FROM jobs WHERE label = 'finetune-s0: L2'")
+
+
+FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a byte of an example": (flip_byte, "missing or changed"),
+    "an example file": (lambda run: first_points(run).unlink(), "missing or changed"),
+    "a point outside the ball": (
+        lambda run: rewrite_points(run, lambda t: t["points"][0].add_(0.01).clamp_(0, 1)),
+        "outside the Linf ball|recorded distance|predictions are others",
+    ),
+    "a point outside the box": (lambda run: rewrite_points(run, lambda t: t["points"][0].add_(-2)), "outside"),
+    "a point that is no number": (lambda run: rewrite_points(run, lambda t: t["points"][0].fill_(np.nan)), "finite"),
+    "no change at all": (
+        lambda run: rewrite_points(run, lambda t: t["points"].mul_(0)),
+        "outside the Linf ball|recorded distance",
+    ),
+    "a missing end point": (
+        lambda run: rewrite_points(run, lambda t: t.update({name: part[1:] for name, part in t.items()})),
+        "no end point for example",
+    ),
+    "a verdict robust that was fooled": (verdict("fooled", False, attacked), "fooled by nothing"),
+    "a verdict fooled that was robust": (verdict("fooled", True, lambda a: a == ""), "fooled by nothing"),
+    "a survivor that was wrong on clean": (
+        verdict("attack", "", lambda a: a == "clean"),
+        "fooled by nothing|contradict",
+    ),
+    "another prediction": (verdict("pred", lambda pred: (pred + 1) % 10, attacked), "predictions are others|the label"),
+    "another clean prediction": (
+        verdict("pred", lambda pred: (pred + 1) % 10, lambda a: a == ""),
+        "predictions are others",
+    ),
+    "a distance": (verdict("distance", lambda d: d / 2, attacked), "recorded distance"),
+    "a tie": (verdict("tie", True, attacked), "ties"),
+    "an example twice": (name_twice, "more than one verdict"),
+    "the count of an attack": (
+        lambda run: change_record(run, lambda r: r["chains"][0]["by_attack"][0].update(broke=99)),
+        "broken, the verdicts say",
+    ),
+    "the passes": (lambda run: change_record(run, lambda r: r["chains"][0].update(forwards=1)), "forwards"),
+    "the bits of a chain": (lambda run: change_record(run, spoil_bits), "bits are not the verdicts'|wrong on clean"),
+    "the radius": (lambda run: change_record(run, lambda r: r["chains"][0].update(eps="0.2")), "not the record's"),
+    "the clean accuracy of the split": (
+        lambda run: change_record(run, lambda r: r.update(clean_full=[1, r["clean_full"][1]])),
+        "whole split",
+    ),
+    "a flip of the source-only attack": (
+        lambda run: change_result(
+            run, "judge", lambda r: r["flips"][0].__setitem__(slice(None), [not flip for flip in r["flips"][0]])
+        ),
+        "predictions are others|wrong on clean",
+    ),
+    "the weights": (spoil_weights, "sha256"),
+    "the weights and their card": (spoil_weights_and_card, "not the record's"),
+    "a cell of the table": (spoil_table, "union_acc = 99.99"),
+    "a job that is gone": (forget_job, "not in the store"),
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_forgery_is_found_and_not_stamped(name: str, run: Path) -> None:
+    forge, complaint = FORGERIES[name]
+    forge(run)
+    complaints = verify.verify(run)
+    assert len(complaints) == 1, complaints
+    assert complaints[0].startswith("finetune-s0: ")
+    assert re.search(complaint, complaints[0]), complaints[0]
+    assert [path.stem for path in sorted((run / "records").glob("*.json")) if stamped(read(path))] == [
+        "letters-natural-s0",
+        "probe-s0",
+    ]
+
+
+def test_other_data_are_noticed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    load = verify.data.load
+
+    def other(*words: Any) -> Any:
+        dataset = load(*words)
+        return replace(dataset, images=1 - dataset.images)
+
+    monkeypatch.setattr(verify.data, "load", other)
+    assert all("fingerprint" in complaint for complaint in verify.verify(run))
+
+
+def test_the_command_ends_with_status_1_where_something_does_not_hold(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["verify", str(run)]) == 0
+    assert "end points and all counts hold" in capsys.readouterr().out
+    flip_byte(run)
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["verify", str(run)])
+    assert stop.value.code == 1
+    assert "finetune-s0: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", ["none", "sample:1"])
+def test_without_its_end_points_nothing_can_be_verified(keep: str, tmp_path: Path) -> None:
+    make(tmp_path / "out", keep=Keep.parse(keep))
+    complaints = verify.verify(tmp_path / "out")
+    assert len(complaints) == 3
+    assert all("kept" in complaint for complaint in complaints)
+    # What was kept too little of is attacked again when more is wanted, and only that.
+    path, again = tmp_path / "tiny.yaml", Silent()
+    with Store(tmp_path / "out") as store:
+        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, keep=Keep("all")), again)
+    assert {job.kind for job in again.run} == {"attack"}
+    assert verify.verify(tmp_path / "out") == []
+    files = {path.name: load_file(path) for path in (tmp_path / "out" / "examples").iterdir()}
+    assert all(len(tensors["ids"]) == 24 for tensors in files.values())
+
+
+def test_a_tie_may_fall_the_other_way_and_is_counted(whole: Path) -> None:
+    check: Any = object.__new__(verify._Check)
+    check.tally, check.record = verify.Tally(), read(whole / "records" / "probe-s0.json")
+    logits = np.array([[1.0, 1.00001, -4.0], [1.0, 3.0, -4.0]], dtype=np.float32)
+    check._differ("here", logits, np.array([True, False]))
+    assert (check.tally.changed_ties, check.tally.disagreements) == (1, 0)
+    with pytest.raises(verify.VerificationError, match="1 predictions are others"):
+        check._differ("here", logits, np.array([True, True]))
+    check.record = check.record.model_copy(update={"flags": ["randomised"]})
+    check.tally = verify.Tally()
+    check._differ("here", logits, np.array([True, True]))
+    assert (check.tally.changed_ties, check.tally.disagreements) == (1, 1)
+
+
+@pytest.mark.parametrize(("norm", "size"), [("Linf", 0.1), ("L2", 0.1 * 12**0.5), ("L1", 1.2)])
+def test_the_ball_by_hand(norm: str, size: float) -> None:
+    images = np.full((1, 3, 2, 2), 0.5, dtype=np.float32)
+    points = images + np.float32(0.1)
+    (distance,) = verify.admissible("here", norm, repr(size * 1.00001), images, points)
+    assert distance == pytest.approx(size, rel=1e-6)
+    with pytest.raises(verify.VerificationError, match="outside the"):
+        verify.admissible("here", norm, repr(size * 0.9999), images, points)
+    assert verify.admissible("here", norm, "0.1", images[:0], points[:0]).shape == (0,)
+
+
+def test_the_second_look_shares_only_the_stores_reader_with_the_engine() -> None:
+    tree = ast.parse(Path(verify.__file__).read_text())
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    assert {module for module in modules if "engine" in module or "attacks" in module} == {
+        "transferbench.engine.reader"
+    }
+
+
+def test_a_changed_record_loses_its_stamp(run: Path) -> None:
+    verify.verify(run)
+    record = read(run / "records" / "probe-s0.json")
+    assert not stamped(record.model_copy(update={"seed": 7}))
+    assert dump(record) == (run / "records" / "probe-s0.json").read_text()
