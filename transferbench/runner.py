@@ -18,7 +18,7 @@ from transferbench.executor import Executor, Need, NotHereError, Place, Result
 from transferbench.train import versions
 from transferbench.types import KEEP, FaultError, InputError, Job, Keep, file_stem
 from transferbench.victims import trained
-from transferbench.worker import Task, carry_out
+from transferbench.worker import Task, UnwantedError, carry_out
 
 
 class Reporter(Protocol):
@@ -242,8 +242,10 @@ class _Progress:
     def _settle(self, answer: Answer) -> None:
         number, key, content = self.running.pop(answer.name)
         job, runner = self.planned[number], self.runner
-        if isinstance(answer.error, NotHereError):
-            lent = runner.lent(self.place, answer.error.args[0], job)
+        if isinstance(answer.error, NotHereError | UnwantedError):
+            # A worker that lost sight of us for a while stops, though we still want its answer.
+            need = answer.error.args[0] if isinstance(answer.error, NotHereError) else None
+            lent = runner.lent(self.place, need, job)
             self.running[job.name] = (number, key, content)
             self.place.submit(runner.task(job, key, content, self.place.topic), lent)
         elif answer.lost:

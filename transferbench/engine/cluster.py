@@ -19,6 +19,8 @@ from transferbench.types import FaultError, InputError
 
 _CONNECT = 15
 """Seconds to wait for a scheduler's answer."""
+_UNBOTHERED = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""Run in every worker: Ctrl-C reaches a terminal's whole group, but it is the driver who ends them."""
 ATTEMPTS = 3
 """A job is given up after so many workers died on it."""
 
@@ -139,9 +141,11 @@ def _start(count: int, device: str) -> Any:
                 "dashboard": False,
                 "host": "127.0.0.1",
                 "silence_logs": logging.CRITICAL,
+                "preload": [_UNBOTHERED],
             },
         }
         for number, env in enumerate(pinned)
     }
-    scheduler = {"cls": distributed.Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard": False}}
+    options = {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"}
+    scheduler = {"cls": distributed.Scheduler, "options": options}
     return distributed.SpecCluster(scheduler=scheduler, workers=workers, silence_logs=logging.CRITICAL)

@@ -1,0 +1,276 @@
+"""Workers as processes of their own, on loopback: the same table from any number of them, whatever happens to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from suite import TINY, Silent
+
+from transferbench import pipeline, suites, verify
+from transferbench.engine.cluster import Cluster
+from transferbench.engine.reader import Reader
+from transferbench.engine.store import Store
+from transferbench.executor import Executor, NotHereError, Place
+from transferbench.runner import Runner
+from transferbench.types import InputError, Job
+
+HERE = Path(__file__).parent
+
+
+def go(root: Path, reporter: Silent | None = None, **more: Any) -> Silent:
+    path = root.parent / "tiny.yaml"
+    path.write_text(TINY)
+    reporter = reporter or Silent()
+    with Store(root) as store:
+        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), reporter)
+    return reporter
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    root = tmp_path_factory.mktemp("unbroken") / "out"
+    go(root)
+    return (root / "leaderboard.csv").read_bytes()
+
+
+def dask(*words: str, cwd: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"}
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen(
+        [sys.executable, "-m", "dask", *words], stdout=quiet, stderr=quiet, cwd=cwd, env=environment
+    )
+
+
+class Site:
+    """A real scheduler and real workers, each a process that `dask` started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.file, self.workers = folder, folder / "scheduler.json", []
+        self.scheduler = dask(
+            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(self.file),
+            cwd=folder,
+        )  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not self.file.is_file() or not self.file.read_text():
+            assert time.monotonic() < deadline, "the scheduler does not start"
+            time.sleep(0.1)
+        import json
+
+        self.address: str = json.loads(self.file.read_text())["address"]
+
+    def add(self) -> subprocess.Popen[bytes]:
+        """One more worker, without a nanny: nobody brings it back when it dies."""
+        worker = dask(
+            "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0",
+            "--local-directory", str(self.folder), "--death-timeout", "60",
+            cwd=self.folder,
+        )  # fmt: skip
+        self.workers.append(worker)
+        return worker
+
+
+@contextmanager
+def site(folder: Path, workers: int) -> Iterator[Site]:
+    made = Site(folder)
+    try:
+        for _ in range(workers):
+            made.add()
+        yield made
+    finally:
+        for process in (*made.workers, made.scheduler):
+            process.kill()
+            process.wait(30)
+
+
+class Killing(Silent):
+    """Kills one of the site's workers after each of the numbers of finished jobs, and starts another one."""
+
+    def __init__(self, where: Site, after: list[int]) -> None:
+        super().__init__()
+        self.where, self.after, self.killed = where, list(after), 0
+
+    def end(self, job: Job, reused: bool) -> None:
+        super().end(job, reused)
+        if self.after and len(self.run) >= self.after[0]:
+            self.after.pop(0)
+            victim = next(worker for worker in self.where.workers if worker.poll() is None)
+            victim.send_signal(signal.SIGKILL)
+            victim.wait(30)
+            self.killed += 1
+            self.where.add()
+
+
+def test_two_workers_of_a_scheduler_of_ones_own_and_both_are_lost(tmp_path: Path, table: bytes) -> None:
+    with site(tmp_path, 2) as where:
+        reporter = Killing(where, [3, 8])
+        go(tmp_path / "out", reporter, cluster=where.address)
+        assert reporter.killed == 2
+        assert reporter.reasons == []
+        # The workers are the user's: they live on.
+        assert sum(worker.poll() is None for worker in where.workers) == 2
+    assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == table
+    assert verify.verify(tmp_path / "out") == []
+
+
+def test_four_workers_begin_and_one_goes_on_without_seeing_the_folder(
+    tmp_path: Path, table: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that has no file of the run gets weights and crafted sets by content."""
+
+    class Stops(Silent):
+        def end(self, job: Job, reused: bool) -> None:
+            super().end(job, reused)
+            if len(self.run) == 6:
+                raise KeyboardInterrupt
+
+    root = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        go(root, Stops(), cluster="local:4")
+    done = len(Reader(root).jobs())
+    assert done >= 6
+    task = Runner.task
+
+    def elsewhere(self: Runner, *words: Any) -> Any:
+        made = task(self, *words)
+        return replace(made, place=replace(made.place, root=tmp_path / "not" / "mounted"))
+
+    monkeypatch.setattr(Runner, "task", elsewhere)
+    reporter = go(root, cluster="local:1", batch_size=7)
+    assert len(reporter.found) == done
+    assert (root / "leaderboard.csv").read_bytes() == table
+    assert verify.verify(root) == []
+
+
+def test_a_job_that_kills_its_workers_is_reported_and_the_rest_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+    jobs = [
+        Job("clean", f"{name}: clean", {"victim": f"python:cluster_models:{name}", "dataset": "digits", "stop": 50})
+        for name in ("deadly", "harmless")
+    ]
+    reporter = Silent()
+    with site(tmp_path, 1) as where, Store(tmp_path / "out") as store:
+        runner = Runner(store, cluster=where.address)
+        # Nobody is left to do the other job: bring a worker for everyone that dies.
+        for _ in range(3):
+            where.add()
+        runner.run(jobs, reporter)
+    assert list(runner.failures.values()) == [reporter.reasons[0]]
+    assert "deadly: clean: 3 workers died on it" in reporter.reasons[0]
+    assert runner.results[jobs[1].name]["n"] == 50
+    states = {job.label: job.state for job in Reader(tmp_path / "out").planned()}
+    assert states == {"deadly: clean": "failed", "harmless: clean": "done"}
+
+
+def children_of(pid: int) -> list[psutil.Process]:
+    return [child for child in psutil.Process(pid).children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left_behind_and_what_is_finished_is_kept(how: int, tmp_path: Path, table: bytes) -> None:
+    """Ctrl-C reaches the whole group, as in a terminal; SIGKILL the driver alone."""
+    (tmp_path / "tiny.yaml").write_text(TINY)
+    words = ["-m", "transferbench.cli", "run", "tiny.yaml", "--out", "out", "--cluster", "local:2"]
+    process = subprocess.Popen(
+        [sys.executable, *words],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stderr is not None
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if line.startswith("[4/"):
+            break
+    workers = children_of(process.pid)
+    assert len(workers) >= 2
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)
+    else:
+        process.kill()
+    rest = process.stderr.read() if how == signal.SIGINT else ""
+    assert process.wait(60) == (130 if how == signal.SIGINT else -how)
+    assert "Traceback" not in rest, rest
+    deadline = time.monotonic() + 30
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        assert time.monotonic() < deadline, "workers outlive their driver"
+        time.sleep(0.2)
+    done = len(Reader(tmp_path / "out").jobs())
+    assert done >= 4
+    reporter = go(tmp_path / "out")
+    assert len(reporter.found) == done
+    assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == table
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [
+        ("local:0", "write local:4"),
+        ("local:x", "write local:4"),
+        ("ssh://host", "write local:N"),
+        ("tcp://127.0.0.1:9", "no scheduler answers"),
+    ],
+)
+def test_addresses_that_lead_nowhere(address: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transferbench.engine import cluster
+
+    monkeypatch.setattr(cluster, "_CONNECT", 2)
+    with pytest.raises(InputError, match=complaint):
+        Cluster(address)
+
+
+def test_gpus_are_pinned_one_for_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transferbench.engine import cluster
+
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr("distributed.SpecCluster", lambda **given: made.append(given))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
+    cluster._start(2, "cuda")
+    pinned = [spec["options"]["env"] for spec in made[0]["workers"].values()]
+    assert pinned == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "5"}]
+    with pytest.raises(InputError, match="3 GPUs are visible"):
+        cluster._start(4, "cuda")
+
+
+def test_a_remote_executor_asks_for_what_it_cannot_read(tmp_path: Path) -> None:
+    job = Job("clean", "x", {"victim": "file:small-resnet=none.pt", "dataset": "digits", "stop": 20})
+    executor = Executor(Place(tmp_path / "nowhere"), remote=True)
+    driver = Executor(Place(tmp_path))
+    content = {"data": driver.part(job).fingerprint, "victim": "0" * 64}
+    with pytest.raises(NotHereError) as asked:
+        executor.execute(job, {}, content)
+    assert asked.value.args[0] == ("victim", "file:small-resnet=none.pt")
+    with pytest.raises(NotHereError) as asked:
+        executor.execute(job, {}, {**content, "data": "another"})
+    assert asked.value.args[0] == ("images", "digits", "", "0", "20")
+
+
+@pytest.mark.slow
+def test_twenty_lost_workers(tmp_path: Path, table: bytes) -> None:
+    killed, run = 0, 0
+    while killed < 20:
+        run += 1
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        with site(folder, 3) as where:
+            reporter = Killing(where, [2, 5, 9, 14])
+            go(folder / "out", reporter, cluster=where.address)
+            killed += reporter.killed
+        assert reporter.reasons == []
+        assert (folder / "out" / "leaderboard.csv").read_bytes() == table
+        assert verify.verify(folder / "out") == []
