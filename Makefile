@@ -37,6 +37,7 @@ bench: setup ## speed against the reference, written to docs/performance.md
 
 results: setup ## the committed leaderboard: three seeds of letters -> digits, published
 	$(BIN)/transferbench run letters-to-digits --seeds 0,1,2
+	$(BIN)/transferbench verify runs/letters-to-digits
 	$(BIN)/transferbench publish runs/letters-to-digits
 
 index: setup ## the list of RobustBench's models, from the installed package

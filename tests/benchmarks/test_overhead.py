@@ -61,18 +61,18 @@ def test_overhead(name: str, n_iter: int, benchmark: Any, note: Callable[..., No
     x = torch.cat([crops(), crops().flip(3)])[:64]
     with torch.no_grad():
         y = model(x).argmax(1)
-    target = Target.prepare(model, x, y)
+    target = Target.prepare(model, x, y, 64)
     ids, cells, shares = torch.arange(64), [], {}
 
     def measure() -> None:
         for norm, eps in TINY.items():
             chain = Chain(norm, ThreatModel.parse(norm, eps), (AttackSpec.of("apgd-ce", n_iter=n_iter, restarts=1),))
-            run_chain(target, chain, x, y, ids, 0, 64)
+            run_chain(target, chain, x, y, ids, 0)
             tries = []
             for _ in range(9 if name == "small" else 1):
                 alone = bare(target.frozen.network, x, n_iter + (3 if norm == "L1" else 1))
                 began = time.process_time()
-                done = run_chain(target, chain, x, y, ids, 0, 64)
+                done = run_chain(target, chain, x, y, ids, 0)
                 tries.append((time.process_time() - began) / alone - 1)
                 assert not any(verdict.fooled for verdict in done.verdicts)
             shares[norm] = sorted(tries)[len(tries) // 2]

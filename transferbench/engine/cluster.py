@@ -91,12 +91,16 @@ class Cluster:
         from distributed.scheduler import KilledWorker
 
         future = self._done.get()
+        while future.status in ("lost", "pending"):
+            # Its worker died with the finished result before it was fetched: dask runs it again.
+            future.add_done_callback(self._done.put)
+            future = self._done.get()
         name, _ = self._futures.pop(str(future.key))
         error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
             reason = f"{ATTEMPTS} workers died on it, one after the other (out of memory, or killed from outside?)"
             return Answer(name, None, None, reason)
-        if future.status in ("cancelled", "lost"):
+        if future.status == "cancelled":
             raise FaultError(
                 f"--cluster {self.address}: the scheduler has gone; what is finished is kept, the same command goes on"
             )
