@@ -24,13 +24,14 @@ from transferbench.engine.store import Store
 from transferbench.executor import Executor, NotHereError, Place
 from transferbench.runner import Runner
 from transferbench.types import InputError, Job
+from transferbench.victims import networks, weights
 
 HERE = Path(__file__).parent
 
 
-def go(root: Path, reporter: Silent | None = None, **more: Any) -> Silent:
+def go(root: Path, reporter: Silent | None = None, text: str = TINY, **more: Any) -> Silent:
     path = root.parent / "tiny.yaml"
-    path.write_text(TINY)
+    path.write_text(text)
     reporter = reporter or Silent()
     with Store(root) as store:
         pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), reporter)
@@ -230,8 +231,9 @@ def test_addresses_that_lead_nowhere(address: str, complaint: str, monkeypatch: 
     from transferbench.engine import cluster
 
     monkeypatch.setattr(cluster, "_CONNECT", 2)
-    with pytest.raises(InputError, match=complaint):
-        Cluster(address)
+    for asked in (Cluster, lambda address: cluster.check(address, "cpu")):
+        with pytest.raises(InputError, match=complaint):
+            asked(address)
 
 
 def test_gpus_are_pinned_one_for_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +246,35 @@ def test_gpus_are_pinned_one_for_each_worker(monkeypatch: pytest.MonkeyPatch) ->
     pinned = [spec["options"]["env"] for spec in made[0]["workers"].values()]
     assert pinned == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "5"}]
     with pytest.raises(InputError, match="3 GPUs are visible"):
-        cluster._start(4, "cuda")
+        cluster.check("local:4", "cuda")
+    cluster.check("local:3", "cuda")
+
+
+def test_a_worker_stops_when_nobody_wants_its_job_any_more(tmp_path: Path) -> None:
+    """Workers belong to the user: after Ctrl-C they must not go on for hours with what was taken back."""
+    import distributed
+
+    text = TINY.replace("n_iter: 4, targets: 2", "n_iter: 30000, targets: 9")
+
+    class Stops(Silent):
+        def update(self, job: Job, done: int, total: int, robust: int | None) -> None:
+            if job.kind == "attack" and robust is not None:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with site(tmp_path, 1) as where:
+        with pytest.raises(KeyboardInterrupt):
+            go(tmp_path / "out", Stops(), text, cluster=where.address)
+        with distributed.Client(where.address, set_as_default=False) as client:
+            assert client.submit(os.getpid).result(timeout=30) == where.workers[0].pid
+
+
+def test_an_executor_does_not_grow(tmp_path: Path) -> None:
+    executor = Executor(Place(tmp_path))
+    for number in range(7):
+        weights.write(networks.build("small-resnet", 10).model.state_dict(), tmp_path / f"{number}.safetensors")
+        spec = {"victim": f"file:small-resnet={tmp_path}/{number}.safetensors", "dataset": "digits", "stop": 20}
+        executor.execute(Job("clean", "x", spec), {}, {})
+    assert len(executor._victims) == len(executor._targets) == 4
 
 
 def test_a_remote_executor_asks_for_what_it_cannot_read(tmp_path: Path) -> None:

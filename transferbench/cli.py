@@ -210,6 +210,7 @@ def _run(args: argparse.Namespace) -> None:
     if args.dry_run:
         print("\n".join(describe(planned)))
         return
+    _cluster(args.cluster, device)
     from transferbench.engine.store import Store
     from transferbench.terminal import Bars
 
@@ -217,6 +218,13 @@ def _run(args: argparse.Namespace) -> None:
     with Store(out) as store, Bars() as bars:
         records = pipeline.run_suite(suite, seeds, _runner(args, store, device, keep), bars)
     _print_board(out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else "")
+
+
+def _cluster(address: str | None, device: str) -> None:
+    if address is not None:
+        from transferbench.engine import cluster
+
+        cluster.check(address, device)
 
 
 def _runner(args: argparse.Namespace, store: Store, device: str, keep: Keep) -> Runner:
@@ -274,6 +282,7 @@ def _eval(args: argparse.Namespace) -> None:
     from transferbench.terminal import Bars, evaluation_report
 
     device, keep = _device(args.device), Keep.parse(args.keep_examples)
+    _cluster(args.cluster, device)
     found = evaluation.locate(request, args.data_dir, args.model_dir)
     out = args.out or Path("runs/eval")
     with Store(out) as store, Bars() as bars:

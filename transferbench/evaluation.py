@@ -16,7 +16,7 @@ from transferbench.engine.checks import at_chance
 from transferbench.leaderboard import build
 from transferbench.plan import Measured, shards
 from transferbench.recording import record_of, write_records
-from transferbench.records import Record
+from transferbench.records import Record, read_all
 from transferbench.runner import Reporter, Runner
 from transferbench.suites import Suite
 from transferbench.types import AttackSpec, Chain, InputError, Job, Norm, ThreatModel
@@ -126,6 +126,9 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
     InputError, before any attack, where clean accuracy is not above chance (`allow_low_accuracy` goes on).
     """
     suite = check(request)
+    if (runner.store.root / "records").is_dir():
+        # The table is built of all records in the folder: one that cannot be read is noticed before the attack.
+        read_all(runner.store.root)
     for name, model in ((request.victim, found.victim), (request.source, found.source)):
         if name is not None and model is not None:
             runner.executor.adopt(canonical(name, model), model)

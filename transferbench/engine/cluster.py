@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import socket
 import uuid
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -23,6 +24,29 @@ _UNBOTHERED = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 """Run in every worker: Ctrl-C reaches a terminal's whole group, but it is the driver who ends them."""
 ATTEMPTS = 3
 """A job is given up after so many workers died on it."""
+
+
+def check(address: str, device: str) -> None:
+    """InputError, before anything is made, for an address that is none or where nobody answers."""
+    kind, _, rest = address.partition(":")
+    if kind == "local":
+        if not rest.isdigit() or int(rest) < 1:
+            raise InputError(f"--cluster {address}: write local:4 for four workers on this machine")
+        if torch.device(device).type == "cuda" and int(rest) > len(_gpus()):
+            raise InputError(f"--cluster {address}: {len(_gpus())} GPUs are visible, one for each worker is needed")
+        return
+    host, _, port = rest.removeprefix("//").rpartition(":")
+    if kind not in ("tcp", "tls") or not host or not port.isdigit():
+        raise InputError(f"--cluster {address}: write local:N, or the scheduler's tcp://host:port or tls://host:port")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--cluster {address}: no scheduler answers there ({error})") from None
+
+
+def _gpus() -> list[str]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    return visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
 
 
 class Answer(NamedTuple):
@@ -44,18 +68,12 @@ class Cluster:
         import dask
         import distributed
 
-        kind, _, count = address.partition(":")
+        check(address, device)
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         dask.config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1})
         self.address, self._started = address, None
-        if kind == "local":
-            if not count.isdigit() or int(count) < 1:
-                raise InputError(f"--cluster {address}: write local:4 for four workers on this machine")
-            self._started = _start(int(count), device)
-        elif kind not in ("tcp", "tls"):
-            raise InputError(
-                f"--cluster {address}: write local:N, or the scheduler's tcp://host:port or tls://host:port"
-            )
+        if address.startswith("local:"):
+            self._started = _start(int(address.removeprefix("local:")), device)
         try:
             self._client = distributed.Client(self._started or address, timeout=_CONNECT, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
@@ -128,12 +146,8 @@ def _start(count: int, device: str) -> Any:
 
     pinned: list[dict[str, str]] = [{} for _ in range(count)]
     if torch.device(device).type == "cuda":
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        gpus = visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
-        if count > len(gpus):
-            raise InputError(f"--cluster local:{count}: {len(gpus)} GPUs are visible, one for each worker is needed")
         # Set before the process starts: afterwards CUDA has looked already.
-        pinned = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus[:count]]
+        pinned = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()[:count]]
     workers = {
         number: {
             "cls": distributed.Nanny,
