@@ -192,6 +192,8 @@ def test_no_process_is_left_behind_and_what_is_finished_is_kept(how: int, tmp_pa
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # A test session in the background ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert process.stderr is not None
     said = []
@@ -264,9 +266,13 @@ def test_a_worker_stops_when_nobody_wants_its_job_any_more(tmp_path: Path) -> No
             if job.kind == "attack" and robust is not None:
                 os.kill(os.getpid(), signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with site(tmp_path, 1) as where:
-        with pytest.raises(KeyboardInterrupt):
-            go(tmp_path / "out", Stops(), text, cluster=where.address)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                go(tmp_path / "out", Stops(), text, cluster=where.address)
+        finally:
+            signal.signal(signal.SIGINT, before)
         with distributed.Client(where.address, set_as_default=False) as client:
             assert client.submit(os.getpid).result(timeout=30) == where.workers[0].pid
 
