@@ -208,7 +208,7 @@ def test_no_process_is_left_behind_and_what_is_finished_is_kept(how: int, tmp_pa
     else:
         process.kill()
     rest = process.stderr.read() if how == signal.SIGINT else ""
-    assert process.wait(60) == (130 if how == signal.SIGINT else -how)
+    assert process.wait(60) == (130 if how == signal.SIGINT else -how), rest
     assert "Traceback" not in rest, rest
     deadline = time.monotonic() + 30
     while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import heapq
 import math
 import shutil
+import signal
+import threading
 from collections import defaultdict, deque
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Protocol
 
 from transferbench.cards import ModelCard
@@ -186,6 +189,27 @@ class Runner:
             raise FaultError(f"{first}{others}; the rest is finished and kept: transferbench runs {self.store.root}")
 
 
+@contextmanager
+def _interruptible() -> Iterator[list[int]]:
+    """Ctrl-C raises KeyboardInterrupt as ever, and is also noted: where a library's callback swallows it, whoever
+    looks at the list sees it still."""
+    noted: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield noted
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        noted.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class _Progress:
     """One run over a plan: which jobs wait for which, which are under way."""
 
@@ -205,16 +229,22 @@ class _Progress:
 
     def run(self) -> None:
         try:
-            while self.ready or self.running:
-                while self.ready and self.place.room > 0:
-                    self._start(heapq.heappop(self.ready))
-                if self.running:
-                    self._settle(self.place.next())
+            with _interruptible() as interrupted:
+                self._run(interrupted)
         except BaseException:
             # Whatever stopped us, answers that are there already are not thrown away.
             while self.running and self.place.finished:
                 self._settle(self.place.next())
             raise
+
+    def _run(self, interrupted: list[int]) -> None:
+        while self.ready or self.running:
+            while self.ready and self.place.room > 0:
+                self._start(heapq.heappop(self.ready))
+            if self.running:
+                self._settle(self.place.next())
+            if interrupted:
+                raise KeyboardInterrupt
 
     def _start(self, number: int) -> None:
         job, runner = self.planned[number], self.runner
