@@ -14,7 +14,7 @@ from transferbench.engine import reference
 from transferbench.engine import selftest as active
 from transferbench.engine.checks import at_chance
 from transferbench.leaderboard import build
-from transferbench.plan import Measured, shards
+from transferbench.plan import Measured, Shown, shards
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record, read_all
 from transferbench.runner import Reporter, Runner
@@ -70,7 +70,7 @@ def check(request: Request) -> Suite:
         registry.find("attacks", id)
         for norm in request.norms:
             attack = attacks.build(AttackSpec.of(id), ThreatModel.parse(norm, request.eps.get(norm, "0.1")), 10)
-            if attack.sees == "source":
+            if attack.sees != "victim":
                 raise InputError(f"--attacks {id}: it attacks the source alone; name the source with --source instead")
     if request.dataset is not None:
         registry.find("data", request.dataset.partition(":")[0])
@@ -222,11 +222,11 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
         ]
         for chain in chains
     }
-    crafted: list[tuple[Job, Job]] = []
+    crafted: list[Shown] = []
     only = suite.protocol.source_only
     linf = next((chain.threat for chain in chains if chain.threat.norm == "Linf"), None)
     if source is not None and only is not None and linf is not None:
-        for part in (only.attack, only.control):
+        for part in (only.attack, *only.also, only.control):
             for start, stop in shards(n):
                 piece = {**_seen(found), "start": start, "stop": stop, "norm": "Linf", "eps": linf.eps.text}
                 spec = {
@@ -237,5 +237,5 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
                 }
                 craft = Job("craft", f"{source.id}: {part.id}", spec)
                 judge = Job("judge", f"{victim.id}: {part.id}", {"victim": name, **piece}, (craft.name,))
-                crafted.append((craft, judge))
+                crafted.append(Shown(source.id, craft, judge))
     return Measured(victim.id, "victim", request.seed, found.dataset, chain_jobs, crafted)

@@ -31,6 +31,17 @@ def check(suite: Suite, num_classes: int = 10) -> None:
                 f"suite {suite.name}: {only.attack.id} has {tries[0]} tries, its control {only.control.id} has "
                 f"{tries[1]}: they are compared any of k, so k must be equal"
             )
+        for part in (only.attack, only.control, *only.also):
+            attack = attacks.build(part.spec(), threat, num_classes)
+            if attack.sees == "victim":
+                raise InputError(
+                    f"suite {suite.name}: {part.id} attacks the victim itself; it is no source-only attack"
+                )
+            if attack.tries > tries[1]:
+                raise InputError(
+                    f"suite {suite.name}: {part.id} has {attack.tries} tries, its control {only.control.id} only "
+                    f"{tries[1]} draws"
+                )
     if suite.training is not None:
         for row in (*suite.training.sources, *suite.training.rows):
             methods.build(row.method, dict(row.set))

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from transferbench.suites import Row, Suite
 from transferbench.types import SHARD, InputError, Job
+
+
+class Shown(NamedTuple):
+    """One shard of a crafted set and its judging: `source` is who made it, by id."""
+
+    source: str
+    craft: Job
+    judge: Job
 
 
 @dataclass(frozen=True)
@@ -19,13 +28,13 @@ class Measured:
     seed: int
     dataset: str
     chains: dict[str, list[Job]]
-    crafted: list[tuple[Job, Job]] = field(default_factory=list)
+    crafted: list[Shown] = field(default_factory=list)
     clean: Job | None = None
 
     def jobs(self) -> list[Job]:
         """All of them, inputs first."""
         found = [job for done in self.chains.values() for job in done]
-        found += [job for pair in self.crafted for job in pair]
+        found += [job for shown in self.crafted for job in (shown.craft, shown.judge)]
         return found + ([self.clean] if self.clean is not None else [])
 
     @property
@@ -89,6 +98,7 @@ def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
                 seed,
                 sources[row.source],
                 add,
+                list(sources.values()),
             )
             for row in training.rows
         ]
@@ -104,6 +114,7 @@ def _planned(
     seed: int,
     source: PlannedVictim | None,
     add: Callable[[Job], Job],
+    sources: Sequence[PlannedVictim] = (),
 ) -> PlannedVictim:
     """One victim's jobs. Sources go through the norms' chains only; the rest is measured on rows."""
     assert suite.training is not None
@@ -141,24 +152,40 @@ def _planned(
     }
     if source is None:
         return PlannedVictim("", trained, Measured(name, role, seed, dataset, chain_jobs))
-    crafted = [(add(craft), add(judge)) for craft, judge in _crafted(suite, name, seed, seen, source, trained)]
+    crafted = [
+        Shown(made_by, add(craft), add(judge))
+        for made_by, craft, judge in _crafted(suite, name, seed, seen, source, sources, trained)
+    ]
     clean = add(Job("clean", f"{name}: clean", {**seen, "split": "test"}, (trained.name,)))
     return PlannedVictim(source.name, trained, Measured(name, role, seed, dataset, chain_jobs, crafted, clean))
 
 
 def _crafted(
-    suite: Suite, name: str, seed: int, seen: dict[str, str], source: PlannedVictim, trained: Job
-) -> Iterator[tuple[Job, Job]]:
-    """The source-only attack and its control, shard by shard: crafted once per source, judged per victim."""
+    suite: Suite,
+    name: str,
+    seed: int,
+    seen: dict[str, str],
+    own: PlannedVictim,
+    sources: Sequence[PlannedVictim],
+    trained: Job,
+) -> Iterator[Shown]:
+    """Source-only attacks and their control, shard by shard: crafted once per source, judged per victim.
+
+    With `every_source`, what other sources make is shown as well: the transfer matrix.
+    """
     only = suite.protocol.source_only
     if only is None:
         return
-    for part in (only.attack, only.control):
-        for start, stop in shards(suite.n):
-            piece = {**seen, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
-            spec = {"attack": part.spec().as_dict(), "seed": seed, **piece}
-            craft = Job("craft", f"{source.name}: {part.id}", spec, (source.train.name,))
-            yield craft, Job("judge", f"{name}: {part.id}", piece, (trained.name, craft.name))
+    others = [source for source in sources if source is not own] if only.every_source else []
+    for source in (own, *others):
+        # Random signs are the same whoever draws them: the control is shown once.
+        for part in (only.attack, *only.also, *((only.control,) if source is own else ())):
+            for start, stop in shards(suite.n):
+                piece = {**seen, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
+                spec = {"attack": part.spec().as_dict(), "seed": seed, **piece}
+                craft = Job("craft", f"{source.name}: {part.id}", spec, (source.train.name,))
+                label = f"{name}: {part.id}" if source is own else f"{name}: {part.id} of {source.name}"
+                yield Shown(source.name, craft, Job("judge", label, piece, (trained.name, craft.name)))
 
 
 def describe(planned: Plan) -> list[str]:

@@ -19,10 +19,10 @@ from transferbench.cards import ModelCard
 from transferbench.data import Dataset
 from transferbench.engine import summarise
 from transferbench.engine.checks import at_chance
-from transferbench.plan import Measured
-from transferbench.records import Origin, Record, SourceOnlyRecord, dump, read
+from transferbench.plan import Measured, Shown
+from transferbench.records import CraftedRecord, Origin, Record, dump, read
 from transferbench.suites import Suite
-from transferbench.types import Chain, InputError, Job, Keep, file_stem
+from transferbench.types import Chain, InputError, Keep, file_stem
 
 
 def write_records(root: Path, records: list[Record]) -> None:
@@ -66,7 +66,7 @@ def record_of(
     ]
     first = [results[job.name] for job in next(iter(finished.values()))]
     evaluated = [results[job.name] for done in finished.values() for job in done]
-    evaluated += [results[judge.name] for _, judge in measured.crafted if judge.name in results]
+    evaluated += [results[shown.judge.name] for shown in measured.crafted if shown.judge.name in results]
     clean = results.get(measured.clean.name) if measured.clean is not None else None
     cost = summarise.total_cost(evaluated)
     correct = summarise.clean_bits(first)
@@ -94,7 +94,7 @@ def record_of(
         clean_full=None if clean is None else (clean["correct"], clean["n"]),
         clean_full_job="" if clean is None else clean["key"],
         chains=chains,
-        source_only=_source_only(measured, results),
+        crafted=_crafted(measured, results),
         versions=packages(),
         folded=all(result["folded"] for result in first),
         origin=origin(suite, keep),
@@ -110,24 +110,22 @@ def record_of(
     )
 
 
-def _source_only(measured: Measured, results: Mapping[str, dict[str, Any]]) -> SourceOnlyRecord | None:
-    if not measured.crafted or any(judge.name not in results for _, judge in measured.crafted):
-        return None
-    judged: dict[str, list[dict[str, Any]]] = {}
-    crafts: dict[str, Job] = {}
-    for craft, judge in measured.crafted:
-        id = craft.spec["attack"]["id"]
-        crafts[id] = craft
-        judged.setdefault(id, []).append(results[judge.name])
-    (attack, craft), (control, control_craft) = crafts.items()
-    return summarise.source_only_record(
-        craft.spec["norm"],
-        craft.spec["eps"],
-        craft.spec["attack"],
-        control_craft.spec["attack"],
-        judged[attack],
-        judged[control],
-    )
+def _crafted(measured: Measured, results: Mapping[str, dict[str, Any]]) -> list[CraftedRecord]:
+    """What was shown whole: every shard of a set has its judging."""
+    sets: dict[tuple[str, str], list[Shown]] = {}
+    for shown in measured.crafted:
+        sets.setdefault((shown.source, shown.craft.spec["attack"]["id"]), []).append(shown)
+    return [
+        summarise.crafted_record(
+            source,
+            shards[0].craft.spec["norm"],
+            shards[0].craft.spec["eps"],
+            shards[0].craft.spec["attack"],
+            [results[shown.judge.name] for shown in shards],
+        )
+        for (source, _), shards in sets.items()
+        if all(shown.judge.name in results for shown in shards)
+    ]
 
 
 def packages() -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -62,25 +62,23 @@ class ChainRecord(_Checked):
     backwards: int = Field(ge=0)
 
 
-class SourceOnlyRecord(_Checked):
-    """A source-only attack and its noise control, "any of k" over the clean-correct.
+class CraftedRecord(_Checked):
+    """A set that was crafted with a source alone, shown to this victim.
 
-    `flipped` and `control_flipped`: per example, whether it was correct on clean and any of the k tries
-    flipped it. The denominator is the clean-correct count, the other one is n. `jobs` and `control_jobs` are the keys
-    of the judging jobs, shard by shard.
+    `flips[k]`: per example, whether it was correct on clean and the k-th try's point flipped it. "Any of k" is over
+    the tries; the denominator is the clean-correct count, the other one n. `jobs` are the keys of the judging jobs.
     """
 
+    source: str
     norm: Norm
     eps: str
     attack: dict[str, Any]
-    control: dict[str, Any]
-    tries: int = Field(ge=1)
-    flipped: Bits
-    control_flipped: Bits
-    flipped_by_try: list[int]
-    control_flipped_by_try: list[int]
+    flips: Annotated[list[Bits], Field(min_length=1)]
     jobs: list[str]
-    control_jobs: list[str]
+
+    def any_of(self, tries: int | None = None) -> int:
+        """How many examples the first `tries` (all by default) of its tries flip."""
+        return sum(any(flips) for flips in zip(*(bits.list() for bits in self.flips[:tries]), strict=True))
 
 
 class Origin(_Checked):
@@ -132,7 +130,7 @@ class Record(_Checked):
     clean: Bits
     clean_full: tuple[int, int] | None = None
     chains: list[ChainRecord]
-    source_only: SourceOnlyRecord | None = None
+    crafted: list[CraftedRecord] = []
     clean_full_job: str = ""
     versions: dict[str, str]
     precision: Literal["fp32"] = "fp32"
@@ -146,14 +144,18 @@ class Record(_Checked):
         """A robust example must be correct on clean, and all parts must speak of the same n examples."""
         clean = self.clean.list()
         parts = [("clean", self.clean), *((chain.name, chain.robust) for chain in self.chains)]
-        if self.source_only is not None:
-            parts += [("source_only", self.source_only.flipped), ("control", self.source_only.control_flipped)]
+        parts += [(crafted.attack["id"], flips) for crafted in self.crafted for flips in crafted.flips]
         for name, bits in parts:
             if bits.n != self.n:
                 raise ValueError(f"{name} has {bits.n} verdicts, the record says n={self.n}")
             if any(set_ and not correct for set_, correct in zip(bits.list(), clean, strict=True)):
                 raise ValueError(f"{name} counts an example that was wrong on clean")
         return self
+
+    def made(self, attack: str, source: str | None = None) -> CraftedRecord | None:
+        """The set that an attack made with a source, by default with the victim's own; None where there is none."""
+        wanted = self.source if source is None else source
+        return next((made for made in self.crafted if (made.attack["id"], made.source) == (attack, wanted)), None)
 
     def chain(self, name: str) -> ChainRecord | None:
         return next((chain for chain in self.chains if chain.name == name), None)

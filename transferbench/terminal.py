@@ -11,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from transferbench.checkpoint import Checkpoint
-from transferbench.leaderboard.markdown import mean_and_range, pooled
+from transferbench.leaderboard.markdown import mean_and_range
+from transferbench.leaderboard.pooling import pooled
 from transferbench.leaderboard.rows import leaderboard_rows, percent, union
 from transferbench.leaderboard.statistics import wilson
 from transferbench.records import Record
@@ -142,12 +143,14 @@ def evaluation_report(record: Record, weights: str) -> str:
     together = union(record)
     if together is not None:
         lines.append(f"union    {_rate(together.count, record.n)}")
-    only = record.source_only
-    if only is not None:
-        correct = record.clean.count
-        flips = f"any of {only.tries} flips {percent(only.flipped.count, correct)} % of {correct} clean-correct"
-        noise = percent(only.control_flipped.count, correct)
-        lines.append(f"source   Linf {only.eps}: {only.attack['id']}, {flips}; noise control {noise} %")
+    correct, noise = record.clean.count, record.made("random-sign")
+    for made in record.crafted:
+        if made is noise or noise is None:
+            continue
+        k = len(made.flips)
+        flips = f"any of {k} flips {percent(made.any_of(), correct)} % of {correct} clean-correct"
+        control = percent(noise.any_of(k), correct)
+        lines.append(f"source   {made.norm} {made.eps}: {made.attack['id']}, {flips}; noise control {control} %")
     if record.weights_sha256.startswith("python-"):
         lines.append(
             "note     the model declares no fingerprint: a second run will not find this result and attacks anew"

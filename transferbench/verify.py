@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transferbench import __version__, beside, data
 from transferbench.data import Dataset, View
 from transferbench.engine.reader import Finished, Reader
-from transferbench.records import Bits, ChainRecord, Record, SourceOnlyRecord, Stamp, digest, dump, read_all
+from transferbench.records import Bits, ChainRecord, CraftedRecord, Record, Stamp, digest, dump, read_all
 from transferbench.types import NORMS, Epsilon, InputError, file_stem
 from transferbench.victims import Victim
 from transferbench.victims import load as load_victim
@@ -30,6 +30,7 @@ _TIE = 1e-4
 """A prediction that differs within this share of the logit range is a tie that fell the other way."""
 _UNSTEADY = {"randomised", "state-between-calls"}
 _CHUNK = 256
+_SHOWN = {"pretrained-neuron": "pretrained_asr", "random-sign": "noise_asr", "source-pgd": "source_pgd_asr"}
 
 Array = NDArray[Any]
 
@@ -119,8 +120,8 @@ class _Check:
         self.labels = self.examples.labels.numpy()
         for chain in record.chains:
             self._chain(chain, shards[chain.name])
-        if record.source_only is not None:
-            self._source_only(record.source_only)
+        for made in record.crafted:
+            self._shown(made)
         if record.clean_full is not None:
             self._clean_full(record.clean_full)
         return self.tally
@@ -210,32 +211,32 @@ class _Check:
         self._predictions(where, points, pred[down])
         self.tally.points += len(rows)
 
-    def _source_only(self, only: SourceOnlyRecord) -> None:
-        for keys, bits, by_try in (
-            (only.jobs, only.flipped, only.flipped_by_try),
-            (only.control_jobs, only.control_flipped, only.control_flipped_by_try),
-        ):
-            flipped = np.zeros((only.tries, self.record.n), dtype=bool)
-            for key in keys:
-                judge = self._job(key)
-                crafted = self._crafted(judge)
-                tensors = self._tensors(crafted)
-                at = np.array([self._at(int(id)) for id in tensors["ids"]])
-                images, labels = self._pixels(at), self.labels[at]
-                where = f"{crafted.spec['attack']['id']}, examples from {judge.spec['start']}"
-                right = np.array(judge.result["correct"])
-                for attempt, points in enumerate(tensors["points"].numpy()):
-                    admissible(where, only.norm, only.eps, images, points)
-                    flips = np.array(judge.result["flips"][attempt])
-                    if (flips & ~right).any():
-                        raise VerificationError(f"{where}: an example that is wrong on clean counts as flipped")
-                    self._right(where, points, labels, ~flips, right)
-                    flipped[attempt, at] = flips
-                self._right(where, images, labels, right, np.ones(len(right), dtype=bool))
-                self.tally.points += points.shape[0] * only.tries
-            self._same("source-only attack", bits, np.logical_or.reduce(flipped))
-            if flipped.sum(1).tolist() != by_try:
-                raise VerificationError(f"source-only attack: {by_try} flips by try in the record, not in the store")
+    def _shown(self, made: CraftedRecord) -> None:
+        """A crafted set: its points against the threat, the model's answers against the flips, the flips' bits."""
+        flipped = np.zeros((len(made.flips), self.record.n), dtype=bool)
+        for judge in map(self._job, made.jobs):
+            crafted = self._crafted(judge)
+            tensors = self._tensors(crafted)
+            at = np.array([self._at(int(id)) for id in tensors["ids"]])
+            images, labels = self._pixels(at), self.labels[at]
+            where = f"{made.attack['id']} of {made.source}, examples from {judge.spec['start']}"
+            if crafted.spec["attack"] != made.attack or (crafted.spec["norm"], crafted.spec["eps"]) != (
+                made.norm,
+                made.eps,
+            ):
+                raise VerificationError(f"{where}: the store's crafted set is not the record's")
+            right = np.array(judge.result["correct"])
+            for attempt, points in enumerate(tensors["points"].numpy()):
+                admissible(where, made.norm, made.eps, images, points)
+                flips = np.array(judge.result["flips"][attempt])
+                if (flips & ~right).any():
+                    raise VerificationError(f"{where}: an example that is wrong on clean counts as flipped")
+                self._right(where, points, labels, ~flips, right)
+                flipped[attempt, at] = flips
+            self._right(where, images, labels, right, np.ones(len(right), dtype=bool))
+            self.tally.points += len(right) * len(made.flips)
+        for attempt, bits in enumerate(made.flips):
+            self._same(f"{made.attack['id']} of {made.source}, try {attempt}", bits, flipped[attempt])
 
     def _crafted(self, judge: Finished) -> Finished:
         """The crafting job that a judging job read: the one whose examples have the hash in its key."""
@@ -370,10 +371,11 @@ def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> Non
         expected["union_acc"] = rate(np.logical_and.reduce([chains[norm] for norm in NORMS]), record.n)
     if "pgd20_linf" in chains:
         expected["pgd20_linf_acc"] = rate(chains["pgd20_linf"], record.n)
-    if record.source_only is not None:
-        correct = int(clean.sum())
-        expected["pretrained_asr"] = rate(np.array(record.source_only.flipped.list()), correct)
-        expected["noise_asr"] = rate(np.array(record.source_only.control_flipped.list()), correct)
+    for made in record.crafted:
+        column = _SHOWN.get(made.attack["id"])
+        if column is not None and made.source == record.source:
+            flipped = np.logical_or.reduce([bits.list() for bits in made.flips])
+            expected[column] = rate(flipped, int(clean.sum()))
     for column, value in expected.items():
         if row[column] != value:
             raise VerificationError(f"leaderboard.csv says {column} = {row[column]}, the verdicts give {value}")

@@ -46,8 +46,9 @@ class RowAttack(Protocol):
         """`any`: every iterate that is a candidate counts (APGD); `last`: only the end point (the seeds' PGD)."""
 
     @property
-    def sees(self) -> Literal["victim", "source"]:
-        """`source`: the attacker holds the public network alone, and `output` is its penultimate feature."""
+    def sees(self) -> Literal["victim", "source", "source-features"]:
+        """`source`: the attacker holds the public network alone, and `output` is its logits; `source-features`: its
+        penultimate feature."""
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
         """Fresh rows around the images x [B, ...] in [0,1] with labels y [B]; `state["x"]` is the start."""

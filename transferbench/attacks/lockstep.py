@@ -80,6 +80,12 @@ def maximise(
     return Maximised(state["x"], attack.best(state), fooling, fooled)
 
 
+def logits(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """[B, C] without a gradient: what the network says of x."""
+    with torch.no_grad():
+        return network(x)
+
+
 def try_keys(seed: int, norm: str, eps: str, rank: int, ids: Tensor) -> Tensor:
     """int64 [B]: the noise keys of the try of that rank on the examples `ids`."""
     return keyed.row_keys(keyed.stream("start", seed, norm, eps, rank), ids)
@@ -108,15 +114,18 @@ def end_point(
     y: Tensor,
     noise: Tensor,
     attempt: int = 0,
+    clean_output: Tensor | None = None,
     begun: tuple[int, State] | None = None,
     keep: Callable[[int, State], None] | None = None,
 ) -> Tensor:
     """[B, ...]: where a `counts = "last"` attack ends, without evaluating the network there.
 
     The inner maximisation of adversarial training, whose own loss evaluates that point anyway, and the maker of
-    crafted sets. `begun` is (steps done, state) to go on from; `keep` is given the same after every step.
+    crafted sets. `clean_output` is as in `maximise`. `begun` is (steps done, state) to go on from; `keep` is given
+    the same after every step.
     """
-    done, state = begun or (0, attack.start(x, y, x.new_empty(len(x), 0), Keys(noise, torch.full_like(y, attempt))))
+    ranking = x.new_empty(len(x), 0) if clean_output is None else clean_output
+    done, state = begun or (0, attack.start(x, y, ranking, Keys(noise, torch.full_like(y, attempt))))
     for step in range(done, attack.passes - 1):
         output, loss, gradient = forward_backward(
             network, state["x"], lambda out: attack.loss(out, y, state), attack.needs_grad

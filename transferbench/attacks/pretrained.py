@@ -31,7 +31,7 @@ class PretrainedNeuron:
     id = "pretrained-neuron"
     needs_grad = True
     counts: Literal["last"] = "last"
-    sees: Literal["source"] = "source"
+    sees: Literal["source-features"] = "source-features"
 
     def __init__(self, eps: float, neurons: int, n_iter: int, step: float, m: float) -> None:
         self.eps, self.step_size, self.m = eps, step * eps, m

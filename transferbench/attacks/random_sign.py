@@ -23,7 +23,7 @@ class RandomSign:
     id = "random-sign"
     needs_grad = False
     counts: Literal["last"] = "last"
-    sees: Literal["source"] = "source"
+    sees: Literal["source-features"] = "source-features"
     passes = 1
 
     def __init__(self, eps: float, draws: int) -> None:

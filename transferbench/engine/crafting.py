@@ -60,5 +60,8 @@ class Crafting:
         def keep(step: int, state: State) -> None:
             self.checkpoint.offer(lambda: {"done": self.done, "begun": {"step": step, "rows": most, "state": state}})
 
-        points = lockstep.end_point(self.attack, self.source, x, y, noise, attempt, state, keep)
+        plain = self.attack.sees == "source"
+        network = self.source.model if plain else self.source
+        clean = lockstep.logits(network, x) if plain and state is None else None
+        points = lockstep.end_point(self.attack, network, x, y, noise, attempt, clean, state, keep)
         return points[: rows.stop - rows.start].cpu()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from transferbench.records import Bits, ChainRecord, SourceOnlyRecord
+from transferbench.records import Bits, ChainRecord, CraftedRecord
 from transferbench.types import Chain, Cost, FaultError, Norm
 
 Result = dict[str, Any]
@@ -50,31 +50,18 @@ def any_of(shards: Sequence[Result]) -> list[bool]:
     return [any(tries) for shard in shards for tries in zip(*shard["flips"], strict=True)]
 
 
-def source_only_record(
-    norm: Norm,
-    eps: str,
-    attack: dict[str, Any],
-    control: dict[str, Any],
-    judged: Sequence[Result],
-    judged_control: Sequence[Result],
-) -> SourceOnlyRecord:
-    """The attack's and its control's flips, counted the same way: per example any of k, and per try."""
-
-    def by_try(shards: Sequence[Result]) -> list[int]:
-        return [sum(sum(shard["flips"][k]) for shard in shards) for k in range(len(shards[0]["flips"]))]
-
-    return SourceOnlyRecord(
+def crafted_record(
+    source: str, norm: Norm, eps: str, attack: dict[str, Any], judged: Sequence[Result]
+) -> CraftedRecord:
+    """A crafted set's flips over its shards, try by try."""
+    flips = [[flip for shard in judged for flip in shard["flips"][k]] for k in range(len(judged[0]["flips"]))]
+    return CraftedRecord(
+        source=source,
         norm=norm,
         eps=eps,
         attack=attack,
-        control=control,
-        tries=len(judged[0]["flips"]),
-        flipped=Bits.of(any_of(judged)),
-        control_flipped=Bits.of(any_of(judged_control)),
-        flipped_by_try=by_try(judged),
-        control_flipped_by_try=by_try(judged_control),
+        flips=[Bits.of(bits) for bits in flips],
         jobs=[shard["key"] for shard in judged],
-        control_jobs=[shard["key"] for shard in judged_control],
     )
 
 

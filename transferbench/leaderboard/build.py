@@ -7,10 +7,11 @@ from pathlib import Path
 
 from transferbench import beside, cards
 from transferbench.cards import CardResult, ModelCard
-from transferbench.leaderboard import markdown
-from transferbench.leaderboard.columns import COST, LEADERBOARD
+from transferbench.leaderboard import markdown, transfer
+from transferbench.leaderboard.columns import COST, LEADERBOARD, TRANSFER
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
 from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
+from transferbench.leaderboard.tables import table
 from transferbench.records import Record, read_all, stamped
 from transferbench.types import NORMS, InputError, file_stem
 
@@ -29,6 +30,7 @@ def render(records: Sequence[Record]) -> dict[str, str]:
     return {
         "leaderboard.csv": _csv(rows, list(LEADERBOARD)),
         "cost.csv": _csv(cost_rows(records), list(COST)),
+        "transfer.csv": _csv(transfer.rows(records), list(TRANSFER)),
         "leaderboard.md": markdown.render(records, rows),
     }
 
@@ -92,7 +94,7 @@ def _measured(row: Row) -> tuple[CardResult, ...]:
 
 def _results(row: Row) -> str:
     shown = [[name, markdown_cell(row[name])] for name in LEADERBOARD if row[name] != "" and name != "victim"]
-    return f"## Results ({markdown_cell(row['suite'])})\n\n" + markdown.table(["measure", "value"], shown, 1)
+    return f"## Results ({markdown_cell(row['suite'])})\n\n" + table(["measure", "value"], shown, 1)
 
 
 def published(root: Path) -> list[Path]:

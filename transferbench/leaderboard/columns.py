@@ -39,6 +39,26 @@ LEADERBOARD: dict[str, str] = {
     "union_high": "upper end, %",
     "seed": "seed of the trainings and attacks",
     "suite": "suite",
+    "change_clean": "clean_acc less source_clean_acc, points: what the transfer cost, or gained on an easier task",
+    "change_linf": "linf_acc less source_linf_acc, points",
+    "change_l2": "likewise L2",
+    "change_l1": "likewise L1",
+    "change_union": "likewise the union",
+    "linf_expected": "expected Linf robustness: the mean robust accuracy over radii from 0 to linf_eps, by the "
+    "trapezoid rule through the clean accuracy and the curve's radii, %; empty without a curve",
+    "l2_expected": "likewise L2",
+    "l1_expected": "likewise L1",
+    "source_pgd_asr": "share of the clean-correct examples that PGD on the source alone flips, %",
+    "source_pgd_noise_asr": "its control: as many draws of random signs as it has tries, %",
+    "pretrained_asr_n": "pretrained_asr's numerator over all n, %",
+    "noise_asr_n": "noise_asr's numerator over all n, %",
+    **{
+        f"{rate}_{end}": f"{'lower' if end == 'low' else 'upper'} end of the 95 % Wilson interval of {rate}, %"
+        for rate in ("clean_acc", "linf_acc", "l2_acc", "l1_acc", "pgd20_linf_acc", "pretrained_asr", "noise_asr")
+        for end in ("low", "high")
+    },
+    "flags": "what pre-flight or the run suspects (docs/protocol.md), separated by spaces",
+    "card": "the victim's card, below model_cards/",
 }
 
 COST: dict[str, str] = {
@@ -46,6 +66,22 @@ COST: dict[str, str] = {
     "train_seconds": "wall time of its training",
     "seconds": "wall time of its evaluation",
     "wasted": "backwards of cancelled tries",
+    "checks": "rows through the original model alone: pre-flight, clean predictions, confirmations",
+    "halvings": "how often the rows in flight were halved because memory ran out",
     "peak_memory_mb": "peak resident memory of the process, MiB",
     "hardware": "what it ran on",
+}
+
+TRANSFER: dict[str, str] = {
+    "victim": "id of the trained network that was shown the set",
+    "source": "the pre-trained network it was made with",
+    "own": "yes where the victim was fine-tuned from that source",
+    "attack": "how it was made",
+    "tries": "points per example",
+    "flipped": "examples that were correct on clean and wrong at any of them",
+    "correct": "examples that were correct on clean",
+    "asr": "flipped of correct, %",
+    "asr_low": "lower end of its 95 % Wilson interval, %",
+    "asr_high": "upper end, %",
+    "noise_asr": "the same for as many draws of random signs, %",
 }

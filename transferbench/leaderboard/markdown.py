@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from statistics import mean
 
+from transferbench.leaderboard import figures, transfer
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
+from transferbench.leaderboard.pooling import pooled, values
 from transferbench.leaderboard.rows import Row
 from transferbench.leaderboard.statistics import wilson
+from transferbench.leaderboard.tables import table
 from transferbench.records import Record
 
 RATES: dict[str, str] = {
@@ -21,8 +23,14 @@ RATES: dict[str, str] = {
     "pgd20_linf_acc": "PGD-20",
     "source_linf_acc": "source Linf",
     "source_union_acc": "source union",
+    "source_pgd_asr": "source-PGD ASR",
     "pretrained_asr": "pre-trained ASR",
     "noise_asr": "noise ASR",
+    "linf_expected": "expected Linf",
+}
+INTERVALS = {"union_acc": ("union_low", "union_high")} | {
+    rate: (f"{rate}_low", f"{rate}_high")
+    for rate in ("clean_acc", "linf_acc", "l2_acc", "l1_acc", "pgd20_linf_acc", "pretrained_asr", "noise_asr")
 }
 
 
@@ -30,39 +38,14 @@ README = ("clean_acc", "linf_acc", "l2_acc", "l1_acc", "union_acc", "pretrained_
 """The rates of the README's excerpt, which a test compares with the committed records."""
 
 
-def table(header: Sequence[str], lines: Iterable[Sequence[str]], numbers_from: int = 0) -> str:
-    """A Markdown table; columns from `numbers_from` on are aligned to the right."""
-    rule = ["---" if place < numbers_from else "---:" for place in range(len(header))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [list(header), rule, *map(list, lines)])
-
-
-def pooled(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(method, source without its seed, rows over seeds), best mean union first."""
-
-    def origin(row: Row) -> tuple[str, str]:
-        return str(row["method"]), str(row["source"]).removesuffix(f"-s{row['seed']}")
-
-    groups = [(*key, list(group)) for key, group in groupby(sorted(rows, key=origin), key=origin)]
-    return sorted(groups, key=lambda group: -(_mean(group[2], "union_acc") or -1.0))
-
-
-def _values(rows: Sequence[Row], column: str) -> list[float]:
-    return [float(row[column]) for row in rows if row[column] != ""]
-
-
-def _mean(rows: Sequence[Row], column: str) -> float | None:
-    values = _values(rows, column)
-    return mean(values) if values else None
-
-
 def mean_and_range(rows: Sequence[Row], column: str) -> str:
     """`49.83 (46.50-53.00)`; a single value alone; empty where nothing was measured."""
-    values = _values(rows, column)
-    if not values:
+    found = values(rows, column)
+    if not found:
         return ""
-    if len(values) == 1:
-        return f"{values[0]:.2f}"
-    return f"{mean(values):.2f} ({min(values):.2f}-{max(values):.2f})"
+    if len(found) == 1:
+        return f"{found[0]:.2f}"
+    return f"{mean(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
 def summary(rows: Sequence[Row], columns: Sequence[str] = tuple(RATES)) -> str:
@@ -94,9 +77,10 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
                 f"Seeds: {', '.join(map(str, seeds))}; cells are the mean over seeds, in brackets the range. All in %.",
                 summary(rows),
                 "## Every victim",
-                "In brackets the union's 95 % Wilson interval. Ranks are formed within a seed: rows that no other "
+                "In brackets 95 % Wilson intervals. Ranks are formed within a seed: rows that no other "
                 "row beats (exact McNemar test on the union's verdicts, Holm-corrected, .05) share rank 1.",
-                table(["victim", "rank", *list(RATES.values()), "n"], victims, 1),
+                table(["victim", "rank", *list(RATES.values()), "n", "flags"], victims, 1),
+                *filter(None, [transfer.markdown(records), figures.markdown(rows)]),
                 "## Columns",
                 "\n".join(f"- `{name}`: {meaning}" for name, meaning in LEADERBOARD.items()),
             ]
@@ -109,7 +93,8 @@ def _victim_line(row: Row) -> list[str]:
     cells = [markdown_cell(row["victim"]), str(row["rank"])]
     for column in RATES:
         text = str(row[column])
-        if column == "union_acc" and text:
-            text += f" [{row['union_low']}, {row['union_high']}]"
+        if column in INTERVALS and text:
+            low, high = INTERVALS[column]
+            text += f" [{row[low]}, {row[high]}]"
         cells.append(text)
-    return [*cells, str(row["n"])]
+    return [*cells, str(row["n"]), markdown_cell(row["flags"])]

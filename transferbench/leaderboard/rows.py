@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from fractions import Fraction
 
 from transferbench.leaderboard.columns import COST, LEADERBOARD
-from transferbench.leaderboard.statistics import ranks, wilson
+from transferbench.leaderboard.statistics import expected, ranks, wilson
 from transferbench.records import Bits, Record
-from transferbench.types import NORMS
+from transferbench.types import NORMS, Epsilon, Norm, file_stem
 
 Cell = str | int | float
 Row = dict[str, Cell]
@@ -66,7 +67,9 @@ def _ranks(victims: Sequence[Record]) -> dict[str, int]:
 
 
 def _measured(record: Record) -> set[str]:
-    return {chain.name for chain in record.chains} | ({"source_only"} if record.source_only is not None else set())
+    return {chain.name for chain in record.chains} | {
+        f"{made.attack['id']} of {made.source}" for made in record.crafted
+    }
 
 
 def _row(record: Record, source: Record | None, rank: int | None) -> Row:
@@ -85,11 +88,12 @@ def _row(record: Record, source: Record | None, rank: int | None) -> Row:
         "backwards": sum(chain.backwards for chain in record.chains),
         "seed": record.seed,
         "suite": record.suite,
+        "flags": " ".join(record.flags),
+        "card": f"{file_stem(record.victim)}.md",
     }
+    row |= _interval("clean_acc", record.clean.count, record.n)
     for norm in NORMS:
-        chain = record.chain(norm)
-        if chain is not None:
-            row |= {f"{norm.lower()}_eps": chain.eps, f"{norm.lower()}_acc": percent(chain.robust.count, record.n)}
+        row |= _chain_cells(record, norm)
     together = union(record)
     if together is not None:
         low, high = wilson(together.count, record.n)
@@ -98,20 +102,76 @@ def _row(record: Record, source: Record | None, rank: int | None) -> Row:
     pgd20 = record.chain("pgd20_linf")
     if pgd20 is not None:
         row["pgd20_linf_acc"] = percent(pgd20.robust.count, record.n)
+        row |= _interval("pgd20_linf_acc", pgd20.robust.count, record.n)
     if source is not None:
         row |= _source_cells(source)
-    only = record.source_only
-    if only is not None:
-        correct = record.clean.count
-        row |= {
-            "pretrained_eps": only.eps,
-            "pretrained_neurons": only.tries,
-            "pretrained_asr": percent(only.flipped.count, correct),
-            "noise_asr": percent(only.control_flipped.count, correct),
-        }
+        row |= _changes(record, source)
+    row |= _crafted_cells(record)
     if record.clean_full is not None:
         row |= {"clean_acc_full": percent(*record.clean_full), "n_full": record.clean_full[1]}
     return row
+
+
+def _interval(rate: str, successes: int, n: int) -> Row:
+    if not n:
+        return {}
+    low, high = wilson(successes, n)
+    return {f"{rate}_low": f"{100 * low:.2f}", f"{rate}_high": f"{100 * high:.2f}"}
+
+
+def _chain_cells(record: Record, norm: Norm) -> Row:
+    """Radius, rate, interval and expected robustness of one norm; nothing where it was not measured."""
+    chain, name = record.chain(norm), norm.lower()
+    if chain is None:
+        return {}
+    cells: Row = {f"{name}_eps": chain.eps, f"{name}_acc": percent(chain.robust.count, record.n)}
+    cells |= _interval(f"{name}_acc", chain.robust.count, record.n)
+    points = [(radius, rate) for radius, rate in curve(record, norm) if radius <= Epsilon.parse(chain.eps).value]
+    if len(points) > 2:
+        cells[f"{name}_expected"] = f"{100 * expected(points):.2f}"
+    return cells
+
+
+def curve(record: Record, norm: Norm) -> list[tuple[Fraction, float]]:
+    """(radius, share robust) of a norm, ascending: radius 0 is clean, then the chain at every radius it was run at."""
+    chains = [chain for chain in record.chains if chain.name == norm or chain.name.startswith(f"{norm}@")]
+    points = {Epsilon.parse(chain.eps).value: chain.robust.count / record.n for chain in chains}
+    return [(Fraction(0), record.clean.count / record.n), *sorted(points.items())]
+
+
+def _changes(record: Record, source: Record) -> Row:
+    """What the victim has more than its source, in points, each on its own task."""
+
+    def rates(one: Record) -> dict[str, Bits | None]:
+        chains = {norm.lower(): one.chain(norm) for norm in NORMS}
+        robust = {name: None if chain is None else chain.robust for name, chain in chains.items()}
+        return {"clean": one.clean, **robust, "union": union(one)}
+
+    mine, theirs = rates(record), rates(source)
+    return {
+        f"change_{name}": f"{100 * (bits.count / record.n - other.count / source.n):+.2f}"
+        for name, bits in mine.items()
+        if bits is not None and (other := theirs[name]) is not None
+    }
+
+
+def _crafted_cells(record: Record) -> Row:
+    """Attacks that hold the victim's own source alone, each beside random signs counted in the same way."""
+    correct, cells = record.clean.count, Row()
+    noise = record.made("random-sign")
+    neurons = record.made("pretrained-neuron")
+    if neurons is not None:
+        cells |= {"pretrained_eps": neurons.eps, "pretrained_neurons": len(neurons.flips)}
+    for rate, made in (("pretrained_asr", neurons), ("noise_asr", noise)):
+        if made is not None:
+            cells |= {rate: percent(made.any_of(), correct), f"{rate}_n": percent(made.any_of(), record.n)}
+            cells |= _interval(rate, made.any_of(), correct)
+    pgd = record.made("source-pgd")
+    if pgd is not None:
+        cells["source_pgd_asr"] = percent(pgd.any_of(), correct)
+        if noise is not None:
+            cells["source_pgd_noise_asr"] = percent(noise.any_of(len(pgd.flips)), correct)
+    return cells
 
 
 def _source_cells(source: Record) -> Row:

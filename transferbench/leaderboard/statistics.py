@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from itertools import pairwise
 
 from scipy.stats import binomtest
 
@@ -11,6 +13,15 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a rate, as shares. n must be at least 1."""
     interval = binomtest(successes, n).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
+
+
+def expected(points: Sequence[tuple[Fraction, float]]) -> float:
+    """The mean of a rate over the radii from the first to the last point, by the trapezoid rule.
+
+    Expected robustness (arXiv:2509.23325) where the first point is clean accuracy at radius 0. Two points at least.
+    """
+    area = sum(float(right[0] - left[0]) * (left[1] + right[1]) / 2 for left, right in pairwise(points))
+    return area / float(points[-1][0] - points[0][0])
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:

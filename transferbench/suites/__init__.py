@@ -50,12 +50,18 @@ class NamedChain(_Checked):
 
 
 class SourceOnly(_Checked):
-    """An attack that holds only the source, and its noise control with as many draws."""
+    """An attack that holds only the source, and its noise control with as many draws.
+
+    `also` are further such attacks, compared with the control's first draws. `every_source` shows what each source of
+    the suite makes to every victim: the transfer matrix.
+    """
 
     norm: Norm = "Linf"
     eps: str
     attack: Attack
     control: Attack
+    also: tuple[Attack, ...] = ()
+    every_source: bool = False
 
     @field_validator("eps")
     @classmethod

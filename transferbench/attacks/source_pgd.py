@@ -1,0 +1,42 @@
+"""Source-model PGD: Madry PGD on the public network, shown to every network that was fine-tuned from it.
+
+The plainest transfer attack (IGAM's code takes its black-box gradients from another model in the same way; "Two Sides
+of the Same Coin", arXiv:2008.11089, measures transferability by it). Source and victim may have other classes, so what
+is maximised is the source's cross-entropy at its own clean prediction. Meaningless without its noise control.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from transferbench.attacks import Keys, State, losses, parameters
+from transferbench.attacks.pgd import PGD
+from transferbench.types import AttackSpec, InputError, ThreatModel
+
+IDS = {"source-pgd": "source only: Madry PGD on the public network, against its own clean prediction"}
+VERSION = 1
+
+
+class SourcePGD(PGD):
+    """`output` is the public network's logits."""
+
+    sees: Literal["source"] = "source"  # type: ignore[assignment]
+
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+        return {**super().start(x, y, clean_logits, keys), "target": clean_logits.argmax(1)}
+
+    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
+        return losses.cross_entropy(output, state["target"])
+
+
+def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> SourcePGD:
+    """k=20, step=0.25 (of eps), restarts=1. InputError for a norm but Linf."""
+    if threat.norm != "Linf":
+        raise InputError(f"attack {spec.id} is defined in Linf only, not in {threat.norm}")
+    given = parameters(spec, k=20, step=0.25, restarts=1)
+    k, restarts = int(given["k"]), int(given["restarts"])
+    if k < 1 or restarts < 1:
+        raise InputError(f"attack {spec.id}: k={k} and restarts={restarts} must be at least 1")
+    return SourcePGD(spec.id, float(threat.eps), k, float(given["step"]), True, "ce", 0.0, restarts)
