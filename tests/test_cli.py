@@ -115,8 +115,9 @@ def test_lists_start_each_line_with_the_id(capsys: pytest.CaptureFixture[str], k
 def test_a_dry_run_prints_the_plan_and_makes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["run", "letters-to-digits", "--dry-run", "--seeds", "0,1"]) == 0
     out = capsys.readouterr().out
-    # Per seed: 2 sources and 14 rows trained; 2 x 3 + 14 x 4 chains; 2 crafted sets for each of 2 sources.
-    assert "248 jobs (32 train, 124 attack, 8 craft, 56 judge, 28 clean) for 32 networks" in out
+    # Per seed: 2 sources and 14 rows trained; 2 x 3 + 14 x 8 chains (4 of them the curve's); 3 crafted sets for each
+    # of 2 sources; every row is shown its own source's 3 and the other's 2 that are no noise.
+    assert "448 jobs (32 train, 236 attack, 12 craft, 140 judge, 28 clean) for 32 networks" in out
     assert list(here.iterdir()) == []
 
 

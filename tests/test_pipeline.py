@@ -46,7 +46,7 @@ def test_everything_that_was_promised_is_there(first: Path) -> None:
         assert record.n == 24
         assert sum(record.class_counts) == 24
         assert [chain.name for chain in record.chains][:3] == ["Linf", "L2", "L1"]
-        assert (record.source_only is None) == (record.role == "source")
+        assert (record.crafted == []) == (record.role == "source")
 
 
 def test_a_second_run_does_nothing_and_gives_the_same_bytes(first: Path) -> None:

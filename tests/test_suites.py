@@ -77,7 +77,7 @@ def test_a_plan_is_pure_and_its_inputs_come_first() -> None:
         seen.add(job.name)
     assert len(seen) == len(first.jobs)
     crafted = [job for job in first.jobs if job.kind == "craft"]
-    assert len(crafted) == 2 * 2 * 2, "one set per source, attack and seed, shared by all of the source's victims"
+    assert len(crafted) == 2 * 3 * 2, "one set per source, attack and seed, shared by all victims"
     full = plan.plan(suite.in_full(), (0,))
     shared = {job.name for job in full.jobs} & seen
     assert {job.kind for job in first.jobs if job.name in shared} == {"train", "craft", "judge", "clean", "attack"}

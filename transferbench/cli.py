@@ -158,6 +158,15 @@ def _parser() -> argparse.ArgumentParser:
     board.add_argument("dir", nargs="?", type=Path, metavar="DIR", help="a leaderboard (default: all of leaderboards/)")
     board.add_argument("--check", action="store_true", help="fail when a table differs from its records")
     board.add_argument("--rebuild", action="store_true", help="write the tables anew from their records")
+    board.add_argument(
+        "--published",
+        nargs="?",
+        type=Path,
+        const=Path("leaderboards/published.csv"),
+        metavar="FILE",
+        help="put published numbers beside the measured ones (default: leaderboards/published.csv)",
+    )
+    board.add_argument("--robustbench", type=Path, metavar="DIR", help="a checkout of RobustBench, for its numbers")
     board.set_defaults(call=_leaderboard)
 
     publish = commands.add_parser("publish", help="copy a finished run to leaderboards/ and model_cards/")
@@ -202,6 +211,7 @@ def _run(args: argparse.Namespace) -> None:
     seeds = _seeds(args.seeds) if args.seeds is not None else suite.seeds
     _batch_size(args)
     from transferbench import pipeline
+    from transferbench.leaderboard import figures
     from transferbench.plan import describe, plan
 
     planned = plan(suite, seeds)
@@ -217,6 +227,7 @@ def _run(args: argparse.Namespace) -> None:
     out = args.out or Path("runs") / suite.name
     with Store(out) as store, Bars() as bars:
         records = pipeline.run_suite(suite, seeds, _runner(args, store, device, keep), bars)
+    figures.write(out, records)
     _print_board(out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else "")
 
 
@@ -371,17 +382,21 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _leaderboard(args: argparse.Namespace) -> None:
-    from transferbench.leaderboard import build
+    from transferbench.leaderboard import build, figures, published
     from transferbench.records import read_all
 
     folders = [args.dir] if args.dir is not None else build.published(Path("leaderboards"))
     complaints = []
     for folder in folders:
         if args.rebuild:
-            build.rebuild(folder)
+            figures.write(folder, build.rebuild(folder))
         if args.check:
             complaints += build.check(folder)
-        if not args.rebuild and not args.check:
+        if args.published is not None or args.robustbench is not None:
+            files = published.write(folder, read_all(folder), args.published, args.robustbench)
+            print(files[-1].read_text(encoding="utf-8"))
+            print(f"files: {', '.join(map(str, files))}")
+        elif not args.rebuild and not args.check:
             _print_board(folder, read_all(folder), "")
     for complaint in complaints:
         print(f"transferbench: error: {complaint}", file=sys.stderr)
@@ -458,7 +473,8 @@ def _print_board(out: Path, records: Sequence[Record], note: str) -> None:
     Console().print(summary_table(records))
     if note:
         print(note)
-    present = ("leaderboard.md", "leaderboard.csv", "cost.csv", "records", "cards", "victims", "examples")
+    tables = ("leaderboard.md", "leaderboard.csv", "cost.csv", "transfer.csv")
+    present = (*tables, "figures", "records", "cards", "victims", "examples")
     print(f"files: {out}/ ({', '.join(name for name in present if (out / name).exists())})")
 
 

@@ -80,7 +80,8 @@ def record_of(
         role="source" if measured.role == "source" else "victim",
         victim=measured.name,
         method=card.method,
-        source=card.source,
+        # A public model's card may not know what it was made from; then it is what the attacker was given.
+        source=card.source or next((shown.source for shown in measured.crafted), ""),
         network=card.network,
         source_dataset=source_dataset,
         target_dataset=measured.dataset,

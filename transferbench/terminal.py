@@ -50,6 +50,9 @@ class Bars:
         self.progress.stop()
 
     def begin(self, job: Job, number: int, total: int) -> None:
+        if number == 0:
+            self.done = 0
+            self.progress.reset(self.all)
         self.total = total
         self.progress.update(self.all, total=total, visible=True)
         self.bars[job.name] = self.progress.add_task(job.label, total=None, note="", visible=False)
@@ -143,8 +146,9 @@ def evaluation_report(record: Record, weights: str) -> str:
     together = union(record)
     if together is not None:
         lines.append(f"union    {_rate(together.count, record.n)}")
-    correct, noise = record.clean.count, record.made("random-sign")
+    correct = record.clean.count
     for made in record.crafted:
+        noise = record.made("random-sign", made.source)
         if made is noise or noise is None:
             continue
         k = len(made.flips)

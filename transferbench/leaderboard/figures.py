@@ -184,7 +184,7 @@ def _curves(board: Board) -> Figure:
             number = methods.index(method)
             # A method looks the same in every panel; where colours repeat, markers do not.
             colour, marker = COLOURS[number % 8], MARKERS[(number + number // 8) % 8]
-            look = {"color": colour, "marker": marker, "markersize": 4}
+            look: Any = {"color": colour, "marker": marker, "markersize": 4}
             axes.plot([float(radius) for radius in radii], rates, label=_plain(method), **look)
         axes.set(title=_plain(source), xlabel="Linf radius, [0,1] pixels", ylim=(0, 100))
         axes.legend(fontsize=7)

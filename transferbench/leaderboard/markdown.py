@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from transferbench.leaderboard import figures, transfer
@@ -13,6 +13,7 @@ from transferbench.leaderboard.rows import Row
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
 from transferbench.records import Record
+from transferbench.types import NORMS
 
 RATES: dict[str, str] = {
     "clean_acc": "clean",
@@ -63,18 +64,23 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
     """The whole page."""
     if not rows:
         return "# Leaderboard\n\nNo victim has a record yet.\n"
-    first = next(record for record in records if record.role == "victim")
-    seeds = sorted({int(row["seed"]) for row in rows})
-    radii = ", ".join(f"{chain.norm} {chain.eps}" for chain in first.chains if chain.name == chain.norm)
-    middle = 100 * (wilson(first.n // 2, first.n)[1] - 0.5)
+    # Of all victims: one folder may hold models of several protocols and radii (eval's does).
+    shown = [record for record in records if record.role == "victim"]
+    seeds = sorted({record.seed for record in shown})
+    used = {(NORMS.index(chain.norm), chain.eps) for one in shown for chain in one.chains if chain.name == chain.norm}
+    radii = ", ".join(f"{NORMS[place]} {eps}" for place, eps in sorted(used))
+    fewest = min(record.n for record in shown)
+    middle = 100 * (wilson(fewest // 2, fewest)[1] - 0.5)
     victims = [_victim_line(row) for row in rows]
     return (
         "\n\n".join(
             [
-                f"# {markdown_cell(first.suite)}",
-                f"Protocol: {markdown_cell(first.protocol)}. Radii in [0,1] pixels: {markdown_cell(radii)}. "
-                f"n = {first.n} attacked examples per victim (at 50 % the 95 % interval is about +-{middle:.1f}). "
-                f"Seeds: {', '.join(map(str, seeds))}; cells are the mean over seeds, in brackets the range. All in %.",
+                f"# {_all_of(record.suite for record in shown)}",
+                f"Protocol: {_all_of(record.protocol for record in shown)}. "
+                f"Radii in [0,1] pixels: {markdown_cell(radii)}. "
+                f"n = {_all_of(str(record.n) for record in shown)} attacked examples per victim (at 50 % the 95 % "
+                f"interval is about +-{middle:.1f}). Seeds: {', '.join(map(str, seeds))}; cells are the mean over "
+                "seeds, in brackets the range. All in %.",
                 summary(rows),
                 "## Every victim",
                 "In brackets 95 % Wilson intervals. Ranks are formed within a seed: rows that no other "
@@ -87,6 +93,10 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
         )
         + "\n"
     )
+
+
+def _all_of(names: Iterable[str]) -> str:
+    return markdown_cell(" / ".join(sorted(set(names))))
 
 
 def _victim_line(row: Row) -> list[str]:

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from transferbench.leaderboard import build
+from transferbench.leaderboard import build, figures
 from transferbench.records import read_all, stamped
 from transferbench.types import InputError, file_stem
 
@@ -37,5 +37,5 @@ def publish(run: Path, repository: Path) -> Path:
     for stem in (file_stem(record.victim) for record in records):
         shutil.copyfile(run / "records" / f"{stem}.json", target / "records" / f"{stem}.json")
         shutil.copyfile(run / "cards" / f"{stem}.md", repository / "model_cards" / f"{stem}.md")
-    build.rebuild(target)
+    figures.write(target, build.rebuild(target))
     return target

@@ -67,9 +67,9 @@ def _ranks(victims: Sequence[Record]) -> dict[str, int]:
 
 
 def _measured(record: Record) -> set[str]:
-    return {chain.name for chain in record.chains} | {
-        f"{made.attack['id']} of {made.source}" for made in record.crafted
-    }
+    """What a row was put through: chains by name, and what its own source was used for."""
+    own = {made.attack["id"] for made in record.crafted if made.source == record.source}
+    return {chain.name for chain in record.chains} | own
 
 
 def _row(record: Record, source: Record | None, rank: int | None) -> Row:
