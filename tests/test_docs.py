@@ -14,7 +14,7 @@ from conftest import Small
 from transferbench import cards, data, registry, train
 from transferbench.engine import checks
 from transferbench.features import Layers
-from transferbench.leaderboard import build, markdown, rows
+from transferbench.leaderboard import build, markdown, rows, transfer
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.methods import Network
 from transferbench.records import read_all
@@ -64,6 +64,13 @@ def test_the_committed_table_shows_what_the_readme_claims() -> None:
     asr, noise = values("finetune-natural", "pretrained_asr"), values("finetune-natural", "noise_asr")
     assert all(attack > 2 * control for attack, control in zip(asr, noise, strict=True))
     assert max(values("renofeation-natural", "pretrained_asr")) < min(asr)
+    matrix = {
+        (line.method, line.own): line
+        for line in transfer.matrices(read_all(ROOT / "leaderboards" / "letters-to-digits"))["pretrained-neuron"]
+    }
+    tuned = matrix["finetune", "letters-natural"]
+    assert tuned.noise is not None
+    assert tuned.rates["letters-madry"] < 2 * tuned.noise < 0.6 * tuned.rates["letters-natural"]
 
 
 def test_the_protocol_lists_every_flag() -> None:
