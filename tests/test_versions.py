@@ -48,8 +48,6 @@ def attack_numbers(id: str) -> dict[str, list[float]]:
             attack = attacks.build(AttackSpec.of(id), threat, 10)
         except InputError:
             continue
-        if attack.sees != "victim":
-            continue
         if hasattr(attack, "passes") and attack.passes > 101:
             attack = attacks.build(AttackSpec.of(id, n_iter=20), threat, 10)
         noise = lockstep.try_keys(0, norm, eps, 0, digits.ids)
