@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint bench results index clean
+.PHONY: help setup demo test test-all lint check bench results index clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ lint: setup ## ruff, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+check: setup ## committed tables against their records, and the records' stamps
+	$(BIN)/transferbench leaderboard --check
 
 bench: setup ## speed against the reference, written to docs/performance.md
 	$(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-only

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+from transferbench import pipeline, suites
+from transferbench.engine.store import Store
+from transferbench.runner import Runner
 from transferbench.types import Job
 
 TINY = """
@@ -54,3 +60,13 @@ class Silent:
 
     def end(self, job: Job, reused: bool) -> None:
         (self.found if reused else self.run).append(job)
+
+
+def go(root: Path, reporter: Silent | None = None, text: str = TINY, **more: Any) -> Silent:
+    """The suite to its end in a folder; `more` is for the Runner. The reporter remembers what was run and found."""
+    path = root.parent / "tiny.yaml"
+    path.write_text(text)
+    reporter = reporter or Silent()
+    with Store(root) as store:
+        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), reporter)
+    return reporter

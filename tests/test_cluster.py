@@ -15,9 +15,10 @@ from typing import Any
 
 import psutil
 import pytest
-from suite import TINY, Silent
+import torch
+from suite import TINY, Silent, go
 
-from transferbench import pipeline, suites, verify
+from transferbench import verify
 from transferbench.engine.cluster import Cluster
 from transferbench.engine.reader import Reader
 from transferbench.engine.store import Store
@@ -27,22 +28,6 @@ from transferbench.types import InputError, Job
 from transferbench.victims import networks, weights
 
 HERE = Path(__file__).parent
-
-
-def go(root: Path, reporter: Silent | None = None, text: str = TINY, **more: Any) -> Silent:
-    path = root.parent / "tiny.yaml"
-    path.write_text(text)
-    reporter = reporter or Silent()
-    with Store(root) as store:
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), reporter)
-    return reporter
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    root = tmp_path_factory.mktemp("unbroken") / "out"
-    go(root)
-    return (root / "leaderboard.csv").read_bytes()
 
 
 def dask(*words: str, cwd: Path) -> subprocess.Popen[bytes]:
@@ -313,3 +298,39 @@ def test_twenty_lost_workers(tmp_path: Path, table: bytes) -> None:
         assert reporter.reasons == []
         assert (folder / "out" / "leaderboard.csv").read_bytes() == table
         assert verify.verify(folder / "out") == []
+
+
+def test_what_is_lent_takes_the_place_of_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that can read neither data nor weights does the same with what the driver gives it."""
+    weights.write(networks.build("small-resnet", 10).model.state_dict(), tmp_path / "w.safetensors")
+    spec = {"victim": f"file:small-resnet={tmp_path}/w.safetensors", "dataset": "digits", "stop": 40}
+    clean = Job("clean", "x", spec)
+    settings = {"steps": 3, "batch_size": 16, "seed": 0}
+    names = {"victim": "v", "plugin": "natural", "network": "small-resnet"}
+    training = Job("train", "t", {**names, "settings": settings, "dataset": "digits"})
+    driver, remote = Executor(Place(tmp_path)), Executor(Place(tmp_path / "nowhere"), remote=True)
+    for job, wanted in ((clean, {"victim", "images"}), (training, {"splits"})):
+        content = driver.content(job, {})
+        whole, kept = driver.execute(job, {}, content)
+        known = {need: driver.lend(need, job, {}) for need in driver.needs(job, {})}
+        asked: dict[Any, Any] = {}
+        with monkeypatch.context() as patch:
+            for gone in ("load_victim", "train.load_splits", "data.load"):
+                patch.setattr(f"transferbench.executor.{gone}", refuse)
+            while True:
+                try:
+                    got, tensors = remote.execute(job, {}, content, lent=asked)
+                    break
+                except NotHereError as error:
+                    need = error.args[0]
+                    assert need not in asked, "what was lent is not asked for again"
+                    asked[need] = known[need]
+        assert {need[0] for need in asked} == wanted
+        for name in ("correct", "validation_accuracy", "log"):
+            assert got.get(name) == whole.get(name)
+        assert kept.keys() == tensors.keys()
+        assert all(torch.equal(kept[name], tensors[name]) for name in kept)
+
+
+def refuse(*_: Any) -> None:
+    raise InputError("not on this machine")

@@ -34,13 +34,15 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"suites"},
     "executor": {"train", "engine", "methods", "data", "victims"},
     "worker": {"train", "executor"},
-    "runner": {"train", "engine", "victims", "cards", "executor", "worker"},
+    "workplaces": {"engine", "executor", "worker"},
+    "runner": {"train", "engine", "victims", "cards", "executor", "worker", "workplaces"},
     "recording": {"engine", "suites", "plan", "data", "cards", "records", "__version__"},
     "pipeline": {"suites", "leaderboard", "plan", "methods", "attacks", "victims", "cards", "records"}
-    | {"recording", "runner"},
+    | {"recording", "runner", "workplaces"},
     "evaluation": {
         "recording",
         "runner",
+        "workplaces",
         "engine",
         "suites",
         "leaderboard",

@@ -224,13 +224,20 @@ HOSTILE = [
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_harmless(name: str) -> None:
-    files = build.render([source(), record(method=name)])
+    texts = ("method", "source", "network", "suite", "protocol", "source_dataset", "target_dataset")
+    made = [crafted("pretrained-neuron", 9, name), crafted("random-sign", 3, name), crafted(name, 3, name)]
+    hostile = record(**dict.fromkeys(texts, name), flags=[name], crafted=made)
+    files = build.render([source(), hostile])
     (row,) = list(csv.DictReader(io.StringIO(files["leaderboard.csv"])))
+    shown = list(csv.DictReader(io.StringIO(files["transfer.csv"])))
+    assert len(shown) == 2
     assert row["victim"] == "a-s0"
-    assert row["method"][:1] not in ("=", "+", "-", "@")
-    assert "\n" not in row["method"]
-    assert "\u202e" not in row["method"]
+    for cell in (*(row[column] for column in (*texts[:4], "target_dataset", "flags")), *shown[1].values()):
+        assert cell[:1] not in ("=", "+", "-", "@")
+        assert "\n" not in cell
+        assert "\u202e" not in cell
     assert "<script>" not in files["leaderboard.md"]
+    assert "\u202e" not in files["leaderboard.md"]
     for block in files["leaderboard.md"].split("\n\n"):
         lines = [line for line in block.splitlines() if line.startswith("|")]
         widths = {line.replace("\\|", "").count("|") for line in lines}

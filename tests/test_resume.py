@@ -15,33 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from suite import TINY, Silent
+from suite import TINY, Silent, go
 
-from transferbench import beside, checkpoint, cli, pipeline, suites, verify
+from transferbench import beside, checkpoint, cli, pipeline, verify
 from transferbench.engine.reader import Reader
 from transferbench.engine.store import Store, on_network
 from transferbench.records import read_all
-from transferbench.runner import Runner
 from transferbench.types import FaultError, InputError
 from transferbench.victims import trained
 
 JOBS = 22
-
-
-def go(root: Path, text: str = TINY, reporter: Silent | None = None, **more: Any) -> Silent:
-    path = root.parent / "tiny.yaml"
-    path.write_text(text)
-    reporter = reporter or Silent()
-    with Store(root) as store:
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), reporter)
-    return reporter
-
-
-@pytest.fixture(scope="module")
-def table(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    root = tmp_path_factory.mktemp("unbroken") / "out"
-    go(root)
-    return (root / "leaderboard.csv").read_bytes()
 
 
 class CrashError(BaseException):
@@ -163,9 +146,9 @@ def test_fresh_runs_everything_anew_and_loses_nothing_on_the_way(tmp_path: Path,
 def test_what_changed_is_named(tmp_path: Path) -> None:
     root = tmp_path / "out"
     go(root)
-    notes = " ".join(go(root, TINY.replace('L2: "0.4"', 'L2: "0.5"')).notes)
+    notes = " ".join(go(root, text=TINY.replace('L2: "0.4"', 'L2: "0.5"')).notes)
     assert "finetune-s0: L2: run anew, chain.eps: 0.4 -> 0.5" in notes
-    notes = " ".join(go(root, TINY.replace("lr: 0.02", "lr: 0.03")).notes)
+    notes = " ".join(go(root, text=TINY.replace("lr: 0.02", "lr: 0.03")).notes)
     assert "train finetune-s0: run anew, settings.lr: 0.02 -> 0.03" in notes
     assert "finetune-s0: Linf: run anew, input 0:" in notes
     assert "probe-s0" not in notes
@@ -334,6 +317,7 @@ def test_a_start_that_lives_15_seconds_always_makes_progress(tmp_path: Path) -> 
             starts += 1
             assert starts < 60
     assert process.returncode == 0
-    go(tmp_path / "other" / "out", text) if (tmp_path / "other").mkdir() is None else None
+    (tmp_path / "other").mkdir()
+    go(tmp_path / "other" / "out", text=text)
     assert (root / "leaderboard.csv").read_bytes() == (tmp_path / "other" / "out" / "leaderboard.csv").read_bytes()
     assert {record.n for record in read_all(root)} == {200}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_methods import EXTRA
 from torch import Tensor, nn
 
 from transferbench import attacks, data, methods, registry, train
@@ -70,18 +71,6 @@ def method_numbers(id: str) -> dict[str, list[float]]:
     losses = [sum(v for k, v in row.items() if k not in ("step", "phase", "lr")) for row in result.log]
     size = sum(float(parameter.double().square().sum()) for parameter in result.network.model.parameters())
     return {"losses": [round(loss, 4) for loss in losses], "squares": [round(size, 3)]}
-
-
-EXTRA: dict[str, dict[str, Any]] = {
-    "eat": {"at_iter": 2, "l_eps": "0.1,1.5"},
-    "madry": {"k": 2, "eps": "0.1"},
-    "renofeation": {"swa_snapshots": 2},
-    "apgd-at": {"at_iter": 2, "l_eps": "0.1"},
-    **{id: {"at_iter": 2, "l_eps": "0.1,0.4,1.5"} for id in ("sat", "avg", "max", "msd")},
-    "trades": {"k": 2, "eps": "0.1"},
-    "free": {"m": 2, "eps": "0.1"},
-    "igam": {"match_share": 0.5, "teacher_steps": 3, "disc_layers": 2, "disc_update_steps": 2, "gamma": 1.0},
-}
 
 
 def written() -> Network:

@@ -298,6 +298,8 @@ def _eval(args: argparse.Namespace) -> None:
     out = args.out or Path("runs/eval")
     with Store(out) as store, Bars() as bars:
         record = evaluation.evaluate(request, found, _runner(args, store, device, keep), bars)
+        if bars.reused:
+            bars.note(f"{bars.reused} jobs were done before")
     print(evaluation_report(record, found.victim.card.weights))
     print(f"files: {out}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
 

@@ -17,11 +17,12 @@ from transferbench.leaderboard import build
 from transferbench.plan import Measured, Shown, shards
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record, read_all
-from transferbench.runner import Reporter, Runner
+from transferbench.runner import Runner
 from transferbench.suites import Suite
 from transferbench.types import AttackSpec, Chain, InputError, Job, Norm, ThreatModel
 from transferbench.victims import Victim, canonical, fitted
 from transferbench.victims import load as load_victim
+from transferbench.workplaces import Reporter
 
 
 @dataclass(frozen=True)

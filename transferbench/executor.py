@@ -287,6 +287,14 @@ class Executor:
         )
         return splits
 
+    def needs(self, job: Job, inputs: Mapping[str, Result]) -> list[Need]:
+        """All that the job reads, as a worker may ask for it."""
+        if job.kind == "train":
+            return [("splits", job.name), *([("victim", self.name(job))] if job.inputs else [])]
+        first = ("images", job.spec["dataset"], job.spec.get("preprocessing", ""), "0", str(_PREFLIGHT))
+        made = [("examples", inputs[job.inputs[-1]]["examples"]["path"])] if job.kind == "judge" else []
+        return [("victim", self.name(job)), self._images(job), first, *made]
+
     def lend(self, need: Need, job: Job, inputs: Mapping[str, Result]) -> Any:
         """The driver's answer to a worker that said NotHereError: the thing itself, decoded."""
         if need[0] == "victim":

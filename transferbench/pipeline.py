@@ -8,10 +8,11 @@ from transferbench.leaderboard import build
 from transferbench.plan import PlannedVictim, plan
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record
-from transferbench.runner import Reporter, Runner
+from transferbench.runner import Runner
 from transferbench.suites import Suite
 from transferbench.types import InputError, ThreatModel, file_stem
 from transferbench.victims import trained
+from transferbench.workplaces import Reporter
 
 
 def check(suite: Suite, num_classes: int = 10) -> None:

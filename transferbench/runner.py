@@ -7,73 +7,25 @@ import math
 import shutil
 import signal
 import threading
-from collections import defaultdict, deque
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from transferbench.cards import ModelCard
-from transferbench.engine.cluster import Answer, Cluster
+from transferbench.engine.cluster import Answer
 from transferbench.engine.store import Store, key_of
 from transferbench.executor import Executor, Need, NotHereError, Place, Result
 from transferbench.train import versions
 from transferbench.types import KEEP, FaultError, InputError, Job, Keep, file_stem
 from transferbench.victims import trained
-from transferbench.worker import Task, UnwantedError, carry_out
+from transferbench.worker import Task, UnwantedError
+from transferbench.workplaces import Here, Reporter, There
 
-
-class Reporter(Protocol):
-    """Who shows progress. `update` is called often, and from other threads: (done, of, still robust or None)."""
-
-    def begin(self, job: Job, number: int, total: int) -> None: ...
-    def update(self, job: Job, done: int, total: int, robust: int | None) -> None: ...
-    def end(self, job: Job, reused: bool) -> None: ...
-    def failed(self, job: Job, reason: str) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
-class Here(AbstractContextManager["Here"]):
-    """This process as the only worker: what is submitted runs when its answer is asked for."""
-
-    topic = ""
-
-    def __init__(self, runner: Runner, reporter: Reporter) -> None:
-        self.runner, self.reporter = runner, reporter
-        self._tasks: deque[Task] = deque()
-
-    @property
-    def room(self) -> int:
-        return 1 - len(self._tasks)
-
-    @property
-    def finished(self) -> bool:
-        return False
-
-    def submit(self, task: Task, lent: dict[Need, Any]) -> None:
-        self._tasks.append(task)
-
-    def next(self) -> Answer:
-        task = self._tasks.popleft()
-        job, checkpoint = task.job, self.runner.store.checkpoint(task.key)
-        try:
-            value = self.runner.executor.execute(
-                job, task.inputs, task.content, lambda *how: self.reporter.update(job, *how), checkpoint
-            )
-        except (FaultError, InputError) as error:
-            return Answer(job.name, None, error, "")
-        return Answer(job.name, value, None, "")
-
-    def __exit__(self, *_: object) -> None:
-        self._tasks.clear()
-
-
-class There(Cluster):
-    """The workers of a cluster."""
-
-    def submit(self, task: Task, lent: dict[Need, Any]) -> None:  # type: ignore[override]
-        super().submit(task.job.name, carry_out, task, lent)
+_HANDLES = 64
+"""So many lent things are kept on the workers at once."""
 
 
 class Runner:
@@ -116,11 +68,11 @@ class Runner:
             reporter.update(known[message["job"]], message["done"], message["total"], message["robust"])
 
         if self.cluster is None or here:
-            place: Here | There = Here(self, reporter)
+            workplace: Here | There = Here(self.executor, self.store, reporter)
         else:
-            place = There(self.cluster, self.place.device, told)
-        with place:
-            _Progress(self, place, planned, reporter).run()
+            workplace = There(self.cluster, self.place.device, told)
+        with workplace:
+            _Progress(self, workplace, planned, reporter).run()
 
     def _estimate(self, planned: Sequence[Job], reporter: Reporter) -> None:
         """Say how much the end points may take, and warn where the disk is smaller."""
@@ -138,8 +90,7 @@ class Runner:
             reporter.note(f"only {free / 2**20:.1f} MiB are free: --keep-examples sample:N keeps fewer")
 
     def task(self, job: Job, key: str, content: dict[str, Any], topic: str) -> Task:
-        inputs = {name: self.results[name] for name in job.inputs}
-        return Task(job, key, inputs, content, self.place, topic, versions())
+        return Task(job, key, self._inputs(job), content, self.place, topic, versions())
 
     def reusable(self, job: Job, key: str) -> Result | None:
         """The finished job's result, where all that it speaks of is still there."""
@@ -174,12 +125,20 @@ class Runner:
             return result | {"examples": self.store.write_examples(key, tensors)}
         return result
 
-    def lent(self, place: Here | There, need: Need | None = None, job: Job | None = None) -> dict[Need, Any]:
-        """What workers were found not to have, as handles; with a new need added."""
-        if need is not None and need not in self._lent and job is not None and isinstance(place, There):
-            inputs = {name: self.results[name] for name in job.inputs}
-            self._lent[need] = place.share(self.executor.lend(need, job, inputs))
-        return self._lent
+    def lent(self, job: Job) -> dict[Need, Any]:
+        """Handles to what the job needs and workers were found not to have."""
+        needs = self.executor.needs(job, self._inputs(job))
+        return {need: self._lent[need] for need in needs if need in self._lent}
+
+    def lend(self, need: Need, job: Job, share: Callable[[Any], Any]) -> None:
+        """Give workers something by content. The handles that were made first are let go, and made again if need be."""
+        if need not in self._lent:
+            self._lent[need] = share(self.executor.lend(need, job, self._inputs(job)))
+        while len(self._lent) > _HANDLES:
+            del self._lent[next(iter(self._lent))]
+
+    def _inputs(self, job: Job) -> dict[str, Result]:
+        return {name: self.results[name] for name in job.inputs}
 
     def raise_failures(self) -> None:
         """FaultError naming what failed, if anything did."""
@@ -218,6 +177,7 @@ class _Progress:
         self.waits_for: dict[int, int] = {}
         self.followers: dict[str, list[int]] = defaultdict(list)
         self.ready: list[int] = []
+        self.asked: dict[str, set[Need]] = defaultdict(set)
         self.running: dict[str, tuple[int, str, dict[str, Any]]] = {}
         for number, job in enumerate(planned):
             missing = [name for name in set(job.inputs) if name not in runner.results]
@@ -252,8 +212,7 @@ class _Progress:
         if lost:
             self._failed(number, "", f"{job.label}: not run, because what it needs has failed")
             return
-        inputs = {name: runner.results[name] for name in job.inputs}
-        content = runner.executor.content(job, inputs)
+        content = runner.executor.content(job, {name: runner.results[name] for name in job.inputs})
         key = key_of(job, content)
         self.reporter.begin(job, number, len(self.planned))
         found = None if runner.fresh else runner.reusable(job, key)
@@ -267,18 +226,27 @@ class _Progress:
         if runner.fresh:
             runner.store.checkpoint(key).remove()
         runner.store.mark(job, key, "running")
+        self._give(number, key, content)
+
+    def _give(self, number: int, key: str, content: dict[str, Any]) -> None:
+        job = self.planned[number]
         self.running[job.name] = (number, key, content)
-        self.place.submit(runner.task(job, key, content, self.place.topic), runner.lent(self.place))
+        self.place.give(self.runner.task(job, key, content, self.place.topic), self.runner.lent(job))
 
     def _settle(self, answer: Answer) -> None:
         number, key, content = self.running.pop(answer.name)
         job, runner = self.planned[number], self.runner
-        if isinstance(answer.error, NotHereError | UnwantedError):
+        if isinstance(answer.error, NotHereError):
+            need = answer.error.args[0]
+            if need in self.asked[job.name]:
+                self._failed(number, key, f"{job.label}: a worker finds another {need[0]} than the driver gave it")
+                return
+            self.asked[job.name].add(need)
+            runner.lend(need, job, self.place.share)
+            self._give(number, key, content)
+        elif isinstance(answer.error, UnwantedError):
             # A worker that lost sight of us for a while stops, though we still want its answer.
-            need = answer.error.args[0] if isinstance(answer.error, NotHereError) else None
-            lent = runner.lent(self.place, need, job)
-            self.running[job.name] = (number, key, content)
-            self.place.submit(runner.task(job, key, content, self.place.topic), lent)
+            self._give(number, key, content)
         elif answer.lost:
             self._failed(number, key, f"{job.label}: {answer.lost}")
         elif isinstance(answer.error, FaultError):

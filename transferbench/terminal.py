@@ -20,7 +20,7 @@ from transferbench.types import Job
 
 
 class Bars:
-    """A runner.Reporter: one bar over all jobs with the time left, one for every job under way.
+    """A workplaces.Reporter: one bar over all jobs with the time left, one for every job under way.
 
     Where the output is no terminal, one line per finished job takes the bars' place.
     """
