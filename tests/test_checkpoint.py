@@ -71,6 +71,15 @@ def test_half_a_file_is_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureF
     assert NOTHING.load() is None
 
 
+def test_another_version_does_not_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Checkpoint(tmp_path / "c").save({"step": 3})
+    monkeypatch.setattr("transferbench.checkpoint.version", lambda name: "0.0")
+    assert Checkpoint(tmp_path / "c").load() is None
+    assert "begins anew" in caplog.text
+
+
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     import hashlib
     import io

@@ -12,6 +12,7 @@ import logging
 import pickle
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +47,15 @@ class Checkpoint:
         try:
             if hashlib.sha256(body).digest() != digest:
                 raise ValueError("its hash is another")
-            state: State = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+            saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
         except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             _LOG.warning("checkpoint %s is damaged (%s): this piece of work begins anew", self.path, error)
             return None
+        if saved["by"] != _by():
+            # Another version may continue to other bits, or not at all.
+            _LOG.warning("checkpoint %s is of %s: this piece of work begins anew", self.path, saved["by"])
+            return None
+        state: State = saved["state"]
         return state
 
     def offer(self, state: Callable[[], State]) -> None:
@@ -64,7 +70,7 @@ class Checkpoint:
         if self.path is None:
             return
         began, stream = time.monotonic(), io.BytesIO()
-        torch.save(state, stream)
+        torch.save({"by": _by(), "state": state}, stream)
         body = stream.getvalue()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,6 +85,10 @@ class Checkpoint:
         """The work is done and kept elsewhere."""
         if self.path is not None:
             self.path.unlink(missing_ok=True)
+
+
+def _by() -> str:
+    return f"transferbench {version('transferbench')} with torch {version('torch')}"
 
 
 NOTHING = Checkpoint()
