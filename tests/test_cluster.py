@@ -55,10 +55,10 @@ class Site:
 
         self.address: str = json.loads(self.file.read_text())["address"]
 
-    def add(self) -> subprocess.Popen[bytes]:
+    def add(self, threads: int = 1) -> subprocess.Popen[bytes]:
         """One more worker, without a nanny: nobody brings it back when it dies."""
         worker = dask(
-            "worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard", "--memory-limit", "0",
+            "worker", self.address, "--nthreads", str(threads), "--no-nanny", "--no-dashboard", "--memory-limit", "0",
             "--local-directory", str(self.folder), "--death-timeout", "60",
             cwd=self.folder,
         )  # fmt: skip
@@ -154,10 +154,22 @@ def test_a_job_that_kills_its_workers_is_reported_and_the_rest_goes_on(
             where.add()
         runner.run(jobs, reporter)
     assert list(runner.failures.values()) == [reporter.reasons[0]]
-    assert "deadly: clean: 3 workers died on it" in reporter.reasons[0]
+    assert "deadly: clean: 4 workers died on it" in reporter.reasons[0]
     assert runner.results[jobs[1].name]["n"] == 50
     states = {job.label: job.state for job in Reader(tmp_path / "out").planned()}
     assert states == {"deadly: clean": "failed", "harmless: clean": "done"}
+
+
+def test_a_worker_with_two_threads_is_refused(tmp_path: Path) -> None:
+    """Two jobs in one process would share a network and a thread setting."""
+    spec = {"victim": "file:small-resnet=w.safetensors", "dataset": "digits", "stop": 20}
+    spec["victim"] = f"file:small-resnet={tmp_path}/w.safetensors"
+    weights.write(networks.build("small-resnet", 10).model.state_dict(), tmp_path / "w.safetensors")
+    with site(tmp_path, 0) as where, Store(tmp_path / "out") as store:
+        where.add(threads=2)
+        runner = Runner(store, cluster=where.address)
+        runner.run([Job("clean", "x", spec)], Silent())
+    assert "has 2 threads: start it with --nthreads 1" in next(iter(runner.failures.values()))
 
 
 def children_of(pid: int) -> list[psutil.Process]:

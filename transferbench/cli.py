@@ -184,14 +184,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _device(name: str) -> str:
+def _device(name: str, cluster: str | None = None) -> str:
+    """A device that is here; with a cluster, one that its workers may have."""
     import torch
 
     try:
         device = torch.device(name)
     except RuntimeError:
         raise InputError(f"--device {name!r} is not a device: use cpu, cuda or cuda:1") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    elsewhere = cluster is not None and not cluster.startswith("local:")
+    if device.type == "cuda" and not elsewhere and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: only cpu and cuda are supported")
@@ -215,7 +217,7 @@ def _run(args: argparse.Namespace) -> None:
     from transferbench.plan import describe, plan
 
     planned = plan(suite, seeds)
-    device, keep = _device(args.device), Keep.parse(args.keep_examples)
+    device, keep = _device(args.device, args.cluster), Keep.parse(args.keep_examples)
     pipeline.check(suite)
     if args.dry_run:
         print("\n".join(describe(planned)))
@@ -292,7 +294,7 @@ def _eval(args: argparse.Namespace) -> None:
     from transferbench.engine.store import Store
     from transferbench.terminal import Bars, evaluation_report
 
-    device, keep = _device(args.device), Keep.parse(args.keep_examples)
+    device, keep = _device(args.device, args.cluster), Keep.parse(args.keep_examples)
     _cluster(args.cluster, device)
     found = evaluation.locate(request, args.data_dir, args.model_dir)
     out = args.out or Path("runs/eval")

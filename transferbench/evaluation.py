@@ -146,7 +146,6 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
         found.source.card.dataset if found.source is not None else "",
         runner.results,
         runner.executor.test(found.dataset, found.preprocessing).first(found.n),
-        runner.place.device,
         runner.place.keep,
         None,
     )

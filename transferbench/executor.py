@@ -7,10 +7,12 @@ same path, says so (`NotHereError`), and the driver lends it by content.
 from __future__ import annotations
 
 import resource
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +138,7 @@ class Executor:
         return result | {
             "seconds": time.perf_counter() - began,
             "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            "hardware": hardware(self.place.device),
         }, tensors
 
     def _compare(self, job: Job, inputs: Mapping[str, Result], content: Mapping[str, Any]) -> None:
@@ -305,3 +308,17 @@ class Executor:
         if need[0] == "splits":
             return tuple(split.on("cpu") for split in self.splits(job))
         return read_examples(self.place.root, inputs[job.inputs[-1]]["examples"])["points"]
+
+
+@cache
+def hardware(device: str) -> str:
+    """One line about what ran: the processor's or the GPU's name, threads."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = "CPU"
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                name = line.partition(":")[2].strip()
+                break
+    return f"{name}, {torch.get_num_threads()} thread(s)"

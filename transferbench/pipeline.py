@@ -92,7 +92,6 @@ def _record(suite: Suite, victim: PlannedVictim, runner: Runner, known: dict[str
         source.dataset if source is not None else "",
         runner.results,
         runner.executor.test(victim.measured.dataset, victim.measured.preprocessing).first(suite.n),
-        runner.place.device,
         runner.place.keep,
         training,
     )

@@ -12,8 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from transferbench import __version__, beside
 from transferbench.cards import ModelCard
 from transferbench.data import Dataset
@@ -52,7 +50,6 @@ def record_of(
     source_dataset: str,
     results: Mapping[str, dict[str, Any]],
     examples: Dataset,
-    device: str,
     keep: Keep,
     training: dict[str, Any] | None,
 ) -> Record:
@@ -106,7 +103,7 @@ def record_of(
             "checks": cost.checks,
             "peak_memory_mb": max(result["memory"] for result in [*trainings, *evaluated]),
             "halvings": max(result.get("halvings", 0) for result in evaluated),
-            "hardware": hardware(device),
+            "hardware": " / ".join(sorted({result["hardware"] for result in evaluated})),
         },
     )
 
@@ -168,16 +165,3 @@ def _commit(package: Path) -> tuple[str, bool]:
         return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--untracked-files=no", "."))
     except (OSError, subprocess.CalledProcessError):
         return "", False
-
-
-def hardware(device: str) -> str:
-    """One line about what ran: the processor's or the GPU's name, threads."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    name = "CPU"
-    if sys.platform == "linux":
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    return f"{name}, {torch.get_num_threads()} thread(s)"

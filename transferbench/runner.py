@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -49,7 +50,8 @@ class Runner:
         data_dir, model_dir = (None if path is None else path.resolve() for path in (data_dir, model_dir))
         self.store, self.cluster, self.fresh = store, cluster, fresh
         self.place = Place(store.root.resolve(), device, batch_size, data_dir, model_dir, keep)
-        self.executor = Executor(self.place)
+        # With a cluster the driver only reads and lends: it needs no GPU of its own.
+        self.executor = Executor(self.place if cluster is None else replace(self.place, device="cpu"))
         self.results: dict[str, Result] = {}
         """By job name: what `execute` returned, where it was kept, and the `key` it is found by."""
         self.failures: dict[str, str] = {}
@@ -108,7 +110,7 @@ class Runner:
             return None
         if job.kind == "attack":
             # A store of an older version says nothing of what was kept: it is run anew.
-            if "kept" not in found or not Keep.parse(found["kept"]).covers(self.place.keep):
+            if not {"kept", "hardware"} <= found.keys() or not Keep.parse(found["kept"]).covers(self.place.keep):
                 return None
             if "examples" in found and not (root / found["examples"]["path"]).is_file():
                 return None
@@ -213,6 +215,8 @@ class _Progress:
             self._failed(number, "", f"{job.label}: not run, because what it needs has failed")
             return
         content = runner.executor.content(job, {name: runner.results[name] for name in job.inputs})
+        if isinstance(self.place, There):
+            content["device"] = runner.place.device.partition(":")[0]
         key = key_of(job, content)
         self.reporter.begin(job, number, len(self.planned))
         found = None if runner.fresh else runner.reusable(job, key)

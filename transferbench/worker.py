@@ -48,6 +48,8 @@ def carry_out(task: Task, lent: Mapping[Need, Any]) -> tuple[Result, dict[str, T
         told = ", ".join(other)
         raise FaultError(f"the driver has {told}: install the same on every worker")
     worker: Any = get_worker()
+    if worker.state.nthreads != 1:
+        raise FaultError(f"worker {worker.address} has {worker.state.nthreads} threads: start it with --nthreads 1")
     if task.place not in _executors:
         _executors.clear()
         _executors[task.place] = Executor(task.place, remote=True)

@@ -116,7 +116,8 @@ class Cluster:
         name, _ = self._futures.pop(str(future.key))
         error = future.exception() if future.status == "error" else None
         if isinstance(error, KilledWorker):
-            reason = f"{ATTEMPTS} workers died on it, one after the other (out of memory, or killed from outside?)"
+            died = error.allowed_failures + 1
+            reason = f"{died} workers died on it, one after the other (out of memory, or killed from outside?)"
             return Answer(name, None, None, reason)
         if future.status == "cancelled":
             raise FaultError(
