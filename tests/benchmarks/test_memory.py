@@ -82,7 +82,7 @@ import torch
 torch.set_num_threads(1)
 from transferbench.data import View
 from transferbench.engine.store import Store
-from transferbench.pipeline import Runner
+from transferbench.runner import Runner
 from transferbench.types import AttackSpec, Chain, Job, ThreatModel
 from transferbench.victims import Victim, networks
 from transferbench.cards import ModelCard
@@ -91,6 +91,8 @@ class Silent:
     def begin(self, *_): ...
     def update(self, *_): ...
     def end(self, *_, **__): ...
+    def failed(self, *_): ...
+    def note(self, *_): ...
 if n:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 8, 8), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1),
@@ -103,7 +105,7 @@ if n:
             for at in range(0, n, 256)]
     with Store(root) as store:
         runner = Runner(store)
-        runner.adopt("net", Victim(card, net, networks.Layers((), ""), "0" * 64))
+        runner.executor.adopt("net", Victim(card, net, networks.Layers((), ""), "0" * 64))
         runner.run(jobs, Silent())
 with open("/proc/self/status") as status:
     print(next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")))
