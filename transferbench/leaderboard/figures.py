@@ -182,9 +182,10 @@ def _curves(board: Board) -> Figure:
             radii = sorted(set.intersection(*(set(points) for points in curves)))
             rates = [100 * mean(points[radius] for points in curves) for radius in radii]
             number = methods.index(method)
-            # A method looks the same in every panel; where colours repeat, markers do not.
+            # A method looks the same in every panel; where colours repeat, markers and lines do not.
             colour, marker = COLOURS[number % 8], MARKERS[(number + number // 8) % 8]
-            look: Any = {"color": colour, "marker": marker, "markersize": 4}
+            line = ("-", "--", ":")[number // 8 % 3]
+            look: Any = {"color": colour, "marker": marker, "markersize": 4, "linestyle": line}
             axes.plot([float(radius) for radius in radii], rates, label=_plain(method), **look)
         axes.set(title=_plain(source), xlabel="Linf radius, [0,1] pixels", ylim=(0, 100))
         axes.legend(fontsize=7)
