@@ -269,6 +269,7 @@ def test_train_goes_on_and_knows_its_own_unfinished_work(
     assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == [
         ".lock",
         "README.md",
+        "curve.png",
         "log.csv",
         "model.safetensors",
     ]

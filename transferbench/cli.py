@@ -329,7 +329,7 @@ def _train(args: argparse.Namespace) -> None:
     method = methods.build(args.plugin, {**given, **_pairs("--set", args.set)})
     import torch
 
-    from transferbench import train, victims
+    from transferbench import curve, train, victims
     from transferbench.catalogue.classes import RADII
     from transferbench.terminal import Bars
     from transferbench.victims import networks, trained
@@ -354,8 +354,9 @@ def _train(args: argparse.Namespace) -> None:
         model, card, result = train.train_victim(recipe, method, source, *splits, device, shown, checkpoint)
         trained.save(args.out, model.state_dict(), card.model_copy(update={"threats": threats}))
     train.write_log(args.out / "log.csv", result.log)
+    curve.draw(args.out / "curve.png", result.log, card.id)
     print(f"{card.id}: validation accuracy {100 * result.validation_accuracy:.2f} % on {len(splits[1])} images")
-    print(f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}, log.csv)")
+    print(f"files: {args.out}/ ({trained.CARD}, {trained.WEIGHTS}, log.csv, curve.png)")
     print(f"attack it: transferbench eval --model {args.out}")
 
 

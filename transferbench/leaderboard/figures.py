@@ -30,6 +30,16 @@ TITLES = {
     "attacks": "What each attack of the chain broke",
     "cost": "What a victim costs: its training and the passes of its evaluation",
 }
+STYLE: Any = {
+    "svg.hashsalt": "transferbench",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#E5E5E5",
+    "axes.axisbelow": True,
+    "figure.constrained_layout.use": True,
+}
 Group = tuple[str, str, list[Row]]
 
 
@@ -68,17 +78,7 @@ def write(folder: Path, records: Sequence[Record]) -> list[Path]:
     board = Board(pooled(rows), {record.victim: record for record in records})
     (folder / "figures").mkdir(exist_ok=True)
     written = []
-    style: Any = {
-        "svg.hashsalt": "transferbench",
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#E5E5E5",
-        "axes.axisbelow": True,
-        "figure.constrained_layout.use": True,
-    }
-    with pyplot.rc_context(style):
+    with pyplot.rc_context(STYLE):
         for name, draw in drawers.items():
             figure = draw(board)
             figure.suptitle(TITLES[name], fontsize=10)
