@@ -75,6 +75,8 @@ class Executor:
         self._victims: OrderedDict[str, Victim] = OrderedDict()
         self._targets: OrderedDict[tuple[str, str], Target] = OrderedDict()
         self._data: dict[tuple[str, str], Dataset] = {}
+        self._splits: OrderedDict[tuple[object, ...], tuple[Dataset, Dataset]] = OrderedDict()
+        self._fingerprints: dict[Need, str] = {}
         self._lent: Mapping[Need, Any] = {}
 
     def adopt(self, name: str, victim: Victim) -> None:
@@ -96,7 +98,7 @@ class Executor:
             content["data"] = [split.fingerprint for split in self.splits(job)]
             content["version"] = registry.find("methods", job.spec["plugin"]).load().VERSION
             return content
-        content["data"] = self.part(job).fingerprint
+        content["data"] = self._fingerprint(job)
         if job.kind == "attack":
             backend = job.spec.get("backend", "transferbench")
             content["version"] = attack_versions(Chain.from_dict(job.spec["chain"]), backend)
@@ -146,7 +148,7 @@ class Executor:
         if job.kind == "train":
             if [split.fingerprint for split in self.splits(job)] != content["data"]:
                 raise NotHereError(("splits", job.name))
-        elif self.part(job).fingerprint != content["data"]:
+        elif self._fingerprint(job) != content["data"]:
             raise NotHereError(self._images(job))
         if job.kind != "train" or job.inputs:
             expected = content["victim"] if "victim" in content else content["input 0"]
@@ -269,6 +271,13 @@ class Executor:
         start, stop = job.spec.get("start", 0), job.spec.get("stop", "all")
         return ("images", job.spec["dataset"], job.spec.get("preprocessing", ""), str(start), str(stop))
 
+    def _fingerprint(self, job: Job) -> str:
+        """Of the job's examples; looked at once, because every chain of every victim asks for the same shards."""
+        need = self._images(job)
+        if need not in self._fingerprints or need in self._lent:
+            self._fingerprints[need] = self.part(job).fingerprint
+        return self._fingerprints[need]
+
     def part(self, job: Job) -> Dataset:
         """The examples an evaluation job is about, not decoded."""
         part: Dataset = self._read(self._images(job), lambda: self._part(job))
@@ -282,13 +291,19 @@ class Executor:
         return whole.first(stop).select(range(start, stop))
 
     def splits(self, job: Job) -> tuple[Dataset, Dataset]:
-        """The training and validation examples of a training job."""
-        spec, view = job.spec, View(job.spec.get("preprocessing", ""))
-        root, seed = self.place.data_dir, spec["settings"]["seed"]
-        splits: tuple[Dataset, Dataset] = self._read(
-            ("splits", job.name), lambda: train.load_splits(spec["dataset"], root, view, spec.get("shots"), seed)
-        )
-        return splits
+        """The training and validation examples of a training job; those of the last two kinds stay loaded."""
+        spec, shots = job.spec, job.spec.get("shots")
+        view, seed = View(spec.get("preprocessing", "")), spec["settings"]["seed"]
+        need: Need = ("splits", job.name)
+        if need in self._lent:
+            return self._read(need, lambda: None)
+        kind = (spec["dataset"], view, shots, None if shots is None else seed)
+        if kind not in self._splits:
+            root = self.place.data_dir
+            self._splits[kind] = self._read(need, lambda: train.load_splits(spec["dataset"], root, view, shots, seed))
+            if len(self._splits) > 2:
+                self._splits.popitem(last=False)
+        return self._splits[kind]
 
     def needs(self, job: Job, inputs: Mapping[str, Result]) -> list[Need]:
         """All that the job reads, as a worker may ask for it."""
