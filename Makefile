@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
 
-demo: setup ## train and attack letters -> digits, print the table (about 2 minutes after installation)
+demo: setup ## train and attack letters -> digits, print the table (about 3 minutes after installation)
 	$(BIN)/transferbench run letters-to-digits
 
 test: setup ## the test suite
