@@ -344,5 +344,22 @@ def test_what_is_lent_takes_the_place_of_what_is_read(tmp_path: Path, monkeypatc
         assert all(torch.equal(kept[name], tensors[name]) for name in kept)
 
 
+def test_other_weights_under_the_same_name_are_another_network(tmp_path: Path) -> None:
+    """A worker that serves on after a file was replaced must not judge with what it prepared before."""
+    path = tmp_path / "w.safetensors"
+    job = Job("clean", "x", {"victim": f"file:small-resnet={path}", "dataset": "digits", "stop": 200})
+    remote, counts = Executor(Place(tmp_path), remote=True), []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        weights.write(networks.build("small-resnet", 10).model.state_dict(), path)
+        driver = Executor(Place(tmp_path))
+        content = driver.content(job, {})
+        lent = {need: driver.lend(need, job, {}) for need in driver.needs(job, {}) if seed and need[0] == "victim"}
+        got = [remote.execute(job, {}, content, lent=lent)[0], driver.execute(job, {}, content)[0]]
+        assert got[0]["correct"] == got[1]["correct"]
+        counts.append(got[0]["correct"])
+    assert counts[0] != counts[1]
+
+
 def refuse(*_: Any) -> None:
     raise InputError("not on this machine")

@@ -73,7 +73,7 @@ class Executor:
         self.place, self.remote = place, remote
         self._adopted: dict[str, Victim] = {}
         self._victims: OrderedDict[str, Victim] = OrderedDict()
-        self._targets: OrderedDict[tuple[str, str], Target] = OrderedDict()
+        self._targets: OrderedDict[tuple[str, str, str, str], Target] = OrderedDict()
         self._data: dict[tuple[str, str], Dataset] = {}
         self._splits: OrderedDict[tuple[object, ...], tuple[Dataset, Dataset]] = OrderedDict()
         self._fingerprints: dict[Need, str] = {}
@@ -206,7 +206,7 @@ class Executor:
         found = {"validation_accuracy": result.validation_accuracy, "log": result.log}
         return found | described, dict(model.state_dict())
 
-    def _read(self, need: Need, read: Any) -> Any:
+    def _read(self, need: Need, read: Callable[[], Any]) -> Any:
         """What the driver lent, else what `read` finds here."""
         if need in self._lent:
             return self._lent[need]
@@ -244,9 +244,11 @@ class Executor:
 
     def target(self, job: Job, inputs: Mapping[str, Result]) -> Target:
         """The network of a job made ready once (pre-flight, judge, copy) on the first images of its data."""
-        victim, name = self.victim(job, inputs), (self.name(job), job.spec["dataset"])
+        victim = self.victim(job, inputs)
+        dataset, preprocessing = job.spec["dataset"], job.spec.get("preprocessing", "")
+        # Also by content: other weights under the same name are another network.
+        name = (self.name(job), victim.sha256, dataset, preprocessing)
         if name not in self._targets:
-            dataset, preprocessing = job.spec["dataset"], job.spec.get("preprocessing", "")
             need = ("images", dataset, preprocessing, "0", str(_PREFLIGHT))
             first = self._read(need, lambda: self._first(dataset, preprocessing)).on(self.place.device)
             victim.check_fits(first.id, first.shape, first.classes)
@@ -274,7 +276,9 @@ class Executor:
     def _fingerprint(self, job: Job) -> str:
         """Of the job's examples; looked at once, because every chain of every victim asks for the same shards."""
         need = self._images(job)
-        if need not in self._fingerprints or need in self._lent:
+        if need in self._lent:
+            return self.part(job).fingerprint
+        if need not in self._fingerprints:
             self._fingerprints[need] = self.part(job).fingerprint
         return self._fingerprints[need]
 
@@ -296,7 +300,8 @@ class Executor:
         view, seed = View(spec.get("preprocessing", "")), spec["settings"]["seed"]
         need: Need = ("splits", job.name)
         if need in self._lent:
-            return self._read(need, lambda: None)
+            lent: tuple[Dataset, Dataset] = self._lent[need]
+            return lent
         kind = (spec["dataset"], view, shots, None if shots is None else seed)
         if kind not in self._splits:
             root = self.place.data_dir

@@ -157,6 +157,11 @@ class Record(_Checked):
         wanted = self.source if source is None else source
         return next((made for made in self.crafted if (made.attack["id"], made.source) == (attack, wanted)), None)
 
+    @property
+    def control(self) -> CraftedRecord | None:
+        """The noise control. Random signs are the same whichever source they are named after."""
+        return next((made for made in self.crafted if made.attack["id"] == "random-sign"), None)
+
     def chain(self, name: str) -> ChainRecord | None:
         return next((chain for chain in self.chains if chain.name == name), None)
 

@@ -190,7 +190,7 @@ class _Check:
         self._predictions(where, images[rest], pred[rest])
         if (on_clean[rest] != (pred[rest] != labels[rest])).any():
             raise VerificationError(f"{where}: a clean prediction and its verdict contradict each other")
-        if shard.result.get("kept") in ("none",) or "examples" not in shard.result:
+        if shard.result.get("kept") == "none" or "examples" not in shard.result:
             raise VerificationError(f"{where}: no end points were kept (--keep-examples none): nothing can be verified")
         if str(shard.result["kept"]).startswith("sample"):
             raise VerificationError(f"{where}: only a sample of the end points was kept: fooled or all is needed")

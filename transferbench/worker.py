@@ -18,7 +18,8 @@ from transferbench.types import FaultError, Job
 _TELL = 0.5
 """Seconds between two messages to the driver."""
 
-_executors: dict[Place, Executor] = {}
+_executors: dict[str, Executor] = {}
+"""That of the present run, by its topic. A worker may serve many runs, and files may change between them."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,9 @@ def carry_out(task: Task, lent: Mapping[Need, Any]) -> tuple[Result, dict[str, T
     worker: Any = get_worker()
     if worker.state.nthreads != 1:
         raise FaultError(f"worker {worker.address} has {worker.state.nthreads} threads: start it with --nthreads 1")
-    if task.place not in _executors:
+    if task.topic not in _executors:
         _executors.clear()
-        _executors[task.place] = Executor(task.place, remote=True)
+        _executors[task.topic] = Executor(task.place, remote=True)
     me, last = worker.get_current_task(), [0.0]
 
     def show(done: int, total: int, robust: int | None) -> None:
@@ -66,7 +67,7 @@ def carry_out(task: Task, lent: Mapping[Need, Any]) -> tuple[Result, dict[str, T
         worker.log_event(task.topic, {"job": task.job.name, "done": done, "total": total, "robust": robust})
 
     checkpoint = Checkpoint(_unfinished(task, worker) / task.key)
-    return _executors[task.place].execute(task.job, task.inputs, task.content, show, checkpoint, lent)
+    return _executors[task.topic].execute(task.job, task.inputs, task.content, show, checkpoint, lent)
 
 
 def _unfinished(task: Task, worker: Any) -> Path:

@@ -90,10 +90,10 @@ def write(folder: Path, records: Sequence[Record]) -> list[Path]:
     return written
 
 
-def _figure(rows: int, columns: int = 1, width: float = 8.0, height: float = 4.5) -> tuple[Figure, list[Axes]]:
+def _figure(columns: int = 1, width: float = 8.0, height: float = 4.5) -> tuple[Figure, list[Axes]]:
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(rows, columns, figsize=(width, height), squeeze=False)
+    figure, axes = pyplot.subplots(1, columns, figsize=(width, height), squeeze=False)
     return figure, list(axes.flat)
 
 
@@ -114,7 +114,7 @@ def _sources(groups: Sequence[Group]) -> dict[str, tuple[str, str]]:
 
 def _source_target(board: Board) -> Figure:
     shown = [group for group in board.groups if average(group[2], "union_acc") is not None][::-1]
-    figure, (axes,) = _figure(1, height=1.2 + 0.3 * len(shown))
+    figure, (axes,) = _figure(height=1.2 + 0.3 * len(shown))
     looks = _sources(board.groups)
     for place, (_, source, rows) in enumerate(shown):
         colour, marker = looks[source]
@@ -135,7 +135,7 @@ def _source_target(board: Board) -> Figure:
 
 
 def _pareto(board: Board) -> Figure:
-    figure, (axes,) = _figure(1, height=5.5)
+    figure, (axes,) = _figure(height=5.5)
     points = []
     for group in board.groups:
         clean, union = average(group[2], "clean_acc"), average(group[2], "union_acc")
@@ -145,7 +145,7 @@ def _pareto(board: Board) -> Figure:
     for source, (colour, marker) in looks.items():
         mine = [(clean, union) for clean, union, group in points if group[1] == source]
         if mine:
-            axes.scatter(*zip(*mine, strict=True), color=colour, marker=marker, label=source, zorder=3)
+            axes.scatter(*zip(*mine, strict=True), color=colour, marker=marker, label=_plain(source), zorder=3)
     for clean, union, names in _labels(points):
         axes.annotate(names, (clean, union), xytext=(4, 4), textcoords="offset points", fontsize=8)
     front = [
@@ -175,7 +175,7 @@ def _labels(points: Sequence[tuple[float, float, Group]]) -> list[tuple[float, f
 def _curves(board: Board) -> Figure:
     sources = sorted({source for _, source, _ in board.groups})
     methods = sorted({method for method, _, _ in board.groups})
-    figure, panels = _figure(1, len(sources), width=4 + 3.2 * len(sources), height=4.2)
+    figure, panels = _figure(len(sources), width=4 + 3.2 * len(sources), height=4.2)
     for axes, source in zip(panels, sources, strict=True):
         for method, _, rows in (group for group in board.groups if group[1] == source):
             curves = [dict(curve(board.by_victim[str(row["victim"])], "Linf")) for row in rows]
@@ -194,7 +194,7 @@ def _curves(board: Board) -> Figure:
 
 
 def _attacks(board: Board) -> Figure:
-    figure, panels = _figure(1, len(NORMS), width=12, height=1.4 + 0.28 * len(board.groups))
+    figure, panels = _figure(len(NORMS), width=12, height=1.4 + 0.28 * len(board.groups))
     shown = board.groups[::-1]
     handles: dict[str, Any] = {}
     colours: dict[str, str] = {"wrong on clean": "#BBBBBB"}
@@ -224,7 +224,7 @@ def _shares(records: Sequence[Record], norm: Norm) -> list[tuple[str, float]]:
 
 
 def _cost(board: Board) -> Figure:
-    figure, panels = _figure(1, 2, width=10, height=1.2 + 0.28 * len(board.groups))
+    figure, panels = _figure(2, width=10, height=1.2 + 0.28 * len(board.groups))
     shown = board.groups[::-1]
     costs = [[board.by_victim[str(row["victim"])].cost for row in rows] for _, _, rows in shown]
     seconds = [mean(float(cost.get("train_seconds", 0)) for cost in found) for found in costs]

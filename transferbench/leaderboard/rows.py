@@ -158,7 +158,7 @@ def _changes(record: Record, source: Record) -> Row:
 def _crafted_cells(record: Record) -> Row:
     """Attacks that hold the victim's own source alone, each beside random signs counted in the same way."""
     correct, cells = record.clean.count, Row()
-    noise = record.made("random-sign")
+    noise = record.control
     neurons = record.made("pretrained-neuron")
     if neurons is not None:
         cells |= {"pretrained_eps": neurons.eps, "pretrained_neurons": len(neurons.flips)}

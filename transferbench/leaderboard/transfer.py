@@ -19,7 +19,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     """One row for every crafted set that was shown to a victim, by attack, victim and source."""
     found: list[Row] = []
     for record in records:
-        noise, correct = record.made(CONTROL), record.clean.count
+        noise, correct = record.control, record.clean.count
         for made in record.crafted:
             if made.attack["id"] == CONTROL:
                 continue
@@ -64,7 +64,7 @@ def matrices(records: Sequence[Record]) -> dict[str, list[Line]]:
         key = record.source.removesuffix(seed), record.method
         line = cells.setdefault(str(row["attack"]), {}).setdefault(key, {})
         line.setdefault(str(row["source"]).removesuffix(seed), []).append(float(row["asr"]))
-        if row["own"] == "yes" and row["noise_asr"] != "":
+        if row["noise_asr"] != "":
             line.setdefault(CONTROL, []).append(float(row["noise_asr"]))
     found: dict[str, list[Line]] = {}
     for attack, lines in cells.items():
@@ -83,7 +83,9 @@ def markdown(records: Sequence[Record]) -> str:
         shown = []
         for line in lines:
             rates = {source: f"{rate:.2f}" for source, rate in line.rates.items()}
-            cells = [f"**{rates[name]}**" if name == line.own else rates.get(name, "") for name in sources]
+            if line.own in rates:
+                rates[line.own] = f"**{rates[line.own]}**"
+            cells = [rates.get(name, "") for name in sources]
             noise = "" if line.noise is None else f"{line.noise:.2f}"
             shown.append([markdown_cell(line.method), markdown_cell(line.own), *cells, noise])
         header = ["method", "own source", *(f"made with {markdown_cell(source)}" for source in sources), "noise"]
