@@ -18,6 +18,7 @@ from torch import nn
 from transferbench import data, keyed, methods, registry, schedules, train
 from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.features import Layers
+from transferbench.loader import Loader
 from transferbench.methods import Batch, Network
 from transferbench.types import FaultError, InputError
 from transferbench.victims import networks
@@ -125,14 +126,15 @@ def test_only_what_a_phase_trains_changes(id: str, source: Network) -> None:
     step, digits = 0, data.load("digits", "train")
     for phase in phases:
         before = state_of(student)
-        list(train._Steps(method, phase, student, source, digits, "cpu", step, SHORT["steps"], []).run())
+        loader = Loader(digits, method.params)
+        list(train._Steps(method, phase, student, source, loader, step, SHORT["steps"], []).run())
         step += phase.steps
         after = state_of(student)
         for name, _ in student.model.named_parameters():
             changed = not torch.equal(before[name], after[name])
             assert changed == phase.trains(name), f"{name} in phase {phase.name}"
         moved = any(not torch.equal(before[n], after[n]) for n in before if "running" in n)
-        assert moved is not phase.freeze_statistics
+        assert moved is (method.params.freeze_bn == "none")
 
 
 @pytest.mark.parametrize("id", METHODS)
@@ -268,10 +270,10 @@ def test_the_average_is_the_mean_of_its_snapshots(source: Network) -> None:
     for steps in (2, 4, 6):
         one = copy.deepcopy(plain)
         constant = methods.Phase("p", steps, 0.01, "constant")
-        list(train._Steps(method, constant, one, source, digits, "cpu", 0, 6, []).run())
+        list(train._Steps(method, constant, one, source, Loader(digits, method.params), 0, 6, []).run())
         seen.append([parameter.clone() for parameter in one.model.parameters()])
     averaged = methods.Phase("p", 6, 0.01, "constant", average_every=2)
-    list(train._Steps(method, averaged, student, source, digits, "cpu", 0, 6, []).run())
+    list(train._Steps(method, averaged, student, source, Loader(digits, method.params), 0, 6, []).run())
     for got, *snapshots in zip(student.model.parameters(), *seen, strict=True):
         assert torch.allclose(got, torch.stack(snapshots).mean(0), atol=1e-6)
 
@@ -320,12 +322,12 @@ def test_batches_go_through_every_epoch_once() -> None:
     seen: list[int] = []
     by_image = {image.numpy().tobytes(): int(id_) for image, id_ in zip(digits.images, digits.ids, strict=True)}
     params = methods.build("finetune", {**SHORT, "batch_size": 40}).params
-    for batch, _ in zip(train._batches(digits, params, 0, "cpu"), range(10), strict=False):
+    for batch, _ in zip(Loader(digits, params).from_step(0), range(10), strict=False):
         seen += [by_image[image.numpy().tobytes()] for image in batch.x]
     assert sorted(seen[:200]) == sorted(seen[200:]) == sorted(digits.ids.tolist())
     assert seen[:200] != seen[200:]
-    resumed = next(iter(train._batches(digits, params, 7, "cpu")))
-    straight = [batch for batch, _ in zip(train._batches(digits, params, 0, "cpu"), range(8), strict=False)][7]
+    resumed = next(Loader(digits, params).from_step(7))
+    straight = [batch for batch, _ in zip(Loader(digits, params).from_step(0), range(8), strict=False)][7]
     assert torch.equal(resumed.x, straight.x)
     assert torch.equal(resumed.noise, straight.noise)
 
@@ -388,7 +390,7 @@ def test_unfreeze_counts_blocks_from_the_end(source: Network) -> None:
         (phase,) = method.phases()
         names = {name for name, _ in student.model.named_parameters() if phase.trains(name)}
         trained.append({name.split(".")[0] for name in names})
-        assert phase.freeze_statistics
+        assert method.params.freeze_bn == "stats"
     assert trained == [
         {"head"},
         {"head", "stage4"},
@@ -535,11 +537,11 @@ def test_free_uses_one_backward_for_weights_and_perturbation(source: Network) ->
 def test_replayed_batches_come_m_times_and_resume_in_the_middle() -> None:
     digits = data.load("digits", "train")
     params = methods.build("finetune", {**SHORT, "batch_size": 40}).params
-    plain = [batch for batch, _ in zip(train._batches(digits, params, 0, "cpu"), range(6), strict=False)]
-    thrice = [batch for batch, _ in zip(train._batches(digits, params, 0, "cpu", 3), range(18), strict=False)]
+    plain = [batch for batch, _ in zip(Loader(digits, params).from_step(0), range(6), strict=False)]
+    thrice = [batch for batch, _ in zip(Loader(digits, params).from_step(0, 3), range(18), strict=False)]
     assert [batch.step for batch in thrice] == list(range(18))
     assert all(torch.equal(batch.x, plain[step // 3].x) for step, batch in enumerate(thrice))
-    middle = next(iter(train._batches(digits, params, 16, "cpu", 3)))
+    middle = next(Loader(digits, params).from_step(16, 3))
     assert middle.step == 16
     assert torch.equal(middle.x, thrice[16].x)
 

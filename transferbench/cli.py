@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -111,7 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--plugin", required=True, metavar="NAME", help="a method of `list methods`")
     train.add_argument("--source", metavar="ID", help="the pre-trained model to start from")
     train.add_argument(
-        "--network", default="small-resnet", metavar="NAME", help="architecture where there is no source"
+        "--network",
+        default="",
+        metavar="NAME",
+        help="architecture where it is not the source's (without a source: small-resnet)",
     )
     train.add_argument("--target", required=True, metavar="DATASET", help="data set to train on")
     train.add_argument("--shots", type=int, metavar="K", help="train on K images of each class, chosen by the seed")
@@ -119,12 +123,20 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a hyper-parameter")
     train.add_argument("--config", type=Path, metavar="FILE", help="hyper-parameters as YAML; --set goes before it")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new victim's folder")
+    train.add_argument(
+        "--eval-freq", type=int, metavar="E", help="look at robustness every E epochs: APGD-100 on 200 + 200 images"
+    )
+    train.add_argument("--tensorboard", action="store_true", help="also log to <out>/tensorboard")
     train.set_defaults(call=_train)
 
     for command in (run, evaluate, active, train):
         command.add_argument("--device", default="cpu", metavar="DEV", help="cpu, cuda, cuda:1 (default: cpu)")
         command.add_argument("--data-dir", type=Path, metavar="DIR", help="folder with the data sets' files")
         command.add_argument("--model-dir", type=Path, metavar="DIR", help="folder with the models' weights")
+    for command in (run, train):
+        command.add_argument(
+            "--loader-workers", type=int, default=0, metavar="N", help="processes that decode images ahead (default: 0)"
+        )
     for command in (run, evaluate):
         command.add_argument(
             "--cluster", metavar="WHERE", help="local:N processes here, or the tcp:// or tls:// address of a scheduler"
@@ -324,12 +336,16 @@ def _train(args: argparse.Namespace) -> None:
 
     registry.find("methods", args.plugin)
     registry.find("data", args.target.partition(":")[0])
-    registry.find("networks", args.network.partition(":")[0])
+    if args.network:
+        registry.find("networks", args.network.partition(":")[0])
+    for option, value, least in (("--loader-workers", args.loader_workers, 0), ("--eval-freq", args.eval_freq, 1)):
+        if value is not None and value < least:
+            raise InputError(f"{option} {value}: must be at least {least}")
     given = _settings(args.config) if args.config is not None else {}
     method = methods.build(args.plugin, {**given, **_pairs("--set", args.set)})
     import torch
 
-    from transferbench import curve, train, victims
+    from transferbench import curve, events, train, victims, watch
     from transferbench.catalogue.classes import RADII
     from transferbench.terminal import Bars
     from transferbench.victims import networks, trained
@@ -342,16 +358,27 @@ def _train(args: argparse.Namespace) -> None:
         raise InputError(f"--out {args.out}: a trained model is there already; give another folder, or --fresh")
     if args.download:
         data.download(args.target, args.data_dir)
-    seen = source.card if source is not None else networks.build(args.network, 2)
+    network = args.network or ("" if source is not None else "small-resnet")
+    seen = source.card if source is not None else networks.build(network, 2)
     view = data.View.of(source.card.preprocessing if source is not None else "", seen.input_shape)
     splits = train.load_splits(args.target, args.data_dir, view, args.shots, method.params.seed)
     data.check_writable(args.out)
     threats: dict[str, str] = dict(source.card.threats if source is not None else RADII.get(args.target, {}))
-    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, args.network, args.shots)
+    recipe = train.Recipe(args.out.name, args.plugin, {}, args.target, network, args.shots)
     what = train.identity(recipe, method, source, splits, device)
-    with train.resumable(args.out, what, args.fresh) as checkpoint, Bars() as bars:
-        shown = bars.training(f"train {args.out.name}", checkpoint)
-        model, card, result = train.train_victim(recipe, method, source, *splits, device, shown, checkpoint)
+    looks = None
+    if args.eval_freq is not None:
+        if not threats:
+            raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {args.target}")
+        looks = watch.Watch(*splits, threats, args.eval_freq)
+    with ExitStack() as stack:
+        checkpoint = stack.enter_context(train.resumable(args.out, what, args.fresh))
+        shown = stack.enter_context(Bars()).training(f"train {args.out.name}", checkpoint)
+        if args.tensorboard:
+            shown = stack.enter_context(events.recorded(args.out / "tensorboard", shown))
+        model, card, result = train.train_victim(
+            recipe, method, source, *splits, device, shown, checkpoint, args.loader_workers, looks
+        )
         trained.save(args.out, model.state_dict(), card.model_copy(update={"threats": threats}))
     train.write_log(args.out / "log.csv", result.log)
     curve.draw(args.out / "curve.png", result.log, card.id)

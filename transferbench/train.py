@@ -1,7 +1,7 @@
 """The one training loop: plain torch on one device, every random choice keyed, so that a seed is a result.
 
-Batch order is a permutation keyed by (seed, epoch), inner-attack noise by (seed, step, example id), dropout by
-(seed, step). Choices are made on the validation split, never on test examples.
+Batches are a function of their number (loader.py), dropout is keyed by (seed, step). Choices are made on the
+validation split, never on test examples.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -27,11 +27,13 @@ from torch.optim.swa_utils import AveragedModel
 from transferbench import beside, data, keyed, schedules
 from transferbench.cards import ModelCard
 from transferbench.checkpoint import NOTHING, Checkpoint, State
-from transferbench.data import Augment, Dataset, View
+from transferbench.data import Dataset, View
 from transferbench.data.overlap import without
-from transferbench.methods import BaseMethod, Batch, Network, Phase, frozen_copy, set_statistics_mode
+from transferbench.loader import Loader
+from transferbench.methods import BaseMethod, Batch, Network, Phase, batch_norms, frozen_copy
 from transferbench.types import FaultError, InputError
 from transferbench.victims import Victim, fitted, networks
+from transferbench.watch import Watch
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,10 +60,13 @@ def fit(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     checkpoint: Checkpoint = NOTHING,
+    workers: int = 0,
+    watch: Watch | None = None,
 ) -> Trained:
     """Train the method's student on `train`. InputError when the data cannot fill a batch.
 
-    FaultError when the loss is no longer finite. The source is never changed: the method sees a frozen copy.
+    `workers` processes decode images ahead. What `watch` sees on the way goes into the log. FaultError when the loss is
+    no longer finite. The source is never changed: the method sees a frozen copy.
     Goes on from the checkpoint where it holds one, to the weights of a training that was never stopped: every
     random choice is keyed by its step, so weights, optimiser, averages and the method's memory are all there is.
     """
@@ -76,6 +81,7 @@ def fit(
     teacher = None if source is None else frozen_copy(source)
     saved = checkpoint.load() or {"phase": 0, "log": [], "seconds": 0.0}
     log: list[dict[str, Any]] = saved["log"]
+    loader = Loader(train, params, device, workers)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(keyed.stream("init", params.seed))
         student = method.student(teacher, fresh, len(train.classes))
@@ -84,6 +90,8 @@ def fit(
         if "model" in saved:
             student.model.load_state_dict(saved["model"])
             method.recall(saved["method"])
+        else:
+            method.prepare(student, teacher, loader.epoch)
         total = sum(phase.steps for phase in phases)
 
         def state(phase: int) -> State:
@@ -95,14 +103,14 @@ def fit(
             if number < saved["phase"]:
                 continue
             step = sum(earlier.steps for earlier in phases[:number])
-            steps = _Steps(method, phase, student, teacher, train, device, step, total, log)
+            steps = _Steps(method, phase, student, teacher, loader, step, total, log, watch)
             if number == saved["phase"] and "optimiser" in saved:
                 steps.restore(saved)
             for _ in steps.run(progress):
                 checkpoint.offer(partial(_with, state, number, steps))
             checkpoint.save(state(number + 1))
         torch.manual_seed(keyed.stream("finish", params.seed))
-        method.finish(student, lambda: _epoch(train, params, 0, device))
+        method.finish(student, loader.epoch)
     student.model.eval().requires_grad_(False)
     correct = 0
     with torch.no_grad():
@@ -124,22 +132,29 @@ class _Steps:
         phase: Phase,
         student: Network,
         teacher: Network | None,
-        train: Dataset,
-        device: torch.device | str,
+        loader: Loader,
         start: int,
         total: int,
         log: list[dict[str, Any]],
+        watch: Watch | None = None,
     ) -> None:
         self.method, self.phase, self.student, self.teacher = method, phase, student, teacher
-        self.train, self.device, self.start, self.total, self.log = train, device, start, total, log
+        self.loader, self.start, self.total, self.log, self.watch = loader, start, total, log, watch
         self.done = 0
-        params, head = method.params, f"{student.layers.head}."
+        params = method.params
+        # What the source brought is frozen; a new head's own batch norm is not.
+        norms = {
+            name: norm for name, norm in batch_norms(student.model).items() if not method.in_head(student, f"{name}.")
+        }
+        self.on_statistics = list(norms.values()) if params.freeze_bn in ("stats", "both") else []
+        kept = {f"{name}.{part}" for name in norms for part in ("weight", "bias")}
+        kept = kept if params.freeze_bn in ("affine", "both") else set()
         trunk: list[nn.Parameter] = []
         heads: list[nn.Parameter] = []
         for name, parameter in student.model.named_parameters():
-            parameter.requires_grad_(phase.trains(name))
+            parameter.requires_grad_(phase.trains(name) and name not in kept)
             if parameter.requires_grad:
-                (heads if name.startswith(head) else trunk).append(parameter)
+                (heads if method.in_head(student, name) else trunk).append(parameter)
         groups = [(trunk, phase.lr), (heads, phase.lr * (params.head_lr if teacher is not None else 1.0))]
         self.optimiser = torch.optim.SGD(
             [{"params": group, "lr": rate, "base": rate} for group, rate in groups if group],
@@ -162,13 +177,21 @@ class _Steps:
 
     def run(self, progress: Progress | None = None) -> Iterator[int]:
         """The steps that are left, one by one. FaultError when the loss is no longer finite."""
+        with closing(self.loader.from_step(self.start + self.done, self.method.replays)) as batches:
+            yield from self._run(batches, progress)
+
+    def _between_looks(self, watch: Watch) -> int:
+        return watch.every * self.loader.per_epoch * self.method.replays
+
+    def _run(self, batches: Iterator[Batch], progress: Progress | None) -> Iterator[int]:
         params, phase, model = self.method.params, self.phase, self.student.model
-        batches = _batches(self.train, params, self.start + self.done, self.device, self.method.replays)
         for local, batch in zip(range(self.done, phase.steps), batches, strict=False):
             for group in self.optimiser.param_groups:
                 group["lr"] = group["base"] * schedules.factor(phase.schedule, local, phase.steps)
             torch.manual_seed(keyed.stream("dropout", params.seed, batch.step))
-            set_statistics_mode(model, phase.freeze_statistics)
+            model.train()
+            for norm in self.on_statistics:
+                norm.eval()
             parts = self.method.loss(self.student, self.teacher, batch)
             loss = torch.stack(list(parts.values())).sum()
             if not bool(torch.isfinite(loss)):
@@ -187,6 +210,12 @@ class _Steps:
                 )
                 if progress is not None:
                     progress(batch.step + 1, self.total, values)
+            if self.watch is not None and (batch.step + 1) % self._between_looks(self.watch) == 0:
+                seen = self.watch.look(model, self.loader.device)
+                rate = self.optimiser.param_groups[0]["lr"]
+                self.log.append({"step": batch.step, "phase": phase.name, "lr": rate, **seen})
+                if progress is not None:
+                    progress(batch.step + 1, self.total, seen)
             self.done = local + 1
             if local < phase.steps - 1:
                 yield self.done
@@ -196,41 +225,12 @@ class _Steps:
                     mine.copy_(averaged)
 
 
-def _batches(train: Dataset, params: Any, start: int, device: torch.device | str, replays: int = 1) -> Iterator[Batch]:
-    """A batch for every global step from `start` on, for ever; each is given for `replays` steps in a row.
-
-    The last images of an epoch that fill no batch are left out.
-    """
-    per_epoch, step = len(train) // params.batch_size, start
-    epoch, skip = divmod(start // replays, per_epoch)
-    while True:
-        for batch in _epoch(train, params, epoch, device, skip):
-            while step < (batch.step + 1) * replays:
-                yield batch._replace(step=step)
-                step += 1
-        epoch, skip = epoch + 1, 0
-
-
-def _epoch(train: Dataset, params: Any, epoch: int, device: torch.device | str, skip: int = 0) -> Iterator[Batch]:
-    """The epoch's batches after the first `skip`; `step` counts batches over all epochs."""
-    seed, batch_size = params.seed, params.batch_size
-    augment: Augment = train.augment if params.augment == "auto" else params.augment
-    order = keyed.permutation(keyed.stream("order", seed, epoch), len(train))
-    per_epoch = len(train) // batch_size
-    for place in range(skip, per_epoch):
-        at = order[place * batch_size : (place + 1) * batch_size]
-        step = epoch * per_epoch + place
-        noise = keyed.row_keys(keyed.stream("noise", seed, step), train.ids[at])
-        drawn = keyed.row_keys(keyed.stream("augment", seed, step), train.ids[at])
-        x = train.drawn(at, drawn, augment)
-        yield Batch(x.to(device), train.labels[at].to(device), noise.to(device), step)
-
-
 @dataclass(frozen=True)
 class Recipe:
     """What is trained: a method with its settings on a data set, from a source or from a network's fresh weights.
 
-    `network` names the architecture where there is no source. Radii are no part of it: they go onto the card
+    `network` names the architecture where there is no source, or where the method trains another than the source's
+    (empty: the source's). Radii are no part of it: they go onto the card
     afterwards, so that another radius trains nothing anew.
     """
 
@@ -251,15 +251,18 @@ def train_victim(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     checkpoint: Checkpoint = NOTHING,
+    workers: int = 0,
+    watch: Watch | None = None,
 ) -> tuple[nn.Module, ModelCard, Trained]:
-    """Train a recipe and describe the result in a card (weights are not written yet).
+    """Train a recipe and describe the result in a card (weights are not written yet). The rest is for `fit`.
 
     A source of another resolution is put behind a resizing. InputError when source and data do not fit (channels,
     or what `fit` refuses).
     """
     source = None if source is None else fitted(source, train.shape)
-    network = source.card.network if source is not None else recipe.network
-    channels = networks.build(network, 2).input_shape[0] if source is None else train.shape[0]
+    theirs = source.card.network if source is not None else ""
+    network = method.network(theirs, recipe.network)
+    channels = train.shape[0] if network.endswith(theirs) and theirs else networks.build(network, 2).input_shape[0]
     if channels != train.shape[0]:
         raise InputError(f"network {network} takes {channels} channels, {train.id} has {train.shape[0]}")
     classes = len(train.classes)
@@ -272,6 +275,8 @@ def train_victim(
         device,
         progress,
         checkpoint,
+        workers,
+        watch,
     )
     card = ModelCard(
         id=recipe.victim,
@@ -300,7 +305,7 @@ def identity(
     return {
         "plugin": recipe.plugin,
         "version": sys.modules[type(method).__module__].VERSION,
-        "network": recipe.network if source is None else source.card.network,
+        "network": method.network("" if source is None else source.card.network, recipe.network),
         "source": "" if source is None else source.sha256,
         "train": splits[0].fingerprint,
         "val": splits[1].fingerprint,

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
 import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferbench import registry
+from transferbench import heads, registry
 from transferbench.cards import first_problem
-from transferbench.features import Layers, submodule
+from transferbench.features import Layers
 from transferbench.schedules import Schedule
 from transferbench.types import InputError
 
@@ -32,6 +33,8 @@ class BaseParams:
 
     `head_lr` multiplies the rate of a newly initialised head. `schedule` is restarted in every phase. `augment` auto
     is the data set's own pipeline: crop and flip for small colour images, resized crop and flip for photographs.
+    `freeze_bn` keeps batch norm as the source has it: `stats` its running statistics (batch norm then runs on them),
+    `affine` its scales and shifts, `both`; freezing it is said to inherit more robustness (CARTL, arXiv:2106.06667).
     """
 
     steps: Positive = 30_000
@@ -44,6 +47,7 @@ class BaseParams:
     head_lr: NotNegative = 1.0
     augment: Literal["auto", "none", "crop-flip", "resized-crop-flip"] = "auto"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    freeze_bn: Literal["none", "stats", "affine", "both"] = "none"
 
 
 P = TypeVar("P", bound=BaseParams)
@@ -69,9 +73,8 @@ class Network(NamedTuple):
 class Phase:
     """A stretch of training with an optimiser of its own (momentum starts afresh).
 
-    `trains` says by parameter name what is updated; batch norm's running statistics stand still where
-    `freeze_statistics`; `average_every` n steps a snapshot enters the stochastic weight average, which
-    replaces the weights at the end of the phase.
+    `trains` says by parameter name what is updated; `average_every` n steps a snapshot enters the stochastic weight
+    average, which replaces the weights at the end of the phase.
     """
 
     name: str
@@ -79,7 +82,6 @@ class Phase:
     lr: float
     schedule: Schedule
     trains: Callable[[str], bool] = field(default=lambda _: True)
-    freeze_statistics: bool = False
     average_every: int = 0
 
 
@@ -87,6 +89,7 @@ class BaseMethod(Generic[P]):
     """Defaults of a method: a source copy with a new head, one phase that trains everything, cross-entropy."""
 
     needs_source = True
+    """False: it also trains a network from scratch."""
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -95,13 +98,25 @@ class BaseMethod(Generic[P]):
         self.replays = 1
         """How many steps in a row are taken on each batch (free adversarial training)."""
 
+    def network(self, source: str, given: str) -> str:
+        """The id of the student's architecture: the source's, else the one that was given."""
+        return source or given
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        """The network to train. `fresh()` makes a randomly initialised one of the source's architecture."""
+        """The network to train. `fresh()` makes a randomly initialised one of the architecture `network` names."""
         if source is None:
             return fresh()
         model = copy.deepcopy(source.model).requires_grad_(True)
-        new_head(model, source.layers, num_classes)
+        heads.linear(model, source.layers, num_classes)
         return Network(model, source.layers)
+
+    def in_head(self, student: Network, name: str) -> bool:
+        """Whether a parameter of the student belongs to its new head."""
+        return name.startswith(f"{student.layers.head}.")
+
+    def prepare(self, student: Network, source: Network | None, batches: Callable[[], Iterator[Batch]]) -> None:
+        """What is done before the first step; `batches()` is one epoch. A resumed training does not repeat it: what
+        it finds out belongs into `memory`."""
 
     def phases(self) -> list[Phase]:
         params = self.params
@@ -127,19 +142,6 @@ class BaseMethod(Generic[P]):
 
     def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
         """What is done after the last step (re-estimating batch norm, say). `batches()` is one epoch."""
-
-
-def new_head(model: nn.Module, layers: Layers, num_classes: int) -> None:
-    """Replace the classifying layer by a freshly initialised one for num_classes."""
-    old = submodule(model, layers.head)
-    if not isinstance(old, nn.Linear):
-        raise InputError(f"the network's head {layers.head!r} is {type(old).__name__}, not a linear layer")
-    parent, _, name = layers.head.rpartition(".")
-    setattr(submodule(model, parent) if parent else model, name, nn.Linear(old.in_features, num_classes))
-
-
-def head_only(layers: Layers) -> Callable[[str], bool]:
-    return lambda name: name.startswith(f"{layers.head}.")
 
 
 def reinitialise(model: nn.Module) -> None:
@@ -172,13 +174,9 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
     return method
 
 
-def set_statistics_mode(model: nn.Module, frozen: bool) -> None:
-    """Train mode, with batch norm in eval mode where its running statistics shall stand still."""
-    model.train()
-    if frozen:
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
+def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
+    """The batch norm layers by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
 
 
 def frozen_copy(network: Network) -> Network:

@@ -18,11 +18,10 @@ from torch import Tensor
 
 from transferbench import keyed
 from transferbench.attacks import lockstep
-from transferbench.attacks.apgd_ball import BallAPGD
-from transferbench.attacks.apgd_l1 import L1APGD, single_radius
+from transferbench.attacks.apgd_train import apgd_train
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 from transferbench.schedules import Schedule
-from transferbench.types import Epsilon, InputError, ThreatModel
+from transferbench.types import Epsilon, InputError
 
 VERSION = 1
 
@@ -46,15 +45,9 @@ class Params(BaseParams):
     l_iters: str = ""
 
 
-def training_attack(norm: str, eps: str, n_iter: int) -> BallAPGD | L1APGD:
-    """`apgd_train`: APGD on the cross-entropy from the clean image; in L1 one radius and a sparsity of .05."""
-    threat = ThreatModel.parse(norm, eps)
-    if threat.norm == "L1":
-        return L1APGD("apgd-ce", "ce", 1, single_radius(float(threat.eps), n_iter), random_start=False, topk=0.05)
-    return BallAPGD("apgd-ce", "ce", 1, threat.norm, float(threat.eps), n_iter, random_start=False)
-
-
 class Method(BaseMethod[Params]):
+    needs_source = False
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         params = self.params
         norms, radii = params.l_norms.split(","), params.l_eps.split(",")
@@ -66,7 +59,7 @@ class Method(BaseMethod[Params]):
         if not all(count.isdigit() and int(count) > 0 for count in iters):
             raise InputError(f"l_iters={params.l_iters!r}: write whole numbers with commas, 5,15")
         self.attacks = {
-            norm: training_attack(norm, str(Epsilon.parse(eps)), int(count))
+            norm: apgd_train(norm, str(Epsilon.parse(eps)), int(count))
             for norm, eps, count in zip(norms, radii, iters, strict=True)
         }
         return super().student(source, fresh, num_classes)

@@ -11,6 +11,9 @@ L_D is the two-class cross-entropy of a discriminator that tells the two kinds o
 of its own every `disc_update_steps`. The teacher is the robust source with a new head, trained with Adam on clean
 target images while the student is still on cross-entropy alone.
 
+A teacher of another resolution sees the images resized, and its gradient is taken w.r.t. the target's own pixels (the
+up-resize variant); the student takes them as they are, in the teacher's architecture unless another is given.
+
 Deviations: the teacher's batch norm, and the student's when it is tested, use running statistics (the code runs on the
 statistics of each batch, so its numbers depend on it); the teacher's head is trained on the student's batches of the
 first `teacher_steps` instead of in a run of its own.
@@ -19,22 +22,26 @@ first `teacher_steps` instead of in a run of its own.
 from __future__ import annotations
 
 import copy
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from transferbench import keyed, schedules
+from transferbench import heads, keyed, schedules
 from transferbench.features import tap
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive, new_head
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 from transferbench.schedules import Schedule
 from transferbench.types import Epsilon
 
 VERSION = 1
+
+_ADAM_LR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,10 @@ class Params(BaseParams):
     """run_IGAM_c10toc100.sh: 320000 steps of 32, the last 40000 with matching; beta 2, gamma 10, lr .1/.01/.001,
     weight decay 2e-4, discriminator of 5 layers from 16 channels, noise U(-8,8) of 255 on the input.
 
-    `gamma` belongs to gradients on the 0..255 scale, summed over the batch. `input_noise` 0 is none.
+    The up-resize script (TinyImageNet to CIFAR-10) has beta 5, 4 layers from 8 channels and no noise. `gamma` belongs
+    to gradients on the 0..255 scale, summed over the batch. `input_noise` 0 is none. `disc`: `conv`; `pool` averages
+    its last maps (--disc_avg_pool_hw); `linear` has three linear layers instead (--only_fully_connected). `disc_adam`
+    is Adam at .001 instead of the student's SGD (no --same_optimizer), `teacher_trains=all` --finetune_whole_model.
     """
 
     steps: Positive = 320_000
@@ -58,33 +68,47 @@ class Params(BaseParams):
     disc_update_steps: Positive = 5
     disc_layers: Positive = 5
     disc_channels: Positive = 16
+    disc: Literal["conv", "pool", "linear"] = "conv"
+    disc_adam: bool = False
+    teacher_trains: Literal["head", "all"] = "head"
     input_noise: str = "8/255"
 
 
 class Discriminator(nn.Module):
     """Layers of [4x4 convolution of stride 2, batch norm, leaky ReLU .1], channels doubling, then a linear layer.
 
-    Takes input gradients [B, C, H, W] and gives logits [B, 2]: 0 student, 1 teacher.
+    `pool` averages the last maps before it; `linear` has layers of `channels`, `channels` and half of them, each with
+    batch norm and leaky ReLU, in place of the convolutions. Takes input gradients [B, C, H, W] and gives logits [B, 2]:
+    0 student, 1 teacher.
     """
 
-    def __init__(self, shape: tuple[int, ...], layers: int, channels: int) -> None:
+    def __init__(self, shape: tuple[int, ...], layers: int, channels: int, kind: str = "conv") -> None:
         super().__init__()
-        inputs, side = shape[0], shape[1]
-        self.convolutions, self.norms = nn.ModuleList(), nn.ModuleList()
+        self.kind, inputs, side = kind, shape[0], shape[1]
+        self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
+        if kind == "linear":
+            inputs = math.prod(shape)
+            for outputs in (channels, channels, max(channels // 2, 1)):
+                self.layers.append(nn.Linear(inputs, outputs))
+                self.norms.append(nn.BatchNorm1d(outputs))
+                inputs = outputs
+            self.head = nn.Linear(inputs, 2)
+            return
         for depth in range(layers):
             outputs = channels * 2**depth
-            self.convolutions.append(nn.Conv2d(inputs, outputs, 4, 2))
+            self.layers.append(nn.Conv2d(inputs, outputs, 4, 2))
             self.norms.append(nn.BatchNorm2d(outputs))
             inputs, side = outputs, -(-side // 2)
-        self.head = nn.Linear(inputs * side * side, 2)
+        self.head = nn.Linear(inputs if kind == "pool" else inputs * side * side, 2)
 
     def forward(self, gradient: Tensor) -> Tensor:
         flat = gradient.flatten(1)
         flat = flat - flat.mean(1, keepdim=True)
-        x = (flat / (flat.square().sum(1, keepdim=True) + 1e-24).sqrt()).view_as(gradient)
-        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
-            x = F.leaky_relu(norm(convolution(_pad_same(x))), 0.1)
-        return self.head(x.flatten(1))
+        x = flat / (flat.square().sum(1, keepdim=True) + 1e-24).sqrt()
+        x = x if self.kind == "linear" else x.view_as(gradient)
+        for layer, norm in zip(self.layers, self.norms, strict=True):
+            x = F.leaky_relu(norm(layer(x if self.kind == "linear" else _pad_same(x))), 0.1)
+        return self.head(x.mean((2, 3)) if self.kind == "pool" else x.flatten(1))
 
 
 def _pad_same(x: Tensor) -> Tensor:
@@ -94,14 +118,18 @@ def _pad_same(x: Tensor) -> Tensor:
 
 
 class Method(BaseMethod[Params]):
+    def network(self, source: str, given: str) -> str:
+        return given or re.sub(r"^resized:\d+-\d+:", "", source)
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         assert source is not None
         student = fresh()
         model = copy.deepcopy(source.model).eval().requires_grad_(False)
-        new_head(model, source.layers, num_classes)
+        heads.linear(model, source.layers, num_classes)
         self.teacher = Network(model, source.layers)
-        head = model.get_submodule(source.layers.head).requires_grad_(True)
-        self.teacher_optimiser = torch.optim.Adam(head.parameters(), lr=self.params.teacher_lr)
+        whole = self.params.teacher_trains == "all"
+        trained = (model if whole else model.get_submodule(source.layers.head)).requires_grad_(True)
+        self.teacher_optimiser = torch.optim.Adam(trained.parameters(), lr=self.params.teacher_lr)
         self.discriminator: Discriminator | None = None
         self.recalled: dict[str, Any] | None = None
         # Made when the images' shape is known, from a state of its own: the student's draws do not depend on it.
@@ -153,11 +181,14 @@ class Method(BaseMethod[Params]):
         return (batch.x + float(Epsilon.parse(self.params.input_noise)) * noise).clamp(0, 1)
 
     def _train_teacher(self, x: Tensor, y: Tensor) -> None:
-        """One step of Adam on the teacher's head, over its frozen features."""
-        with torch.no_grad(), tap(self.teacher.model, self.teacher.layers) as tapped:
-            self.teacher.model(x)
-        feature = tapped.penultimate[self.teacher.layers.head]
-        loss = F.cross_entropy(self.teacher.model.get_submodule(self.teacher.layers.head)(feature), y)
+        """One step of Adam on the teacher's head, over its frozen features, or on all of it."""
+        if self.params.teacher_trains == "all":
+            loss = F.cross_entropy(self.teacher.model(x), y)
+        else:
+            with torch.no_grad(), tap(self.teacher.model, self.teacher.layers) as tapped:
+                self.teacher.model(x)
+            feature = tapped.penultimate[self.teacher.layers.head]
+            loss = F.cross_entropy(self.teacher.model.get_submodule(self.teacher.layers.head)(feature), y)
         self.teacher_optimiser.zero_grad()
         loss.backward()
         self.teacher_optimiser.step()
@@ -167,11 +198,14 @@ class Method(BaseMethod[Params]):
             params = self.params
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.disc_seed)
-                made = Discriminator(tuple(x.shape[1:]), params.disc_layers, params.disc_channels)
+                made = Discriminator(tuple(x.shape[1:]), params.disc_layers, params.disc_channels, params.disc)
             self.discriminator = made.to(x.device).train()
-            self.disc_optimiser = torch.optim.SGD(
-                self.discriminator.parameters(), params.lr, momentum=params.momentum, weight_decay=params.weight_decay
-            )
+            weights, decay = self.discriminator.parameters(), params.weight_decay
+            self.disc_optimiser: torch.optim.Optimizer
+            if params.disc_adam:
+                self.disc_optimiser = torch.optim.Adam(weights, _ADAM_LR, weight_decay=decay)
+            else:
+                self.disc_optimiser = torch.optim.SGD(weights, params.lr, momentum=params.momentum, weight_decay=decay)
             if self.recalled is not None:
                 self.discriminator.load_state_dict(self.recalled["discriminator"])
                 self.disc_optimiser.load_state_dict(self.recalled["discriminator optimiser"])
@@ -179,9 +213,9 @@ class Method(BaseMethod[Params]):
         return self.discriminator
 
     def _train_discriminator(self, judge: Discriminator, mine: Tensor, theirs: Tensor, step: int) -> None:
-        """One step at the student's rate."""
+        """One step, with SGD at the student's rate."""
         judge.requires_grad_(True)
-        for group in self.disc_optimiser.param_groups:
+        for group in () if self.params.disc_adam else self.disc_optimiser.param_groups:
             group["lr"] = self.params.lr * schedules.factor(self.params.schedule, step, self.params.steps)
         loss = _told_apart(judge, mine, theirs)
         self.disc_optimiser.zero_grad()

@@ -45,17 +45,18 @@ class Method(probe.Method):
         params = self.params
         warm = params.steps // 2
         return [
-            Phase("head", warm, params.warm_lr, params.schedule, self.head, freeze_statistics=True),
-            Phase("all", params.steps - warm, params.lr, params.schedule, freeze_statistics=True),
+            Phase("head", warm, params.warm_lr, params.schedule, lambda name: name.startswith(self.head)),
+            Phase("all", params.steps - warm, params.lr, params.schedule),
         ]
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         assert source is not None
-        with tap(student.model, student.layers) as mine:
+        # The trunk's features, whatever head stands on them.
+        with tap(student.model, source.layers) as mine:
             logits = student.model(batch.x)
         with torch.no_grad(), tap(source.model, source.layers) as theirs:
             source.model(batch.x)
-        apart = mine.penultimate[student.layers.head] - theirs.penultimate[source.layers.head]
+        apart = mine.penultimate[source.layers.head] - theirs.penultimate[source.layers.head]
         size = apart.abs() if self.params.distance == "l1" else apart.square()
         return {
             "ce": self.cross_entropy(logits, batch.y),

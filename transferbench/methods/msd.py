@@ -47,6 +47,8 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    needs_source = False
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         given = self.params.l_eps.split(",")
         if len(given) != 3:

@@ -23,5 +23,8 @@ class Params(BaseParams):
 class Method(BaseMethod[Params]):
     needs_source = False
 
+    def network(self, source: str, given: str) -> str:
+        return given or source
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         return fresh()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
@@ -22,10 +23,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """20000 steps of momentum SGD, lr .001; batch and weight decay as LwF's.
-
-    `freeze_bn` keeps the source's running statistics.
-    """
+    """20000 steps of momentum SGD, lr .001; batch, weight decay and frozen running statistics as LwF's."""
 
     steps: Positive = 20_000
     batch_size: Positive = 128
@@ -33,7 +31,7 @@ class Params(BaseParams):
     weight_decay: NotNegative = 2e-4
     schedule: Schedule = "constant"
     blocks: Positive = 1
-    freeze_bn: bool = True
+    freeze_bn: Literal["none", "stats", "affine", "both"] = "stats"
 
 
 class Method(BaseMethod[Params]):
@@ -48,11 +46,7 @@ class Method(BaseMethod[Params]):
     def phases(self) -> list[Phase]:
         params = self.params
         trained = self.trained
-        return [
-            Phase(
-                "last blocks", params.steps, params.lr, params.schedule, lambda name: name in trained, params.freeze_bn
-            )
-        ]
+        return [Phase("last blocks", params.steps, params.lr, params.schedule, lambda name: name in trained)]
 
 
 def blocks(network: Network) -> list[list[str]]:
