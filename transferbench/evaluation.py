@@ -223,7 +223,7 @@ def _jobs(request: Request, suite: Suite, found: Located) -> Measured:
         for chain in chains
     }
     crafted: list[Shown] = []
-    only = suite.protocol.source_only
+    only = next(iter(suite.protocol.source_only), None)
     linf = next((chain.threat for chain in chains if chain.threat.norm == "Linf"), None)
     if source is not None and only is not None and linf is not None:
         for part in (only.attack, *only.also, only.control):

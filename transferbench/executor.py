@@ -29,7 +29,7 @@ from transferbench.engine.reader import read_examples
 from transferbench.engine.reference import BATCH_SIZE
 from transferbench.engine.stored import attack_versions
 from transferbench.types import KEEP, AttackSpec, Chain, FaultError, InputError, Job, Keep, ThreatModel
-from transferbench.victims import Victim, trained
+from transferbench.victims import Victim, fitted, trained
 from transferbench.victims import load as load_victim
 
 Result = dict[str, Any]
@@ -94,6 +94,8 @@ class Executor:
             content[f"input {at}"] = inputs[name].get("sha256") or inputs[name]["examples"]["sha256"]
         if "victim" in job.spec and job.kind != "train":
             content["victim"] = self.victim(job, inputs).sha256
+        if job.kind == "train" and "source" in job.spec:
+            content["source"] = self.victim(job, inputs).sha256
         if job.kind == "train":
             content["data"] = [split.fingerprint for split in self.splits(job)]
             content["version"] = registry.find("methods", job.spec["plugin"]).load().VERSION
@@ -150,8 +152,8 @@ class Executor:
                 raise NotHereError(("splits", job.name))
         elif self._fingerprint(job) != content["data"]:
             raise NotHereError(self._images(job))
-        if job.kind != "train" or job.inputs:
-            expected = content["victim"] if "victim" in content else content["input 0"]
+        if self.name(job):
+            expected = next(content[name] for name in ("victim", "source", "input 0") if name in content)
             if self.victim(job, inputs).sha256 != expected:
                 raise NotHereError(("victim", self.name(job)))
 
@@ -174,8 +176,10 @@ class Executor:
             return jobs.attack(target, chain, shard, spec["seed"], backend, place.keep, settled, checkpoint)
         threat = ThreatModel.parse(spec["norm"], spec["eps"])
         if job.kind == "craft":
-            source, attack = self.victim(job, inputs).penultimate, AttackSpec.from_dict(spec["attack"])
-            return jobs.craft(source, attack, threat, shard, spec["seed"], place.batch_size, settled, checkpoint)
+            source, attack = fitted(self.victim(job, inputs), shard.shape), AttackSpec.from_dict(spec["attack"])
+            return jobs.craft(
+                source.penultimate, attack, threat, shard, spec["seed"], place.batch_size, settled, checkpoint
+            )
         assert job.kind == "judge"
         written = inputs[job.inputs[-1]]["examples"]
         points = self._read(("examples", written["path"]), lambda: read_examples(place.root, written)["points"])
@@ -196,7 +200,7 @@ class Executor:
         model, card, result = train.train_victim(
             recipe,
             methods.build(spec["plugin"], dict(spec["settings"])),
-            self.victim(job, inputs) if job.inputs else None,
+            self.victim(job, inputs) if self.name(job) else None,
             *self.splits(job),
             self.place.device,
             lambda done, total, _: show(done, total, None),
@@ -219,8 +223,10 @@ class Executor:
 
     @staticmethod
     def name(job: Job) -> str:
-        """Whose network a job is about: the one it names, else the one its first input trained."""
-        return str(job.spec["victim"]) if "victim" in job.spec and job.kind != "train" else job.inputs[0]
+        """Whose network a job is about: the one it names, else the one its first input trained; for a training its
+        source, empty where it has none."""
+        named = job.spec.get("source" if job.kind == "train" else "victim")
+        return str(named) if named is not None else next(iter(job.inputs), "")
 
     def victim(self, job: Job, inputs: Mapping[str, Result]) -> Victim:
         """The network of a job, on the device; of a training, its source."""
@@ -313,7 +319,7 @@ class Executor:
     def needs(self, job: Job, inputs: Mapping[str, Result]) -> list[Need]:
         """All that the job reads, as a worker may ask for it."""
         if job.kind == "train":
-            return [("splits", job.name), *([("victim", self.name(job))] if job.inputs else [])]
+            return [("splits", job.name), *([("victim", self.name(job))] if self.name(job) else [])]
         first = ("images", job.spec["dataset"], job.spec.get("preprocessing", ""), "0", str(_PREFLIGHT))
         made = [("examples", inputs[job.inputs[-1]]["examples"]["path"])] if job.kind == "judge" else []
         return [("victim", self.name(job)), self._images(job), first, *made]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transferbench import keyed
-from transferbench.types import Norm
+from transferbench.types import SEED_BALL, Ball, InputError, Norm
 
 
 def per_row(values: Tensor, like: Tensor) -> Tensor:
@@ -25,10 +25,13 @@ def replace_rows_(kept: Tensor, new: Tensor, rows: Tensor) -> None:
     kept.lerp_(new, per_row(rows.to(kept.dtype), kept))
 
 
-def distance(norm: Norm, x: Tensor, z: Tensor) -> Tensor:
-    """float64 [B]: ||z - x|| in the norm, the difference taken in float64 (it is what the judge trusts)."""
+def distance(norm: Ball, x: Tensor, z: Tensor) -> Tensor:
+    """float64 [B]: ||z - x|| in the norm, the difference taken in float64 (it is what the judge trusts).
+
+    In Linf where the ball is Renofeation's own box.
+    """
     delta = (z.double() - x.double()).flatten(1)
-    if norm == "Linf":
+    if norm in ("Linf", SEED_BALL):
         return delta.abs().amax(1)
     if norm == "L2":
         return delta.square().sum(1).sqrt()
@@ -114,6 +117,30 @@ def project(norm: Norm, x: Tensor, z: Tensor, eps: float) -> Tensor:
 def box_bounds(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The lowest and highest image within eps of x in Linf and inside [0,1]."""
     return (x - eps).clamp_(min=0), (x + eps).clamp_(max=1)
+
+
+_MEAN, _STD, _CLIP = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 2.2
+"""ImageNet's normalisation, and where Renofeation's evaluator clips."""
+
+
+def seed_bounds(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The lowest and highest image that Renofeation's evaluator (`clip: seed`) allows around x [B, 3, H, W].
+
+    eval_robustness.py of Chin et al. 2020 (arXiv:2002.02998) works on images normalised by ImageNet's mean and
+    standard deviation: within eps of the image there, then clipped to [-2.2, 2.2]. So pixels below 0 are allowed, and
+    near-white ones are moved down by up to .44 standard deviations whatever eps is. InputError unless there are 3
+    channels.
+    """
+    if x.dim() != 4 or x.shape[1] != 3:
+        raise InputError(f"{SEED_BALL} is for colour images, not for shape {tuple(x.shape[1:])}")
+    mean, std = (torch.tensor(part, dtype=x.dtype, device=x.device).view(1, 3, 1, 1) for part in (_MEAN, _STD))
+    low, high = mean - _CLIP * std, mean + _CLIP * std
+    return (x - eps * std).clamp(low, high), (x + eps * std).clamp(low, high)
+
+
+def seed_scale(x: Tensor) -> Tensor:
+    """[1, 3, 1, 1]: what one unit of Renofeation's normalised space is in pixels."""
+    return torch.tensor(_STD, dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
 
 
 def into_l2_ball_(delta: Tensor, x: Tensor, eps: float) -> Tensor:

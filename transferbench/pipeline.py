@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from transferbench import attacks, cards, methods
+from transferbench import attacks, cards, methods, victims
 from transferbench.cards import ModelCard
 from transferbench.leaderboard import build
-from transferbench.plan import PlannedVictim, plan
+from transferbench.plan import Measured, PlannedVictim, plan
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record
 from transferbench.runner import Runner
-from transferbench.suites import Suite
+from transferbench.suites import Row, Source, Suite
 from transferbench.types import InputError, ThreatModel, file_stem
 from transferbench.victims import trained
 from transferbench.workplaces import Reporter
@@ -23,8 +23,7 @@ def check(suite: Suite, num_classes: int = 10) -> None:
     for chain in suite.protocol.further_chains(dict(suite.threats)):
         for spec in chain.attacks:
             attacks.build(spec, chain.threat, num_classes)
-    only = suite.protocol.source_only
-    if only is not None:
+    for only in suite.protocol.source_only:
         threat = ThreatModel.parse(only.norm, only.eps)
         tries = [attacks.build(part.spec(), threat, num_classes).tries for part in (only.attack, only.control)]
         if tries[0] != tries[1]:
@@ -43,9 +42,14 @@ def check(suite: Suite, num_classes: int = 10) -> None:
                     f"suite {suite.name}: {part.id} has {attack.tries} tries, its control {only.control.id} only "
                     f"{tries[1]} draws"
                 )
-    if suite.training is not None:
-        for row in (*suite.training.sources, *suite.training.rows):
-            methods.build(row.method, dict(row.set))
+    for block in suite.training:
+        for source in block.sources:
+            if source.model and (full := victims.card(source.model).id) != source.model:
+                raise InputError(f"suite {suite.name}: source {source.name}: write the model's whole id, {full}")
+        trainings: list[Source | Row] = [*block.sources, *block.rows]
+        for row in trainings:
+            if row.method is not None:
+                methods.build(row.method, dict(row.set))
 
 
 def run_suite(suite: Suite, seeds: tuple[int, ...], runner: Runner, reporter: Reporter) -> list[Record]:
@@ -55,10 +59,10 @@ def run_suite(suite: Suite, seeds: tuple[int, ...], runner: Runner, reporter: Re
     """
     planned = plan(suite, seeds)
     runner.run(planned.jobs, reporter)
-    radii: dict[str, str] = dict(suite.threats.items())
-    measured = [victim for victim in planned.victims if victim.measured.finished(runner.results)]
-    known = {victim.name: _card(runner, victim, radii) for victim in measured}
-    records = [_record(suite, victim, runner, known) for victim in measured]
+    done = [(victim, measured) for victim, measured in planned.measured if measured.finished(runner.results)]
+    needed = {name for victim, _ in done for name in (victim.name, victim.source) if name}
+    known = {victim.name: _card(suite, runner, victim) for victim in planned.victims if victim.name in needed}
+    records = [_record(suite, victim, measured, runner, known) for victim, measured in done]
     root = runner.store.root
     if records:
         write_records(root, records)
@@ -66,32 +70,39 @@ def run_suite(suite: Suite, seeds: tuple[int, ...], runner: Runner, reporter: Re
         build.write_cards(root / "cards", records, known)
     # What an earlier plan left here (other seeds, another suite file) is no part of this table; it stays in the
     # store, and the plan that made it finds it there.
+    measured = {file_stem(victim.name) for victim, _ in done}
     for stale in {*(root / "records").glob("*.json"), *(root / "cards").glob("*.md")}:
-        if stale.stem not in {file_stem(name) for name in known}:
+        if stale.stem not in measured:
             stale.unlink()
     runner.raise_failures()
     return records
 
 
-def _card(runner: Runner, victim: PlannedVictim, threats: dict[str, str]) -> ModelCard:
-    """The card of a victim that a finished training job wrote, with the radii it is evaluated at."""
+def _card(suite: Suite, runner: Runner, victim: PlannedVictim) -> ModelCard:
+    """The card of a public model, or that which a finished training job wrote with the radii it is evaluated at."""
+    threats: dict[str, str] = dict(suite.threats.items())
+    if victim.train is None:
+        return victims.card(victim.name).model_copy(update={"threats": threats})
     folder = runner.store.root / runner.results[victim.train.name]["folder"]
     card = cards.read(folder / trained.CARD).model_copy(update={"threats": threats})
     trained.save_card(folder, card)
     return card
 
 
-def _record(suite: Suite, victim: PlannedVictim, runner: Runner, known: dict[str, ModelCard]) -> Record:
-    training = runner.results[victim.train.name]
-    source = known.get(victim.source)
+def _record(
+    suite: Suite, victim: PlannedVictim, measured: Measured, runner: Runner, known: dict[str, ModelCard]
+) -> Record:
+    training = runner.results[victim.train.name] if victim.train is not None else None
+    first = next(iter(measured.chains.values()))[0]
+    sha256 = runner.executor.victim(first, runner.results).sha256 if training is None else training["sha256"]
     return record_of(
         suite,
-        victim.measured,
+        measured,
         known[victim.name],
-        training["sha256"],
-        source.dataset if source is not None else "",
+        sha256,
+        known[victim.source].dataset if victim.source else "",
         runner.results,
-        runner.executor.test(victim.measured.dataset, victim.measured.preprocessing).first(suite.n),
+        runner.executor.test(measured.dataset, measured.preprocessing).first(suite.n),
         runner.place.keep,
         training,
     )

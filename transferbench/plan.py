@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from transferbench.suites import Row, Suite
-from transferbench.types import SHARD, InputError, Job
+from transferbench.suites import Row, Source, Suite, Training
+from transferbench.types import SHARD, Chain, InputError, Job, Scalar
 
 
 class Shown(NamedTuple):
@@ -49,15 +49,24 @@ class Measured:
 
 @dataclass(frozen=True)
 class PlannedVictim:
-    """One victim of a suite: how it is trained, from which source (its name), and how it is measured."""
+    """One victim of a suite: how it is trained, from which source (its name), and how it is measured.
+
+    A source may be public: then nothing trains it. It may be measured by nothing, where the suite names no data for it.
+    """
 
     source: str
-    train: Job
-    measured: Measured
+    name: str
+    train: Job | None
+    measured: Measured | None
 
     @property
-    def name(self) -> str:
-        return self.measured.name
+    def given(self) -> dict[str, str]:
+        """What a job's specification says of it: the id of a public model; a trained one is its first input."""
+        return {} if self.train is not None else {"victim": self.name}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return () if self.train is None else (self.train.name,)
 
 
 @dataclass(frozen=True)
@@ -67,6 +76,10 @@ class Plan:
     victims: list[PlannedVictim]
     jobs: list[Job]
 
+    @property
+    def measured(self) -> list[tuple[PlannedVictim, Measured]]:
+        return [(victim, victim.measured) for victim in self.victims if victim.measured is not None]
+
 
 def shards(n: int) -> list[tuple[int, int]]:
     """(start, stop) of the shards of the first n examples: 256 consecutive positions each, whatever n."""
@@ -75,117 +88,151 @@ def shards(n: int) -> list[tuple[int, int]]:
 
 def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
     """All jobs of a suite in an order in which inputs come first. No data, weights or clock are looked at."""
-    training = suite.training
-    if training is None:
+    if not suite.training:
         raise InputError(f"suite {suite.name} trains nothing: use it with eval")
-    victims: list[PlannedVictim] = []
+    victims: dict[str, PlannedVictim] = {}
     ordered: dict[str, Job] = {}
-
-    def add(job: Job) -> Job:
-        return ordered.setdefault(job.name, job)
-
     for seed in seeds:
-        sources: dict[str, PlannedVictim] = {}
-        for row in training.sources:
-            name = f"{training.source_dataset}-{row.name}-s{seed}"
-            sources[row.name] = _planned(suite, row, name, "source", seed, None, add)
-        rows = [
-            _planned(
-                suite,
-                row,
-                f"{row.name}-s{seed}",
-                "victim",
-                seed,
-                sources[row.source],
-                add,
-                list(sources.values()),
-            )
-            for row in training.rows
-        ]
-        victims += [*sources.values(), *rows]
-    return Plan(suite, seeds, victims, list(ordered.values()))
+        for block in suite.training:
+            planner = _Planner(suite, block, seed, ordered)
+            sources = {}
+            for source in block.sources:
+                made = planner.source(source)
+                # Two blocks may start from one source: it is trained and measured once, a public one for one seed.
+                known = victims.setdefault(made.name, made)
+                if made.train is not None and known != made:
+                    raise InputError(f"suite {suite.name}: two blocks make different sources of the name {made.name}")
+                sources[source.name] = known
+            for row, source, name in block.pairs():
+                victim = planner.row(row, name, sources[source.name], list(sources.values()))
+                victims[victim.name] = victim
+    return Plan(suite, seeds, list(victims.values()), list(ordered.values()))
 
 
-def _planned(
-    suite: Suite,
-    row: Row,
-    name: str,
-    role: str,
-    seed: int,
-    source: PlannedVictim | None,
-    add: Callable[[Job], Job],
-    sources: Sequence[PlannedVictim] = (),
-) -> PlannedVictim:
-    """One victim's jobs. Sources go through the norms' chains only; the rest is measured on rows."""
-    assert suite.training is not None
-    training = suite.training
-    dataset = training.target_dataset if source is not None else training.source_dataset
-    seen = {"dataset": dataset}
-    preprocessing = training.target_preprocessing if source is not None else training.source_preprocessing
-    if preprocessing:
-        seen["preprocessing"] = preprocessing
-    spec = {
-        "victim": name,
-        "plugin": row.method,
-        "settings": {**row.set, "seed": seed},
-        **seen,
-        "network": training.network,
-        **({"shots": training.shots} if source is not None and training.shots is not None else {}),
-    }
-    trained = add(Job("train", f"train {name}", spec, (source.train.name,) if source is not None else ()))
-    chains = [suite.protocol.chain(norm, eps) for norm, eps in suite.threats.items()]
-    if source is not None:
-        chains += suite.protocol.further_chains(dict(suite.threats)) + suite.protocol.curve_chains()
-    chain_jobs = {
-        chain.name: [
-            add(
-                Job(
-                    "attack",
-                    f"{name}: {chain.name}",
-                    {"chain": chain.as_dict(), **seen, "start": start, "stop": stop, "seed": seed},
-                    (trained.name,),
+class _Planner:
+    """The jobs of one block's victims for one seed; every job is added once, inputs first."""
+
+    def __init__(self, suite: Suite, block: Training, seed: int, ordered: dict[str, Job]) -> None:
+        self.suite, self.block, self.seed, self.ordered = suite, block, seed, ordered
+
+    def source(self, source: Source) -> PlannedVictim:
+        """Sources go through the norms' chains only; the rest is measured on rows."""
+        block, dataset = self.block, self.block.source_dataset
+        seen = _seen(dataset or "", block.source_preprocessing)
+        if source.model:
+            public = PlannedVictim("", source.model, None, None)
+            if dataset is None:
+                return public
+            return self._measured(public, "source", dataset, seen, self._chains(), 0)
+        name = f"{dataset}-{source.name}-s{self.seed}"
+        network = source.network or block.network
+        assert source.method is not None
+        assert dataset is not None
+        trained = self._train(name, source.method, source.set, seen, network, None)
+        return self._measured(PlannedVictim("", name, trained, None), "source", dataset, seen, self._chains())
+
+    def row(self, row: Row, name: str, source: PlannedVictim, sources: Sequence[PlannedVictim]) -> PlannedVictim:
+        block, protocol = self.block, self.suite.protocol
+        seen = _seen(block.target_dataset, block.target_preprocessing)
+        trained = self._train(f"{name}-s{self.seed}", row.method, row.set, seen, row.network or block.network, source)
+        chains = self._chains() + protocol.further_chains(dict(self.suite.threats)) + protocol.curve_chains()
+        victim = PlannedVictim(source.name, f"{name}-s{self.seed}", trained, None)
+        measured = self._measured(victim, "victim", block.target_dataset, seen, chains)
+        assert measured.measured is not None
+        measured.measured.crafted.extend(self._crafted(victim.name, seen, source, sources, trained))
+        clean = self._add(Job("clean", f"{victim.name}: clean", {**seen, "split": "test"}, (trained.name,)))
+        return replace(measured, measured=replace(measured.measured, clean=clean))
+
+    def _add(self, job: Job) -> Job:
+        return self.ordered.setdefault(job.name, job)
+
+    def _chains(self) -> list[Chain]:
+        return [self.suite.protocol.chain(norm, eps) for norm, eps in self.suite.threats.items()]
+
+    def _train(
+        self,
+        name: str,
+        method: str,
+        settings: Mapping[str, Scalar],
+        seen: dict[str, str],
+        network: str | None,
+        source: PlannedVictim | None,
+    ) -> Job:
+        shots = self.block.shots if source is not None else None
+        spec = {
+            "victim": name,
+            "plugin": method,
+            "settings": {**settings, "seed": self.seed},
+            **seen,
+            "network": network or "",
+            **({"shots": shots} if shots is not None else {}),
+            **({"source": source.name} if source is not None and source.train is None else {}),
+        }
+        return self._add(Job("train", f"train {name}", spec, source.inputs if source is not None else ()))
+
+    def _measured(
+        self,
+        victim: PlannedVictim,
+        role: str,
+        dataset: str,
+        seen: dict[str, str],
+        chains: Sequence[Chain],
+        seed: int | None = None,
+    ) -> PlannedVictim:
+        """With its jobs; `seed` where the attacks' is not the block's."""
+        seed = self.seed if seed is None else seed
+        jobs = {
+            chain.name: [
+                self._add(
+                    Job(
+                        "attack",
+                        f"{victim.name}: {chain.name}",
+                        {
+                            **victim.given,
+                            "chain": chain.as_dict(),
+                            **seen,
+                            "start": start,
+                            "stop": stop,
+                            "seed": seed,
+                        },
+                        victim.inputs,
+                    )
                 )
-            )
-            for start, stop in shards(suite.n)
-        ]
-        for chain in chains
-    }
-    if source is None:
-        return PlannedVictim("", trained, Measured(name, role, seed, dataset, chain_jobs))
-    crafted = [
-        Shown(made_by, add(craft), add(judge))
-        for made_by, craft, judge in _crafted(suite, name, seed, seen, source, sources, trained)
-    ]
-    clean = add(Job("clean", f"{name}: clean", {**seen, "split": "test"}, (trained.name,)))
-    return PlannedVictim(source.name, trained, Measured(name, role, seed, dataset, chain_jobs, crafted, clean))
+                for start, stop in shards(self.suite.n)
+            ]
+            for chain in chains
+        }
+        return replace(victim, measured=Measured(victim.name, role, seed, dataset, jobs))
+
+    def _crafted(
+        self,
+        name: str,
+        seen: dict[str, str],
+        own: PlannedVictim,
+        sources: Sequence[PlannedVictim],
+        trained: Job,
+    ) -> Iterator[Shown]:
+        """Source-only attacks and their control, shard by shard: crafted once per source, judged per victim.
+
+        With `every_source`, what other sources make is shown as well: the transfer matrix.
+        """
+        for only in self.suite.protocol.source_only:
+            others = [source for source in sources if source is not own] if only.every_source else []
+            for source in (own, *others):
+                # Random signs are the same whoever draws them: the control is shown once.
+                for part in (only.attack, *only.also, *((only.control,) if source is own else ())):
+                    for start, stop in shards(self.suite.n):
+                        piece = {**seen, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
+                        spec = {**source.given, "attack": part.spec().as_dict(), "seed": self.seed, **piece}
+                        craft = self._add(Job("craft", f"{source.name}: {part.id}", spec, source.inputs))
+                        label = f"{name}: {part.id}" if source is own else f"{name}: {part.id} of {source.name}"
+                        judge = self._add(Job("judge", label, piece, (trained.name, craft.name)))
+                        yield Shown(source.name, craft, judge)
 
 
-def _crafted(
-    suite: Suite,
-    name: str,
-    seed: int,
-    seen: dict[str, str],
-    own: PlannedVictim,
-    sources: Sequence[PlannedVictim],
-    trained: Job,
-) -> Iterator[Shown]:
-    """Source-only attacks and their control, shard by shard: crafted once per source, judged per victim.
-
-    With `every_source`, what other sources make is shown as well: the transfer matrix.
-    """
-    only = suite.protocol.source_only
-    if only is None:
-        return
-    others = [source for source in sources if source is not own] if only.every_source else []
-    for source in (own, *others):
-        # Random signs are the same whoever draws them: the control is shown once.
-        for part in (only.attack, *only.also, *((only.control,) if source is own else ())):
-            for start, stop in shards(suite.n):
-                piece = {**seen, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
-                spec = {"attack": part.spec().as_dict(), "seed": seed, **piece}
-                craft = Job("craft", f"{source.name}: {part.id}", spec, (source.train.name,))
-                label = f"{name}: {part.id}" if source is own else f"{name}: {part.id} of {source.name}"
-                yield Shown(source.name, craft, Job("judge", label, piece, (trained.name, craft.name)))
+def _seen(dataset: str, preprocessing: str) -> dict[str, str]:
+    """What a job's specification says of its images."""
+    return {"dataset": dataset, **({"preprocessing": preprocessing} if preprocessing else {})}
 
 
 def describe(planned: Plan) -> list[str]:

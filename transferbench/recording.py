@@ -110,9 +110,10 @@ def record_of(
 
 def _crafted(measured: Measured, results: Mapping[str, dict[str, Any]]) -> list[CraftedRecord]:
     """What was shown whole: every shard of a set has its judging."""
-    sets: dict[tuple[str, str], list[Shown]] = {}
+    sets: dict[tuple[str, str, str], list[Shown]] = {}
     for shown in measured.crafted:
-        sets.setdefault((shown.source, shown.craft.spec["attack"]["id"]), []).append(shown)
+        spec = shown.craft.spec
+        sets.setdefault((shown.source, spec["norm"], spec["attack"]["id"]), []).append(shown)
     return [
         summarise.crafted_record(
             source,
@@ -121,7 +122,7 @@ def _crafted(measured: Measured, results: Mapping[str, dict[str, Any]]) -> list[
             shards[0].craft.spec["attack"],
             [results[shown.judge.name] for shown in shards],
         )
-        for (source, _), shards in sets.items()
+        for (source, *_), shards in sets.items()
         if all(shown.judge.name in results for shown in shards)
     ]
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from transferbench.cards import first_problem
-from transferbench.types import InputError, Norm, pack_bits, unpack_bits
+from transferbench.types import Ball, InputError, Norm, pack_bits, unpack_bits
 
 
 class _Checked(BaseModel):
@@ -70,7 +70,7 @@ class CraftedRecord(_Checked):
     """
 
     source: str
-    norm: Norm
+    norm: Ball
     eps: str
     attack: dict[str, Any]
     flips: Annotated[list[Bits], Field(min_length=1)]
@@ -152,15 +152,14 @@ class Record(_Checked):
                 raise ValueError(f"{name} counts an example that was wrong on clean")
         return self
 
-    def made(self, attack: str, source: str | None = None) -> CraftedRecord | None:
+    def made(self, attack: str, source: str | None = None, ball: Ball = "Linf") -> CraftedRecord | None:
         """The set that an attack made with a source, by default with the victim's own; None where there is none."""
-        wanted = self.source if source is None else source
-        return next((made for made in self.crafted if (made.attack["id"], made.source) == (attack, wanted)), None)
+        wanted = (attack, self.source if source is None else source, ball)
+        return next((made for made in self.crafted if (made.attack["id"], made.source, made.norm) == wanted), None)
 
-    @property
-    def control(self) -> CraftedRecord | None:
+    def control(self, ball: Ball = "Linf") -> CraftedRecord | None:
         """The noise control. Random signs are the same whichever source they are named after."""
-        return next((made for made in self.crafted if made.attack["id"] == "random-sign"), None)
+        return next((made for made in self.crafted if (made.attack["id"], made.norm) == ("random-sign", ball)), None)
 
     def chain(self, name: str) -> ChainRecord | None:
         return next((chain for chain in self.chains if chain.name == name), None)

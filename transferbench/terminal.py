@@ -148,7 +148,7 @@ def evaluation_report(record: Record, weights: str) -> str:
         lines.append(f"union    {_rate(together.count, record.n)}")
     correct = record.clean.count
     for made in record.crafted:
-        noise = record.control
+        noise = record.control(made.norm)
         if made is noise or noise is None:
             continue
         k = len(made.flips)

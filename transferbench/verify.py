@@ -30,7 +30,12 @@ _TIE = 1e-4
 """A prediction that differs within this share of the logit range is a tie that fell the other way."""
 _UNSTEADY = {"randomised", "state-between-calls"}
 _CHUNK = 256
-_SHOWN = {"pretrained-neuron": "pretrained_asr", "random-sign": "noise_asr", "source-pgd": "source_pgd_asr"}
+_SHOWN = {
+    ("pretrained-neuron", "Linf"): "pretrained_asr",
+    ("random-sign", "Linf"): "noise_asr",
+    ("source-pgd", "Linf"): "source_pgd_asr",
+    ("pretrained-neuron", "renofeation-seed"): "pretrained_seed_asr",
+}
 
 Array = NDArray[Any]
 
@@ -322,10 +327,13 @@ def _margin(logits: Array) -> Array:
 def admissible(where: str, norm: str, eps: str, images: Array, points: Array) -> Array:
     """float64 [B]: distances. VerificationError for a point that is not finite, outside [0,1], or outside the ball.
 
-    The allowed excess is the protocol's: 2^-23 in Linf, 1e-6 + 2^-24 sqrt(d) in L2, 1e-6 + 2^-24 d in L1.
+    The allowed excess is the protocol's: 2^-23 in Linf, 1e-6 + 2^-24 sqrt(d) in L2, 1e-6 + 2^-24 d in L1. In
+    Renofeation's own ball the limits are those of the normalised image, and [0,1] need not be kept.
     """
     d = int(np.prod(points.shape[1:]))
     apart = np.abs(points.astype(np.float64) - images.astype(np.float64)).reshape(len(points), d)
+    if norm == "renofeation-seed":
+        return _admissible_seed(where, float(Epsilon.parse(eps).value), images, points, apart.max(axis=1, initial=0.0))
     if norm == "Linf":
         distances, excess = apart.max(axis=1, initial=0.0), 2.0**-23
     elif norm == "L2":
@@ -340,6 +348,20 @@ def admissible(where: str, norm: str, eps: str, images: Array, points: Array) ->
     for fault, rows in faults.items():
         if rows.any():
             raise VerificationError(f"{where}: end point {int(np.flatnonzero(rows)[0])} {fault}")
+    return distances
+
+
+def _admissible_seed(where: str, eps: float, images: Array, points: Array, distances: Array) -> Array:
+    """`admissible` in Renofeation's normalised space: within eps of the image, clipped to [-2.2, 2.2]."""
+    mean, std = (np.array(part).reshape(1, 3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    seen, moved = (images.astype(np.float64) - mean) / std, (points.astype(np.float64) - mean) / std
+    low, high = np.clip(seen - eps, -2.2, 2.2), np.clip(seen + eps, -2.2, 2.2)
+    # 2^-22 in pixels, a little more in units of the smallest deviation.
+    excess = 2.0**-22 / 0.224
+    inside = ((moved >= low - excess) & (moved <= high + excess)).reshape(len(points), -1).all(axis=1)
+    if not inside.all():
+        at = int(np.flatnonzero(~inside)[0])
+        raise VerificationError(f"{where}: end point {at} lies outside the renofeation-seed ball of {eps}")
     return distances
 
 
@@ -372,7 +394,7 @@ def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> Non
     if "pgd20_linf" in chains:
         expected["pgd20_linf_acc"] = rate(chains["pgd20_linf"], record.n)
     for made in record.crafted:
-        column = _SHOWN.get(made.attack["id"])
+        column = _SHOWN.get((made.attack["id"], made.norm))
         if column is not None and made.source == record.source:
             flipped = np.logical_or.reduce([bits.list() for bits in made.flips])
             expected[column] = rate(flipped, int(clean.sum()))

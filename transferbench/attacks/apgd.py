@@ -15,7 +15,7 @@ from transferbench.attacks import parameters
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_base import APGD, Objective
 from transferbench.attacks.apgd_l1 import L1APGD, single_radius, three_radii
-from transferbench.types import AttackSpec, InputError, ThreatModel
+from transferbench.types import AttackSpec, InputError, ThreatModel, parse_norm
 
 IDS = {
     "apgd-ce": "Auto-PGD on the cross-entropy",
@@ -39,7 +39,8 @@ def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> APGD:
     `large_radii` (L1 only): start at 3 eps as the protocol does. InputError for a bad value, or for apgd-dlr
     below 3 classes.
     """
-    l1 = threat.norm == "L1"
+    norm = parse_norm(threat.norm)
+    l1 = norm == "L1"
     if spec.id == SCREEN.id:
         if not l1:
             raise InputError(f"attack {SCREEN.id} is a step of the L1 chain, not of {threat.norm}")
@@ -61,4 +62,4 @@ def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> APGD:
     if l1:
         phases = three_radii(eps, n_iter) if given["large_radii"] else single_radius(eps, n_iter)
         return L1APGD(spec.id, _OBJECTIVES[spec.id], tries, phases)
-    return BallAPGD(spec.id, _OBJECTIVES[spec.id], tries, threat.norm, eps, n_iter)
+    return BallAPGD(spec.id, _OBJECTIVES[spec.id], tries, norm, eps, n_iter)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_l1 import L1APGD, single_radius
-from transferbench.types import ThreatModel
+from transferbench.types import ThreatModel, parse_norm
 
 IN_TRAINING, IN_EVALUATION = 0.05, 0.2
 """The share of entries that the first L1 step moves."""
@@ -12,7 +12,8 @@ IN_TRAINING, IN_EVALUATION = 0.05, 0.2
 
 def apgd_train(norm: str, eps: str, n_iter: int, sparsity: float = IN_TRAINING) -> BallAPGD | L1APGD:
     """APGD on the cross-entropy from the clean image, one try; in L1 at one radius. InputError for a bad threat."""
-    threat = ThreatModel.parse(norm, eps)
-    if threat.norm == "L1":
-        return L1APGD("apgd-ce", "ce", 1, single_radius(float(threat.eps), n_iter), random_start=False, topk=sparsity)
-    return BallAPGD("apgd-ce", "ce", 1, threat.norm, float(threat.eps), n_iter, random_start=False)
+    kind = parse_norm(norm)
+    radius = float(ThreatModel.parse(kind, eps).eps)
+    if kind == "L1":
+        return L1APGD("apgd-ce", "ce", 1, single_radius(radius, n_iter), random_start=False, topk=sparsity)
+    return BallAPGD("apgd-ce", "ce", 1, kind, radius, n_iter, random_start=False)

@@ -5,9 +5,10 @@ extractor g drives one penultimate neuron i to m and the others to 0 by maximisi
 -[(g_i - m)^2 + 0.1 mean_{j != i} g_j^2]; m = 1000, 40 iterations, random start U(-eps, eps), step a tenth of
 eps. The example is then shown to every network that was fine-tuned from the public one.
 
-Deviations, both stated in docs/protocol.md: pixels are in [0,1] and clipped to [0,1] (`clip: valid`; the seed
-works in normalised space and clips at +-2.2), and k neurons (0..k-1, one try each) take the place of neuron 0,
-because one neuron alone is an unreliable measure. Meaningless without its control, `random-sign`.
+Two threats: in Linf pixels are in [0,1] and clipped to [0,1] (a deviation, `clip: valid`); `renofeation-seed` is the
+seed's own, in normalised space and clipped at +-2.2 there (`clip: seed`). Deviation: k neurons (0..k-1, one try each)
+take the place of neuron 0, because one neuron alone is an unreliable measure. Meaningless without its control,
+`random-sign`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, losses, parameters
-from transferbench.types import AttackSpec, InputError, ThreatModel
+from transferbench.types import SEED_BALL, AttackSpec, InputError, ThreatModel
 
 IDS = {"pretrained-neuron": "source only: drive k penultimate neurons of the public network, one by one (Renofeation)"}
 VERSION = 1
@@ -33,13 +34,22 @@ class PretrainedNeuron:
     counts: Literal["last"] = "last"
     sees: Literal["source-features"] = "source-features"
 
-    def __init__(self, eps: float, neurons: int, n_iter: int, step: float, m: float) -> None:
-        self.eps, self.step_size, self.m = eps, step * eps, m
+    def __init__(self, eps: float, neurons: int, n_iter: int, step: float, m: float, seed_ball: bool = False) -> None:
+        self.eps, self.step_size, self.m, self.seed_ball = eps, step * eps, m, seed_ball
         self.tries, self.passes = neurons, n_iter + 1
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
         noise = 2 * keyed.uniform(keys.noise, tuple(x.shape[1:])) - 1
-        return {"x": (x + self.eps * noise).clamp(0, 1), "clean": x, "neuron": keys.tries.clone()}
+        return {"x": self._inside(x, x + self.eps * self._unit(x) * noise), "clean": x, "neuron": keys.tries.clone()}
+
+    def _unit(self, x: Tensor) -> Tensor | float:
+        """What the radius is counted in, in pixels."""
+        return geometry.seed_scale(x) if self.seed_ball else 1.0
+
+    def _inside(self, x: Tensor, moved: Tensor) -> Tensor:
+        if self.seed_ball:
+            return torch.clamp(moved, *geometry.seed_bounds(x, self.eps))
+        return geometry.project("Linf", x, moved, self.eps)
 
     def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
         if output.shape[1] < self.tries:
@@ -52,7 +62,9 @@ class PretrainedNeuron:
         return -((driven - self.m).square() + 0.1 * others)
 
     def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        return geometry.project("Linf", state["clean"], state["x"] + self.step_size * gradient.sign(), self.eps)
+        # The sign of the gradient is the same in either space.
+        moved = state["x"] + self.step_size * self._unit(gradient) * gradient.sign()
+        return self._inside(state["clean"], moved)
 
     def candidate(self, state: State) -> Tensor:
         return torch.ones_like(state["neuron"], dtype=torch.bool)
@@ -62,11 +74,13 @@ class PretrainedNeuron:
 
 
 def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> PretrainedNeuron:
-    """neurons=8, n_iter=40, step=0.1 (of eps), m=1000. InputError for a norm but Linf."""
-    if threat.norm != "Linf":
-        raise InputError(f"attack {spec.id} is defined in Linf only, not in {threat.norm}")
+    """neurons=8, n_iter=40, step=0.1 (of eps), m=1000. InputError for a threat but Linf and renofeation-seed."""
+    if threat.norm not in ("Linf", SEED_BALL):
+        raise InputError(f"attack {spec.id} is defined in Linf and {SEED_BALL} only, not in {threat.norm}")
     given = parameters(spec, neurons=8, n_iter=40, step=0.1, m=1000.0)
     neurons, n_iter = int(given["neurons"]), int(given["n_iter"])
     if neurons < 1 or n_iter < 1:
         raise InputError(f"attack {spec.id}: neurons={neurons} and n_iter={n_iter} must be at least 1")
-    return PretrainedNeuron(float(threat.eps), neurons, n_iter, float(given["step"]), float(given["m"]))
+    return PretrainedNeuron(
+        float(threat.eps), neurons, n_iter, float(given["step"]), float(given["m"]), threat.norm == SEED_BALL
+    )

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench import keyed
+from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, parameters
-from transferbench.types import AttackSpec, InputError, ThreatModel
+from transferbench.types import SEED_BALL, AttackSpec, InputError, ThreatModel
 
 IDS = {"random-sign": "noise control: k draws of random signs at the full radius, no network asked"}
 VERSION = 1
@@ -26,11 +26,15 @@ class RandomSign:
     sees: Literal["source-features"] = "source-features"
     passes = 1
 
-    def __init__(self, eps: float, draws: int) -> None:
-        self.eps, self.tries = eps, draws
+    def __init__(self, eps: float, draws: int, seed_ball: bool = False) -> None:
+        self.eps, self.tries, self.seed_ball = eps, draws, seed_ball
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
-        return {"x": (x + self.eps * keyed.signs(keys.noise, tuple(x.shape[1:]))).clamp(0, 1)}
+        signs = keyed.signs(keys.noise, tuple(x.shape[1:]))
+        if self.seed_ball:
+            moved = x + self.eps * geometry.seed_scale(x) * signs
+            return {"x": torch.clamp(moved, *geometry.seed_bounds(x, self.eps))}
+        return {"x": (x + self.eps * signs).clamp(0, 1)}
 
     def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
         return output.sum(1) * 0
@@ -46,10 +50,10 @@ class RandomSign:
 
 
 def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RandomSign:
-    """draws=8. InputError for a norm but Linf."""
-    if threat.norm != "Linf":
-        raise InputError(f"attack {spec.id} is defined in Linf only, not in {threat.norm}")
+    """draws=8. InputError for a threat but Linf and renofeation-seed."""
+    if threat.norm not in ("Linf", SEED_BALL):
+        raise InputError(f"attack {spec.id} is defined in Linf and {SEED_BALL} only, not in {threat.norm}")
     draws = int(parameters(spec, draws=8)["draws"])
     if draws < 1:
         raise InputError(f"attack {spec.id}: draws={draws} must be at least 1")
-    return RandomSign(float(threat.eps), draws)
+    return RandomSign(float(threat.eps), draws, threat.norm == SEED_BALL)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from transferbench import geometry
 from transferbench.engine.memory import Rows
-from transferbench.types import FaultError, ThreatModel
+from transferbench.types import SEED_BALL, FaultError, ThreatModel
 
 FLOOR, LOW_FLOOR = 16, 4
 """Batches are padded to at least this many rows. Below 16 rows torch takes another convolution for small
@@ -21,6 +21,9 @@ contiguous images on a CPU, and a row's logits would depend, in the last bit, on
 4 and 5 rows are seen to give the same bits as 16, padding stops at 4."""
 
 TIE = 1e-4
+
+_SEED_EXCESS = 2.0**-22
+"""Four roundings of a float32 below 1: of the scaled radius, the sum, the bound, the sum that made the bound."""
 
 
 class Judged(NamedTuple):
@@ -88,12 +91,19 @@ def floor_of(model: nn.Module, sample: Tensor) -> int:
 
 
 def check_admissible(threat: ThreatModel, x: Tensor, adversarial: Tensor, ids: Tensor) -> Tensor:
-    """float64 [B]: distances. FaultError when a point is not finite, outside [0,1] or outside the ball."""
+    """float64 [B]: distances. FaultError when a point is not finite, outside [0,1] or outside the ball.
+
+    In Renofeation's own ball [0,1] need not be kept: its bounds stand in for both, and the distance is Linf's.
+    """
     finite = torch.isfinite(adversarial.flatten(1)).all(1)
-    boxed = (adversarial.flatten(1).amin(1) >= 0) & (adversarial.flatten(1).amax(1) <= 1)
     distance = geometry.distance(threat.norm, x, adversarial)
-    limit = float(threat.eps) + geometry.tolerance(threat.norm, x[0].numel())
-    near = distance <= limit
+    if threat.norm == SEED_BALL:
+        low, high = geometry.seed_bounds(x.double(), float(threat.eps))
+        inside = (adversarial >= low - _SEED_EXCESS) & (adversarial <= high + _SEED_EXCESS)
+        near, boxed = inside.flatten(1).all(1), torch.ones_like(finite)
+    else:
+        boxed = (adversarial.flatten(1).amin(1) >= 0) & (adversarial.flatten(1).amax(1) <= 1)
+        near = distance <= float(threat.eps) + geometry.tolerance(threat.norm, x[0].numel())
     for admissible, fault in (
         (finite, "not finite"),
         (boxed, "outside [0,1]"),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from transferbench.records import Bits, ChainRecord, CraftedRecord
-from transferbench.types import Chain, Cost, FaultError, Norm
+from transferbench.types import Chain, Cost, FaultError, Norm, parse_norm
 
 Result = dict[str, Any]
 
@@ -33,7 +33,7 @@ def chain_record(chain: Chain, shards: Sequence[Result], n: int) -> ChainRecord:
     costs = [shard["cost"] for shard in shards]
     return ChainRecord(
         name=chain.name,
-        norm=chain.threat.norm,
+        norm=parse_norm(chain.threat.norm),
         eps=chain.threat.eps.text,
         attacks=[spec.as_dict() for spec in chain.attacks],
         robust=Bits.of([not fooled for fooled in _column(shards, "fooled")]),

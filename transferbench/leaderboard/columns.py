@@ -50,6 +50,10 @@ LEADERBOARD: dict[str, str] = {
     "l1_expected": "likewise L1",
     "source_pgd_asr": "share of the clean-correct examples that PGD on the source alone flips, %",
     "source_pgd_noise_asr": "its control: as many draws of random signs as it has tries, %",
+    "pretrained_seed_eps": "radius of the pre-trained-model attack in Renofeation's own normalised space, clipped "
+    "there at +-2.2 (threat renofeation-seed)",
+    "pretrained_seed_asr": "pretrained_asr in that threat, %",
+    "noise_seed_asr": "its control: as many draws of random signs in that threat, %",
     "pretrained_asr_n": "pretrained_asr's numerator over all n, %",
     "noise_asr_n": "noise_asr's numerator over all n, %",
     **{
@@ -76,7 +80,7 @@ TRANSFER: dict[str, str] = {
     "victim": "id of the trained network that was shown the set",
     "source": "the pre-trained network it was made with",
     "own": "yes where the victim was fine-tuned from that source",
-    "attack": "how it was made",
+    "attack": "how it was made; @ names its threat where that is not Linf",
     "tries": "points per example",
     "flipped": "examples that were correct on clean and wrong at any of them",
     "correct": "examples that were correct on clean",

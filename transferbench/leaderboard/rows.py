@@ -9,7 +9,7 @@ from fractions import Fraction
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.statistics import expected, ranks, wilson
 from transferbench.records import Bits, Record
-from transferbench.types import NORMS, Epsilon, Norm, file_stem
+from transferbench.types import NORMS, SEED_BALL, Epsilon, Norm, file_stem
 
 Cell = str | int | float
 Row = dict[str, Cell]
@@ -68,7 +68,7 @@ def _ranks(victims: Sequence[Record]) -> dict[str, int]:
 
 def _measured(record: Record) -> set[str]:
     """What a row was put through: chains by name, and what its own source was used for."""
-    own = {made.attack["id"] for made in record.crafted if made.source == record.source}
+    own = {f"{made.attack['id']} {made.norm}" for made in record.crafted if made.source == record.source}
     return {chain.name for chain in record.chains} | own
 
 
@@ -158,7 +158,7 @@ def _changes(record: Record, source: Record) -> Row:
 def _crafted_cells(record: Record) -> Row:
     """Attacks that hold the victim's own source alone, each beside random signs counted in the same way."""
     correct, cells = record.clean.count, Row()
-    noise = record.control
+    noise = record.control()
     neurons = record.made("pretrained-neuron")
     if neurons is not None:
         cells |= {"pretrained_eps": neurons.eps, "pretrained_neurons": len(neurons.flips)}
@@ -166,6 +166,12 @@ def _crafted_cells(record: Record) -> Row:
         if made is not None:
             cells |= {rate: percent(made.any_of(), correct), f"{rate}_n": percent(made.any_of(), record.n)}
             cells |= _interval(rate, made.any_of(), correct)
+    seed = record.made("pretrained-neuron", ball=SEED_BALL)
+    seed_noise = record.control(SEED_BALL)
+    if seed is not None:
+        cells |= {"pretrained_seed_eps": seed.eps, "pretrained_seed_asr": percent(seed.any_of(), correct)}
+        if seed_noise is not None:
+            cells["noise_seed_asr"] = percent(seed_noise.any_of(len(seed.flips)), correct)
     pgd = record.made("source-pgd")
     if pgd is not None:
         cells["source_pgd_asr"] = percent(pgd.any_of(), correct)

@@ -19,18 +19,19 @@ def rows(records: Sequence[Record]) -> list[Row]:
     """One row for every crafted set that was shown to a victim, by attack, victim and source."""
     found: list[Row] = []
     for record in records:
-        noise, correct = record.control, record.clean.count
+        correct = record.clean.count
         for made in record.crafted:
             if made.attack["id"] == CONTROL:
                 continue
             flipped, tries = made.any_of(), len(made.flips)
+            noise = record.control(made.norm)
             low, high = wilson(flipped, correct) if correct else (0.0, 1.0)
             found.append(
                 {
                     "victim": record.victim,
                     "source": made.source,
                     "own": "yes" if made.source == record.source else "no",
-                    "attack": made.attack["id"],
+                    "attack": made.attack["id"] + ("" if made.norm == "Linf" else f"@{made.norm}"),
                     "tries": tries,
                     "flipped": flipped,
                     "correct": correct,

@@ -8,15 +8,29 @@ from __future__ import annotations
 import difflib
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from transferbench import registry
-from transferbench.types import NORMS, PREPROCESSING, AttackSpec, Chain, InputError, Norm, Scalar, ThreatModel
+from transferbench.types import NORMS, PREPROCESSING, AttackSpec, Ball, Chain, InputError, Norm, Scalar, ThreatModel
 
 _FOLDER = Path(__file__).parent
+
+
+def _listed(given: Any) -> Any:
+    """One may be written as it is; several are a list."""
+    return (given,) if isinstance(given, dict | BaseModel) else given
 
 
 class _Checked(BaseModel):
@@ -56,18 +70,17 @@ class SourceOnly(_Checked):
     the suite makes to every victim: the transfer matrix.
     """
 
-    norm: Norm = "Linf"
+    norm: Ball = "Linf"
     eps: str
     attack: Attack
     control: Attack
     also: tuple[Attack, ...] = ()
     every_source: bool = False
 
-    @field_validator("eps")
-    @classmethod
-    def _eps(cls, eps: str) -> str:
-        ThreatModel.parse("Linf", eps)
-        return eps
+    @model_validator(mode="after")
+    def _threat(self) -> SourceOnly:
+        ThreatModel.parse(self.norm, self.eps)
+        return self
 
 
 class Protocol(_Checked):
@@ -80,7 +93,7 @@ class Protocol(_Checked):
     chains: dict[Norm, Annotated[tuple[Attack, ...], Field(min_length=1)]]
     further: tuple[NamedChain, ...] = ()
     curve: dict[Norm, tuple[str, ...]] = {}
-    source_only: SourceOnly | None = None
+    source_only: Annotated[tuple[SourceOnly, ...], BeforeValidator(_listed)] = ()
 
     def chain(self, norm: Norm, eps: str) -> Chain:
         if norm not in self.chains:
@@ -111,60 +124,101 @@ class Protocol(_Checked):
 Preprocessing = Annotated[str, Field(pattern=f"^{PREPROCESSING}$")]
 
 
-class Row(_Checked):
-    """One training: a method with its settings; `source` names one of the suite's sources."""
+def _method(id: str) -> str:
+    registry.find("methods", id)
+    return id
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
-    method: str
-    source: str = ""
+
+def _network(id: str) -> str:
+    registry.find("networks", id.partition(":")[0])
+    return id
+
+
+def _dataset(id: str) -> str:
+    registry.find("data", id.partition(":")[0])
+    return id
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
+MethodId = Annotated[str, AfterValidator(_method)]
+NetworkId = Annotated[str, AfterValidator(_network)]
+DatasetId = Annotated[str, AfterValidator(_dataset)]
+
+
+class Source(_Checked):
+    """A pre-trained network: one that the suite trains with a `method` on the source data, or a public `model`.
+
+    `network` is a trained source's architecture where it is not the block's.
+    """
+
+    name: Name
+    model: str = ""
+    method: MethodId | None = None
+    network: NetworkId | None = None
     set: dict[str, Scalar] = {}
 
-    @field_validator("method")
-    @classmethod
-    def _known(cls, id: str) -> str:
-        registry.find("methods", id)
-        return id
+    @model_validator(mode="after")
+    def _either(self) -> Source:
+        if (not self.model) == (self.method is None):
+            raise ValueError(f"source {self.name}: write either model (a public one) or method (to train it)")
+        if self.model and (self.set or self.network):
+            raise ValueError(f"source {self.name}: a public model is not trained: it has neither set nor network")
+        return self
+
+
+class Row(_Checked):
+    """One training on the target: a method with its settings, from one of the block's sources, or, where `source` is
+    left out, from each of them. `network` is the student's where that is not the source's."""
+
+    name: Name
+    method: MethodId
+    source: str | None = None
+    network: NetworkId | None = None
+    set: dict[str, Scalar] = {}
 
 
 class Training(_Checked):
-    """The trainings of a suite: sources on the source data, rows on the target data.
+    """A block of trainings: sources on the source data, rows on the target data.
 
-    The preprocessings (`Res256Crop224`) are for photographs of any size; `shots` limits the target's training
-    images per class.
+    `name` begins its victims' names where a suite has several blocks. `network` is what sources are trained with, and
+    what methods train that take nothing of a source. Without a `source_dataset` sources are not attacked themselves.
+    The preprocessings (`Res256Crop224`) are for photographs of any size; `shots` limits the target's training images
+    per class.
     """
 
-    network: str
-    source_dataset: str
-    target_dataset: str
+    name: Name | Literal[""] = ""
+    network: NetworkId | None = None
+    source_dataset: DatasetId | None = None
+    target_dataset: DatasetId
     source_preprocessing: Preprocessing = ""
     target_preprocessing: Preprocessing = ""
     shots: Annotated[int, Field(ge=1)] | None = None
-    sources: tuple[Row, ...]
+    sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
-
-    @field_validator("network")
-    @classmethod
-    def _network(cls, id: str) -> str:
-        registry.find("networks", id)
-        return id
-
-    @field_validator("source_dataset", "target_dataset")
-    @classmethod
-    def _dataset(cls, id: str) -> str:
-        registry.find("data", id.partition(":")[0])
-        return id
 
     @model_validator(mode="after")
     def _sources_exist(self) -> Training:
-        names = [row.name for row in self.sources]
-        rows = [row.name for row in self.rows]
-        for given in (names, rows):
+        names = [source.name for source in self.sources]
+        for given in (names, [row.name for row in self.rows]):
             if len(set(given)) != len(given):
                 raise ValueError(f"names are used twice: {', '.join(sorted({n for n in given if given.count(n) > 1}))}")
         for row in self.rows:
-            if row.source not in names:
+            if row.source is not None and row.source not in names:
                 raise ValueError(f"row {row.name}: " + registry.unknown("source", row.source, names))
+        for source in self.sources:
+            if source.method is not None and (self.source_dataset is None or not (source.network or self.network)):
+                raise ValueError(f"source {source.name} is trained: say with which network on which source_dataset")
         return self
+
+    def pairs(self) -> list[tuple[Row, Source, str]]:
+        """(row, its source, the victim's name without its seed), in order."""
+        prefix = f"{self.name}-" if self.name else ""
+        return [
+            (row, source, f"{prefix}{row.name}" + (f"-{source.name}" if row.source is None else ""))
+            for row in self.rows
+            for source in self.sources
+            if row.source in (None, source.name)
+        ]
 
 
 class Suite(_Checked):
@@ -177,7 +231,15 @@ class Suite(_Checked):
     threats: dict[Norm, str] = {}
     protocol: Protocol
     full: Protocol | None = None
-    training: Training | None = None
+    training: Annotated[tuple[Training, ...], BeforeValidator(_listed)] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Suite:
+        names = [name for block in self.training for *_, name in block.pairs()]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"training: {twice[0]} is named twice: give every block a name of its own")
+        return self
 
     @field_validator("threats")
     @classmethod
@@ -244,7 +306,7 @@ def _problem(error: ValidationError) -> str:
 
 
 def _models() -> list[type[BaseModel]]:
-    return [Suite, Protocol, Training, Row, NamedChain, SourceOnly]
+    return [Suite, Protocol, Training, Source, Row, NamedChain, SourceOnly]
 
 
 def _holds(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
@@ -255,7 +317,7 @@ def _holds(model: type[BaseModel], loc: tuple[int | str, ...]) -> bool:
         "protocol": Protocol,
         "full": Protocol,
         "training": Training,
-        "sources": Row,
+        "sources": Source,
         "rows": Row,
         "further": NamedChain,
         "source_only": SourceOnly,
