@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import trees
 from PIL import Image
-from trees import MAKERS, Tree
 
 from transferbench import data, registry
 from transferbench.data import View, downloads
 from transferbench.data.files import Files
 from transferbench.data.overlap import without
 from transferbench.data.preprocessing import Preprocessing
+from transferbench.smoke import trees
+from transferbench.smoke.trees import MAKERS, Tree
 from transferbench.train import load_splits
 from transferbench.types import InputError
 
@@ -195,7 +195,7 @@ def test_a_changed_official_file_is_told_by_its_hash(tmp_path: Path, monkeypatch
         file.write(b"x")
     with pytest.raises(InputError, match="another hash"):
         data.load("flowers102", "test", tmp_path)
-    base = trees.cifar(tmp_path, monkeypatch)
+    base = trees.cifar(tmp_path, monkeypatch, "cifar10")
     assert len(data.load("cifar10", "test", tmp_path)) == 600
     with (base / "test_batch").open("ab") as file:
         file.write(b"x")

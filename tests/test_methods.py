@@ -295,6 +295,7 @@ def test_schedules_have_their_values() -> None:
     assert set(values["constant"]) == {1.0}
     assert [values["step"][at] for at in (0, 49, 50, 74, 75, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
     assert [values["thirds"][at] for at in (0, 33, 34, 66, 67, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert [values["late"][at] for at in (0, 87, 88, 99)] == [1, 1, 0.1, 0.1]
     assert values["cosine"][0] == 1
     assert values["cosine"][50] == pytest.approx(0.5)
     parameter = nn.Parameter(torch.zeros(1))

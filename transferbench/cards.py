@@ -37,7 +37,7 @@ class ModelCard(BaseModel):
     `threats` gives the radius of each norm the model is evaluated at by default, as text. `source` is the id
     of the victim it was fine-tuned from, empty for one trained from scratch. `preprocessing` is what an image of
     any size goes through before it is the pixels a victim is attacked on, in RobustBench's words (`Res256Crop224`:
-    shorter side to 256, the middle 224); empty for data of the victim's own size.
+    shorter side to 256, the middle 224); empty for data of the victim's own size. `untrained`: a smoke run wrote it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,6 +58,7 @@ class ModelCard(BaseModel):
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     validation_accuracy: float | None = Field(default=None, ge=0, le=1)
     versions: dict[str, str] = {}
+    untrained: bool = False
     license: str = "mit"
     results: tuple[CardResult, ...] = ()
     text: str = ""

@@ -71,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--out", type=Path, metavar="DIR", help="where everything goes (default: runs/<suite>)")
     run.add_argument("--seeds", metavar="0,1,2", help="seeds of the trainings and attacks (default: 0)")
     run.add_argument("--full", action="store_true", help="the suite's full protocol (10 x 100)")
+    run.add_argument("--n", type=int, metavar="N", help="attack the first N test examples (default: the suite's)")
+    run.add_argument(
+        "--smoke", action="store_true", help="every method, network and loader once on made data, in about a minute"
+    )
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.set_defaults(call=_run)
 
@@ -222,6 +226,18 @@ def _run(args: argparse.Namespace) -> None:
 
     suite = suites.load(args.suite)
     suite = suite.in_full() if args.full else suite
+    if args.n is not None:
+        if args.n < 1:
+            raise InputError(f"--n {args.n}: ask for at least 1 example")
+        suite = suite.model_copy(update={"n": args.n})
+    if args.smoke:
+        given = {"--cluster": args.cluster, "--data-dir": args.data_dir, "--model-dir": args.model_dir}
+        for option, value in given.items():
+            if value is not None:
+                raise InputError(f"--smoke runs here, on images and weights of its own making: leave {option} out")
+        from transferbench.smoke.shorten import shorten
+
+        suite = shorten(suite)
     seeds = _seeds(args.seeds) if args.seeds is not None else suite.seeds
     _batch_size(args)
     from transferbench import pipeline
@@ -230,6 +246,10 @@ def _run(args: argparse.Namespace) -> None:
 
     planned = plan(suite, seeds)
     device, keep = _device(args.device, args.cluster), Keep.parse(args.keep_examples)
+    if args.loader_workers < 0 or (args.loader_workers and args.cluster is not None):
+        raise InputError(
+            "--loader-workers: a number from 0 up, and not with --cluster: its workers are one process each"
+        )
     pipeline.check(suite)
     if args.dry_run:
         print("\n".join(describe(planned)))
@@ -239,8 +259,19 @@ def _run(args: argparse.Namespace) -> None:
     from transferbench.terminal import Bars
 
     out = args.out or Path("runs") / suite.name
-    with Store(out) as store, Bars() as bars:
-        records = pipeline.run_suite(suite, seeds, _runner(args, store, device, keep), bars)
+    with ExitStack() as stack:
+        store, bars = stack.enter_context(Store(out)), stack.enter_context(Bars())
+        if args.smoke:
+            from transferbench import smoke
+
+            args.data_dir, args.model_dir = stack.enter_context(smoke.made(suite, out / "made"))
+        runner = _runner(args, store, device, keep)
+        if args.smoke:
+            smoke.use_all_cores()
+        records = pipeline.run_suite(suite, seeds, runner, bars)
+    if args.smoke:
+        print(smoke.told(suite, records))
+        return
     figures.write(out, records)
     _print_board(out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else "")
 
@@ -256,7 +287,8 @@ def _runner(args: argparse.Namespace, store: Store, device: str, keep: Keep) -> 
     from transferbench.runner import Runner
 
     folders = args.data_dir, args.model_dir
-    return Runner(store, device, args.batch_size, *folders, keep, args.cluster, args.fresh)
+    workers = getattr(args, "loader_workers", 0)
+    return Runner(store, device, args.batch_size, *folders, keep, args.cluster, args.fresh, workers)
 
 
 def _radii(text: str) -> dict[Norm, str]:

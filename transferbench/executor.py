@@ -40,7 +40,7 @@ Need = tuple[str, ...]
 Shown = Callable[[int, int, int | None], None]
 """Called with (part done, of, examples still robust or None)."""
 
-_PREFLIGHT = 16
+PREFLIGHT = 16
 """The network is made ready (pre-flight, folding) on so many first images of its data, whatever the job."""
 
 _VICTIMS = 4
@@ -61,6 +61,7 @@ class Place:
     data_dir: Path | None = None
     model_dir: Path | None = None
     keep: Keep = KEEP
+    loader_workers: int = 0
 
 
 class Executor:
@@ -196,6 +197,7 @@ class Executor:
             spec["dataset"],
             spec["network"],
             spec.get("shots"),
+            spec.get("untrained", False),
         )
         model, card, result = train.train_victim(
             recipe,
@@ -205,6 +207,7 @@ class Executor:
             self.place.device,
             lambda done, total, _: show(done, total, None),
             checkpoint,
+            self.place.loader_workers,
         )
         described = {"card": card.model_dump(mode="json")}
         found = {"validation_accuracy": result.validation_accuracy, "log": result.log}
@@ -255,7 +258,7 @@ class Executor:
         # Also by content: other weights under the same name are another network.
         name = (self.name(job), victim.sha256, dataset, preprocessing)
         if name not in self._targets:
-            need = ("images", dataset, preprocessing, "0", str(_PREFLIGHT))
+            need = ("images", dataset, preprocessing, "0", str(PREFLIGHT))
             first = self._read(need, lambda: self._first(dataset, preprocessing)).on(self.place.device)
             victim.check_fits(first.id, first.shape, first.classes)
             self._targets[name] = Target.prepare(victim.model, first.pixels, first.labels, self.place.batch_size)
@@ -272,7 +275,7 @@ class Executor:
 
     def _first(self, dataset: str, preprocessing: str) -> Dataset:
         test = self.test(dataset, preprocessing)
-        return test.select(range(min(_PREFLIGHT, len(test))))
+        return test.select(range(min(PREFLIGHT, len(test))))
 
     @staticmethod
     def _images(job: Job) -> Need:
@@ -320,7 +323,7 @@ class Executor:
         """All that the job reads, as a worker may ask for it."""
         if job.kind == "train":
             return [("splits", job.name), *([("victim", self.name(job))] if self.name(job) else [])]
-        first = ("images", job.spec["dataset"], job.spec.get("preprocessing", ""), "0", str(_PREFLIGHT))
+        first = ("images", job.spec["dataset"], job.spec.get("preprocessing", ""), "0", str(PREFLIGHT))
         made = [("examples", inputs[job.inputs[-1]]["examples"]["path"])] if job.kind == "judge" else []
         return [("victim", self.name(job)), self._images(job), first, *made]
 
@@ -329,7 +332,7 @@ class Executor:
         if need[0] == "victim":
             return self.victim(job, inputs).to("cpu")
         if need[0] == "images":
-            part = self._first(need[1], need[2]) if need[3:] == ("0", str(_PREFLIGHT)) else self.part(job)
+            part = self._first(need[1], need[2]) if need[3:] == ("0", str(PREFLIGHT)) else self.part(job)
             return part.on("cpu")
         if need[0] == "splits":
             return tuple(split.on("cpu") for split in self.splits(job))

@@ -167,6 +167,7 @@ class _Planner:
             "network": network or "",
             **({"shots": shots} if shots is not None else {}),
             **({"source": source.name} if source is not None and source.train is None else {}),
+            **({"untrained": True} if self.suite.untrained else {}),
         }
         return self._add(Job("train", f"train {name}", spec, source.inputs if source is not None else ()))
 

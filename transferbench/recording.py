@@ -18,7 +18,7 @@ from transferbench.data import Dataset
 from transferbench.engine import summarise
 from transferbench.engine.checks import at_chance
 from transferbench.plan import Measured, Shown
-from transferbench.records import CraftedRecord, Origin, Record, dump, read
+from transferbench.records import UNTRAINED, CraftedRecord, Origin, Record, dump, read
 from transferbench.suites import Suite
 from transferbench.types import Chain, InputError, Keep, file_stem
 
@@ -70,6 +70,8 @@ def record_of(
     flags = {flag for result in evaluated for flag in result.get("flags", [])}
     if at_chance(correct.count, suite.n, len(card.classes)):
         flags.add("accuracy-at-chance")
+    if suite.untrained or card.untrained:
+        flags.add(UNTRAINED)
     trainings = [training] if training is not None else []
     return Record(
         suite=suite.name,

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from transferbench.cards import first_problem
 from transferbench.types import Ball, InputError, Norm, pack_bits, unpack_bits
 
+UNTRAINED = "untrained"
+"""The flag of what a smoke run made: it is never a row of a table, and never published."""
+
 
 class _Checked(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)

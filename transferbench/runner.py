@@ -46,10 +46,11 @@ class Runner:
         keep: Keep = KEEP,
         cluster: str | None = None,
         fresh: bool = False,
+        loader_workers: int = 0,
     ) -> None:
         data_dir, model_dir = (None if path is None else path.resolve() for path in (data_dir, model_dir))
         self.store, self.cluster, self.fresh = store, cluster, fresh
-        self.place = Place(store.root.resolve(), device, batch_size, data_dir, model_dir, keep)
+        self.place = Place(store.root.resolve(), device, batch_size, data_dir, model_dir, keep, loader_workers)
         # With a cluster the driver only reads and lends: it needs no GPU of its own.
         self.executor = Executor(self.place if cluster is None else replace(self.place, device="cpu"))
         self.results: dict[str, Result] = {}

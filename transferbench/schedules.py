@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Literal, get_args
 
-Schedule = Literal["constant", "step", "thirds", "cosine", "onecycle"]
+Schedule = Literal["constant", "step", "thirds", "late", "cosine", "onecycle"]
 SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
@@ -15,6 +15,7 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
     constant  1
     step      1, .1 from 1/2, .01 from 3/4 (Madry's 40000 and 60000 of 80000; robust-finetuning's `piecewise`)
     thirds    1, .1, .01 (robust-finetuning's `piecewise-ft`, E-AT's fine-tuning)
+    late      1, .1 from 7/8 (robust-finetuning's `piecewise-70-10`, E-AT from scratch)
     cosine    from 1 to 0 (Renofeation)
     onecycle  cosine from .04 up to 1 over the first 30 %, then down to 4e-6 (torch's OneCycleLR defaults)
     """
@@ -25,6 +26,8 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
         return 1.0 if done < 0.5 else 0.1 if done < 0.75 else 0.01
     if schedule == "thirds":
         return (1.0, 0.1, 0.01)[min(int(done * 3), 2)]
+    if schedule == "late":
+        return 1.0 if done < 0.875 else 0.1
     if schedule == "cosine":
         return 0.5 * (1 + math.cos(math.pi * done))
     peak = 0.3 * steps - 1

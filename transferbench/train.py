@@ -230,7 +230,7 @@ class Recipe:
     """What is trained: a method with its settings on a data set, from a source or from a network's fresh weights.
 
     `network` names the architecture where there is no source, or where the method trains another than the source's
-    (empty: the source's). Radii are no part of it: they go onto the card
+    (empty: the source's). `untrained` marks a smoke run's. Radii are no part of it: they go onto the card
     afterwards, so that another radius trains nothing anew.
     """
 
@@ -240,6 +240,7 @@ class Recipe:
     dataset: str
     network: str
     shots: int | None = None
+    untrained: bool = False
 
 
 def train_victim(
@@ -286,6 +287,7 @@ def train_victim(
         input_shape=train.shape,
         preprocessing=train.preprocessing,
         shots=recipe.shots,
+        untrained=recipe.untrained,
         method=recipe.plugin,
         source=source.id if source is not None else "",
         params=asdict(method.params),

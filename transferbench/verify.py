@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from transferbench import __version__, beside, data
 from transferbench.data import Dataset, View
 from transferbench.engine.reader import Finished, Reader
-from transferbench.records import Bits, ChainRecord, CraftedRecord, Record, Stamp, digest, dump, read_all
+from transferbench.records import UNTRAINED, Bits, ChainRecord, CraftedRecord, Record, Stamp, digest, dump, read_all
 from transferbench.types import NORMS, Epsilon, InputError, file_stem
 from transferbench.victims import Victim
 from transferbench.victims import load as load_victim
@@ -376,7 +376,7 @@ def _table(root: Path) -> dict[str, dict[str, str]] | None:
 
 def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> None:
     """The table's rates are those of the record's bits. VerificationError otherwise."""
-    if table is None or record.role == "source":
+    if table is None or record.role == "source" or UNTRAINED in record.flags:
         return
     row = table.get(record.victim)
     if row is None:

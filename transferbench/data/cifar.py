@@ -19,7 +19,7 @@ IDS = {
 NEEDS = {"cifar10": ("cifar-10-batches-py",), "cifar100": ("cifar-100-python",)}
 WHERE = "https://www.cs.toronto.edu/~kriz/cifar.html (the python version, unpacked), or by --download"
 
-_VALIDATION = 2000
+VALIDATION = 2000
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
@@ -37,7 +37,7 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     labels, ids = torch.tensor(bundle.targets), torch.arange(len(bundle.targets))
     if split != "test":
         order = keyed.permutation(keyed.stream("validation", id), len(labels))
-        at = order[:_VALIDATION] if split == "val" else order[_VALIDATION:].sort().values
+        at = order[:VALIDATION] if split == "val" else order[VALIDATION:].sort().values
         images, labels, ids = images[at], labels[at], ids[at]
     return Dataset(id, split, images.contiguous(), labels, ids, tuple(bundle.classes), augment="crop-flip")
 

@@ -25,6 +25,7 @@ FLAGS = {
     "accuracy-at-chance": "clean accuracy is not above chance (one-sided binomial test, p > .01, n >= 50)",
     "gradient-inside": "the forward pass computes gradients itself (optimisation at test time): attacks may miss them",
     "gradients-masked": "Square, which asks for no gradient, broke examples that the gradient attacks left standing",
+    "untrained": "a smoke run trained it, or its source, for a few steps on made data: its numbers mean nothing",
     "clamped-input": "images lay outside [0,1] by at most 1e-6 and were clamped",
 }
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from transferbench.attacks import RowAttack, State, lockstep
 from transferbench.checkpoint import Checkpoint
 from transferbench.data import Dataset
-from transferbench.engine.judge import FLOOR, at_least
+from transferbench.engine import judge
+from transferbench.engine.judge import at_least
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Progress
 from transferbench.features import Penultimate
@@ -49,12 +50,14 @@ class Crafting:
     def _part(self, attempt: int, first: int, most: int) -> Tensor:
         """The end points of a try on the next `most` images from `first` on, [rows, ...]."""
         device, state = self.shard.pixels.device, None
-        if self.begun is not None and self.begun["rows"] <= max(most, FLOOR):
+        if self.begun is not None and self.begun["rows"] <= max(most, judge.FLOOR):
             most = self.begun["rows"]
             state = self.begun["step"], {name: part.to(device) for name, part in self.begun["state"].items()}
         rows = slice(first, min(first + most, len(self.shard)))
         # No fewer than FLOOR rows: see engine/judge.py.
-        x, y, ids = (at_least(part[rows], FLOOR) for part in (self.shard.pixels, self.shard.labels, self.shard.ids))
+        x, y, ids = (
+            at_least(part[rows], judge.FLOOR) for part in (self.shard.pixels, self.shard.labels, self.shard.ids)
+        )
         noise = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, attempt, ids)
 
         def keep(step: int, state: State) -> None:

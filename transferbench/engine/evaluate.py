@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from transferbench import attacks
 from transferbench.checkpoint import NOTHING, Checkpoint
-from transferbench.engine import checks
+from transferbench.engine import checks, judge
 from transferbench.engine.frozen import Frozen, as_is, freeze
-from transferbench.engine.judge import FLOOR, Judge, floor_of
+from transferbench.engine.judge import Judge, floor_of
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Pool, Progress
 from transferbench.engine.verdicts import ChainResult, Tally
@@ -48,10 +48,16 @@ class Target:
         preflight = checks.check_model(model, rows, y[:_PREFLIGHT_ROWS])
         checks.check_labels(y, preflight.num_classes)
         frozen = freeze(model, rows) if preflight.copyable else as_is(model)
-        floor = floor_of(model, rows) if preflight.copyable else FLOOR
+        floor = floor_of(model, rows) if preflight.copyable else judge.FLOOR
         in_flight = Rows(batch_size or default_slots(x[0].numel()), frozen.floor)
-        judge = Judge(model, batch_size or 256, floor)
-        return cls(judge, frozen, preflight.num_classes, preflight.flags, batch_size, in_flight)
+        return cls(
+            Judge(model, batch_size or 256, floor),
+            frozen,
+            preflight.num_classes,
+            preflight.flags,
+            batch_size,
+            in_flight,
+        )
 
     def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:
         """The original model's logits on x, computed once for all chains that attack the same images."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from transferbench.engine.judge import FLOOR
+from transferbench.engine import judge
 
 _LOG = logging.getLogger(__name__)
 _CLOSE = 1e-4
@@ -42,7 +42,7 @@ def freeze(model: nn.Module, sample: Tensor, fold: bool = True) -> Frozen:
     call to call must not come here (engine/checks.py finds them): use `as_is`.
     """
     noisy = (sample + 0.1 * torch.linspace(-1, 1, sample.numel(), device=sample.device).view_as(sample)).clamp(0, 1)
-    probes = (_at_least(sample, FLOOR), _at_least(noisy, FLOOR))
+    probes = (_at_least(sample, judge.FLOOR), _at_least(noisy, judge.FLOOR))
     for folding in (True, False) if fold else (False,):
         try:
             frozen = copy.deepcopy(model).requires_grad_(False)
@@ -58,7 +58,7 @@ def freeze(model: nn.Module, sample: Tensor, fold: bool = True) -> Frozen:
 
 def as_is(model: nn.Module) -> Frozen:
     """The model itself, for nets that cannot be copied or whose state changes between calls."""
-    return Frozen(model, FLOOR, False, False)
+    return Frozen(model, judge.FLOOR, False, False)
 
 
 class _ChannelsLast:

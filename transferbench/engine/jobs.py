@@ -14,10 +14,11 @@ from torch import Tensor
 from transferbench import attacks
 from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.data import Dataset
+from transferbench.engine import judge as judging
 from transferbench.engine.checks import gradients_masked
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.evaluate import Target, default_slots, run_chain
-from transferbench.engine.judge import FLOOR, check_admissible
+from transferbench.engine.judge import check_admissible
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Progress
 from transferbench.engine.reference import run_reference
@@ -81,7 +82,7 @@ def craft(
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """(cost; points [tries, n, ...]): what an attacker who holds only the source's features makes of the images."""
     attack = attacks.build(spec, threat, len(shard.classes))
-    rows = Rows(batch_size or default_slots(shard.pixels[0].numel()), FLOOR)
+    rows = Rows(batch_size or default_slots(shard.pixels[0].numel()), judging.FLOOR)
     points = Crafting(source, attack, threat, shard, seed, rows, checkpoint).run(progress)
     passes = len(shard) * attack.tries * (attack.passes - 1)
     cost = Cost(forwards=passes, backwards=passes if attack.needs_grad else 0)

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from transferbench.leaderboard import build, figures
-from transferbench.records import read_all, stamped
+from transferbench.records import UNTRAINED, read_all, stamped
 from transferbench.types import InputError, file_stem
 
 
@@ -22,6 +22,8 @@ def publish(run: Path, repository: Path) -> Path:
     if len(suites) != 1 or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", suites[0]):
         raise InputError(f"{run}: records of one suite are published at a time, here are {', '.join(suites)}")
     for record in records:
+        if UNTRAINED in record.flags:
+            raise InputError(f"{run}: {record.victim} is of a smoke run: it is never published")
         if not stamped(record):
             raise InputError(build.unstamped(run, record))
     boards = repository / "leaderboards"

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.statistics import expected, ranks, wilson
-from transferbench.records import Bits, Record
+from transferbench.records import UNTRAINED, Bits, Record
 from transferbench.types import NORMS, SEED_BALL, Epsilon, Norm, file_stem
 
 Cell = str | int | float
@@ -30,7 +30,11 @@ def union(record: Record) -> Bits | None:
 
 
 def leaderboard_rows(records: Sequence[Record]) -> list[Row]:
-    """Rows of leaderboard.csv, ranked and sorted. Without the source's record its cells are empty."""
+    """Rows of leaderboard.csv, ranked and sorted. Without the source's record its cells are empty.
+
+    What a smoke run made is no row.
+    """
+    records = [record for record in records if UNTRAINED not in record.flags]
     sources = {record.victim: record for record in records if record.role == "source"}
     victims = [record for record in records if record.role == "victim"]
     ranked = _ranks(victims)

@@ -7,6 +7,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from transferbench.leaderboard.escape import markdown_cell
+from transferbench.leaderboard.pooling import Line, labels
 from transferbench.leaderboard.rows import Row, percent
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
@@ -44,7 +45,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     return sorted(found, key=lambda row: (row["attack"], row["victim"], row["own"] != "yes", row["source"]))
 
 
-class Line(NamedTuple):
+class Shown(NamedTuple):
     """Mean rates over seeds, % of the clean-correct: by the source that made the set, and of the noise."""
 
     method: str
@@ -53,26 +54,31 @@ class Line(NamedTuple):
     noise: float | None
 
 
-def matrices(records: Sequence[Record]) -> dict[str, list[Line]]:
+def matrices(records: Sequence[Record]) -> dict[str, list[Shown]]:
     """By attack: a line for every (method, own source), sources without their seed."""
     by_victim = {record.victim: record for record in records if record.role == "victim"}
+    pools = {
+        name: Line.of(name, one.method, one.source, one.target_dataset, one.seed) for name, one in by_victim.items()
+    }
+    called = labels(pools.values())
     cells: dict[str, dict[tuple[str, str], dict[str, list[float]]]] = {}
     for row in rows(records):
         record = by_victim.get(str(row["victim"]))
         if record is None or row["asr"] == "":
             continue
         seed = f"-s{record.seed}"
-        key = record.source.removesuffix(seed), record.method
+        pool = pools[record.victim]
+        key = pool.source, called[pool]
         line = cells.setdefault(str(row["attack"]), {}).setdefault(key, {})
         line.setdefault(str(row["source"]).removesuffix(seed), []).append(float(row["asr"]))
         if row["noise_asr"] != "":
             line.setdefault(CONTROL, []).append(float(row["noise_asr"]))
-    found: dict[str, list[Line]] = {}
+    found: dict[str, list[Shown]] = {}
     for attack, lines in cells.items():
         for (own, method), rates in sorted(lines.items()):
             means = {source: mean(shares) for source, shares in rates.items()}
             noise = means.pop(CONTROL, None)
-            found.setdefault(attack, []).append(Line(method, own, means, noise))
+            found.setdefault(attack, []).append(Shown(method, own, means, noise))
     return found
 
 

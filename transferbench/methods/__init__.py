@@ -35,6 +35,7 @@ class BaseParams:
     is the data set's own pipeline: crop and flip for small colour images, resized crop and flip for photographs.
     `freeze_bn` keeps batch norm as the source has it: `stats` its running statistics (batch norm then runs on them),
     `affine` its scales and shifts, `both`; freezing it is said to inherit more robustness (CARTL, arXiv:2106.06667).
+    `from_scratch` takes nothing of a source but its architecture; for methods that can do without one.
     """
 
     steps: Positive = 30_000
@@ -48,6 +49,7 @@ class BaseParams:
     augment: Literal["auto", "none", "crop-flip", "resized-crop-flip"] = "auto"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     freeze_bn: Literal["none", "stats", "affine", "both"] = "none"
+    from_scratch: bool = False
 
 
 P = TypeVar("P", bound=BaseParams)
@@ -104,7 +106,7 @@ class BaseMethod(Generic[P]):
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         """The network to train. `fresh()` makes a randomly initialised one of the architecture `network` names."""
-        if source is None:
+        if source is None or self.params.from_scratch:
             return fresh()
         model = copy.deepcopy(source.model).requires_grad_(True)
         heads.linear(model, source.layers, num_classes)
@@ -171,6 +173,8 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
     except ValidationError as error:
         raise InputError(f"method {id}: {first_problem(error)}") from None
     method: BaseMethod[Any] = module.Method(checked)
+    if checked.from_scratch and method.needs_source:
+        raise InputError(f"method {id}: from_scratch=True, but it takes its features or weights from a source")
     return method
 
 

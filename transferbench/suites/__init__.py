@@ -222,12 +222,16 @@ class Training(_Checked):
 
 
 class Suite(_Checked):
-    """A suite file. `protocol` is the one run by default, `full` the one run by --full."""
+    """A suite file. `protocol` is the one run by default, `full` the one run by --full.
+
+    All that comes of an `untrained` suite (--smoke) is marked so, and is never a row of a leaderboard.
+    """
 
     name: str
     title: str
     n: Annotated[int, Field(ge=1)]
     seeds: tuple[int, ...] = (0,)
+    untrained: bool = False
     threats: dict[Norm, str] = {}
     protocol: Protocol
     full: Protocol | None = None

@@ -1,4 +1,7 @@
-"""Small trees in the exact official layout of every data set that has files: names, header lines, .mat fields."""
+"""Small made trees in the exact official layout of every data set that has files: names, header lines, .mat fields.
+
+What `--smoke` runs on, and what the tests of the loaders break.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,22 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import pytest
 from PIL import Image
 from scipy.io import savemat
 
+from transferbench.catalogue import classes
+from transferbench.types import InputError
+
 SIDE = 40
+
+
+class Patch(Protocol):
+    """Replaces an attribute for a while (pytest's monkeypatch is one): the hashes of official files by those made."""
+
+    def setattr(self, target: Any, name: str, value: object) -> None: ...
 
 
 @dataclass
@@ -41,7 +53,7 @@ def _seed(name: str) -> int:
     return int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
 
 
-def cub200(root: Path, _: pytest.MonkeyPatch) -> Tree:
+def cub200(root: Path, _: Patch) -> Tree:
     base = root / "CUB_200_2011"
     names = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
     images, labels, parts, tests = [], [], [], {}
@@ -65,7 +77,7 @@ def cub200(root: Path, _: pytest.MonkeyPatch) -> Tree:
     return Tree("cub200", root, tests, names, 24, [base / name for name in written])
 
 
-def flowers102(root: Path, patch: pytest.MonkeyPatch) -> Tree:
+def flowers102(root: Path, patch: Patch) -> Tree:
     from torchvision.datasets import Flowers102
 
     base, count = root / "flowers-102", 102 * 3
@@ -90,7 +102,7 @@ def flowers102(root: Path, patch: pytest.MonkeyPatch) -> Tree:
     )
 
 
-def dogs120(root: Path, _: pytest.MonkeyPatch) -> Tree:
+def dogs120(root: Path, _: Patch) -> Tree:
     base, names, tests = root / "stanford_dog", ("n02085620-Chihuahua", "n02085782-Japanese_spaniel"), {}
     base.mkdir(parents=True)
     for part, count in (("train", 12), ("test", 8)):
@@ -109,7 +121,7 @@ def dogs120(root: Path, _: pytest.MonkeyPatch) -> Tree:
     return Tree("dogs120", root, tests, names, 12, [base / "train_list.mat", base / "test_list.mat"])
 
 
-def stanford40(root: Path, _: pytest.MonkeyPatch) -> Tree:
+def stanford40(root: Path, _: Patch) -> Tree:
     base, names, tests = root / "stanford_40", ("applauding", "blowing_bubbles", "waving_hands"), {}
     (base / "ImageSplits").mkdir(parents=True)
     for label, name in enumerate(names):
@@ -125,7 +137,7 @@ def stanford40(root: Path, _: pytest.MonkeyPatch) -> Tree:
     return Tree("stanford40", root, tests, names, 18, [base / "ImageSplits" / "actions.txt"])
 
 
-def mit67(root: Path, _: pytest.MonkeyPatch) -> Tree:
+def mit67(root: Path, _: Patch) -> Tree:
     base, tests = root / "MIT_67", {}
     given = ("gameroom", "airport_inside", "bar")
     listed: dict[str, list[str]] = {"Train": [], "Test": []}
@@ -142,7 +154,7 @@ def mit67(root: Path, _: pytest.MonkeyPatch) -> Tree:
     return Tree("mit67", root, tests, tuple(sorted(given)), 18, [base / "TrainImages.txt", base / "TestImages.txt"])
 
 
-def caltech256(root: Path, patch: pytest.MonkeyPatch) -> Tree:
+def caltech256(root: Path, patch: Patch) -> Tree:
     from transferbench.data import caltech256 as module
 
     patch.setattr(module, "TESTED", 4)
@@ -159,7 +171,7 @@ def caltech256(root: Path, patch: pytest.MonkeyPatch) -> Tree:
     return Tree("caltech256", root, {path: paths[path] for part in first for path in part}, names, 18)
 
 
-def tinyimagenet(root: Path, _: pytest.MonkeyPatch) -> Tree:
+def tinyimagenet(root: Path, _: Patch) -> Tree:
     base, given, tests = root / "tiny-imagenet-200", ("n02124075", "n01443537", "n04067472"), {}
     classes = tuple(sorted(given))
     base.mkdir(parents=True)
@@ -180,7 +192,7 @@ def tinyimagenet(root: Path, _: pytest.MonkeyPatch) -> Tree:
     return Tree("tinyimagenet", root, tests, classes, 18, [base / "wnids.txt"])
 
 
-def imagenet(root: Path, patch: pytest.MonkeyPatch) -> Tree:
+def imagenet(root: Path, patch: Patch) -> Tree:
     from transferbench.data import imagenet as module
 
     base, helper, classes, tests = root / "imagenet", root / "lists", ("n01440764", "n01443537"), {}
@@ -197,7 +209,7 @@ def imagenet(root: Path, patch: pytest.MonkeyPatch) -> Tree:
     return Tree("imagenet", root, tests, classes, 12, [helper / "imagenet_test_image_ids.txt"])
 
 
-def folder(root: Path, _: pytest.MonkeyPatch) -> Tree:
+def folder(root: Path, _: Patch) -> Tree:
     base, names, tests = root / "mine", ("ant", "bee", "cat"), {}
     for label, name in enumerate(names):
         for part, count in (("train", 6), ("test", 4)):
@@ -208,14 +220,17 @@ def folder(root: Path, _: pytest.MonkeyPatch) -> Tree:
     return Tree(f"folder:{base}", root, tests, names, 18)
 
 
-MAKERS: dict[str, Callable[[Path, pytest.MonkeyPatch], Tree]] = {
+MAKERS: dict[str, Callable[[Path, Patch], Tree]] = {
     maker.__name__: maker
     for maker in (cub200, flowers102, dogs120, stanford40, mit67, caltech256, tinyimagenet, imagenet, folder)
 }
 
 
-def cifar(root: Path, patch: pytest.MonkeyPatch, id: str = "cifar10") -> Path:
-    """The python version's pickles with 30 images a file, and torchvision's hashes replaced by theirs."""
+def cifar(root: Path, patch: Patch, id: str, small: bool = False) -> Path:
+    """The python version's pickles, and torchvision's hashes replaced by theirs.
+
+    `small`: 30 images in all of a part, 10 of the training part's for validation; else enough for the real cut.
+    """
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = CIFAR10 if id == "cifar10" else CIFAR100
@@ -225,14 +240,27 @@ def cifar(root: Path, patch: pytest.MonkeyPatch, id: str = "cifar10") -> Path:
     for group in ("train_list", "test_list"):
         files = []
         for name, _ in getattr(kind, group):
-            labels = [int(k % many) for k in range(600 if id == "cifar10" else 3000)]
+            labels = [int(k % many) for k in range(30 if small else 600 if id == "cifar10" else 3000)]
             pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
             content = {"data": pixels, "labels" if id == "cifar10" else "fine_labels": labels}
             (base / name).write_bytes(pickle.dumps(content))
             files.append([name, hashlib.md5((base / name).read_bytes()).hexdigest()])
         patch.setattr(kind, group, files)
-    names = {kind.meta["key"]: [f"class{k}" for k in range(many)]}
+    names = {kind.meta["key"]: list(classes.of(id))}
     (base / kind.meta["filename"]).write_bytes(pickle.dumps(names))
     digest = hashlib.md5((base / kind.meta["filename"]).read_bytes()).hexdigest()
     patch.setattr(kind, "meta", {**kind.meta, "md5": digest})
     return base
+
+
+def make(id: str, root: Path, patch: Patch) -> None:
+    """The tree of a data set below the folder of data sets. InputError for one that nobody knows how to make."""
+    if id in ("cifar10", "cifar100"):
+        from transferbench.data import cifar as module
+
+        patch.setattr(module, "VALIDATION", 10)
+        cifar(root, patch, id, small=True)
+    elif id in MAKERS:
+        MAKERS[id](root, patch)
+    else:
+        raise InputError(f"--smoke: nobody knows how to make the data set {id}")

@@ -1,0 +1,137 @@
+"""A suite -> the smallest suite that still uses every method, network, source and data set of it once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any
+
+from transferbench import attacks, registry
+from transferbench.smoke import N
+from transferbench.suites import Attack, NamedChain, Protocol, Row, Source, SourceOnly, Suite, Training
+from transferbench.types import AttackSpec, Ball, InputError, Scalar, ThreatModel
+
+_ATTACKS: dict[str, Scalar] = {"n_iter": 2, "k": 2, "restarts": 1, "targets": 1, "neurons": 1, "draws": 1}
+_TRAININGS: dict[str, Scalar] = {
+    "steps": 2,
+    "batch_size": 4,
+    "at_iter": 2,
+    "k": 2,
+    "m": 2,
+    "teacher_steps": 2,
+    "match_share": 0.5,
+    "disc_update_steps": 1,
+    "swa_snapshots": 1,
+    "attention_steps": 2,
+    "attention_batches": 1,
+}
+_STEPS = {"lwf": 4, "renofeation": 8}
+"""Where a method's phases take shares of the steps, so many that each has two."""
+
+
+def shorten(suite: Suite) -> Suite:
+    """The suite under the name `<suite>-smoke`, marked untrained, with the first seed alone."""
+    return suite.model_copy(
+        update={
+            "name": f"{suite.name}-smoke",
+            "untrained": True,
+            "n": N,
+            "seeds": suite.seeds[:1],
+            "protocol": _protocol(suite.protocol, suite),
+            "full": None,
+            "training": _chosen(suite.training),
+        }
+    )
+
+
+def _chosen(blocks: Iterable[Training]) -> tuple[Training, ...]:
+    """Rows that cover every method, network, source and data set, the widest first; what none of them uses goes."""
+    pairs = [(block, row, source, _uses(block, row, source)) for block in blocks for row, source, _ in block.pairs()]
+    wanted = {use for *_, uses in pairs for use in uses}
+    taken: list[tuple[Training, Row, Source]] = []
+    while wanted:
+        block, row, source, uses = max(pairs, key=lambda pair: len(pair[3] & wanted))
+        wanted -= uses
+        taken.append((block, row, source))
+    found = []
+    for block in blocks:
+        mine = [(row, source) for of, row, source in taken if of is block]
+        if mine:
+            used = {source.name for _, source in mine}
+            rows = [
+                row.model_copy(
+                    update={
+                        "name": row.name if row.source else f"{row.name}-{source.name}",
+                        "source": source.name,
+                        "set": _settings(row.method, row.set),
+                    }
+                )
+                for row, source in mine
+            ]
+            sources = [
+                source.model_copy(update={"set": _settings(source.method, source.set)} if source.method else {})
+                for source in block.sources
+                if source.name in used
+            ]
+            found.append(block.model_copy(update={"sources": tuple(sources), "rows": tuple(rows), "shots": None}))
+    return tuple(found)
+
+
+def _uses(block: Training, row: Row, source: Source) -> set[tuple[str, str]]:
+    networks = {row.network, source.network or block.network} - {None}
+    data = {block.source_dataset, block.target_dataset} - {None}
+    methods = {row.method, source.method} - {None}
+    return {
+        *(("network", str(id)) for id in networks),
+        *(("data", str(id)) for id in data),
+        *(("method", str(id)) for id in methods),
+        ("source", source.model or f"{block.name}:{source.name}"),
+    }
+
+
+def _settings(method: str, given: dict[str, Scalar]) -> dict[str, Scalar]:
+    known = {item.name for item in fields(registry.find("methods", method).load().Params)}
+    short = {name: value for name, value in _TRAININGS.items() if name in known}
+    return {**given, **short, "steps": _STEPS.get(method, 2)}
+
+
+def _protocol(protocol: Protocol, suite: Suite) -> Protocol:
+    radii = dict(suite.threats)
+    return protocol.model_copy(
+        update={
+            "description": f"smoke: 2 iterations on {N} examples",
+            "chains": {
+                norm: tuple(_attack(one, norm, radii[norm]) for one in given)
+                for norm, given in protocol.chains.items()
+                if norm in radii
+            },
+            "further": tuple(_named(chain, radii) for chain in protocol.further if chain.norm in radii),
+            "curve": {},
+            "source_only": tuple(_source_only(only) for only in protocol.source_only),
+        }
+    )
+
+
+def _named(chain: NamedChain, radii: dict[Any, str]) -> NamedChain:
+    return chain.model_copy(
+        update={"attacks": tuple(_attack(one, chain.norm, radii[chain.norm]) for one in chain.attacks)}
+    )
+
+
+def _source_only(only: SourceOnly) -> SourceOnly:
+    short = {name: _attack(getattr(only, name), only.norm, only.eps) for name in ("attack", "control")}
+    also = tuple(_attack(one, only.norm, only.eps) for one in only.also)
+    return only.model_copy(update={**short, "also": also, "every_source": False})
+
+
+def _attack(given: Attack, ball: Ball, eps: str) -> Attack:
+    """The attack with every budget it has put down. An attack knows its parameters only when it is built."""
+    spec, threat = given.spec(), ThreatModel.parse(ball, eps)
+    params = dict(spec.params)
+    for name, value in _ATTACKS.items():
+        try:
+            attacks.build(AttackSpec.of(spec.id, **{**params, name: value}), threat, 10)
+        except InputError:
+            continue
+        params[name] = value
+    return Attack(id=spec.id, **params)
