@@ -11,6 +11,8 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from transferbench import data
+from transferbench.cards import ModelCard
+from transferbench.victims import Victim, networks
 from transferbench.victims.networks import small_resnet
 
 torch.set_num_threads(1)
@@ -61,6 +63,17 @@ def train_small(classes: int, steps: int, n: int, noise: float = 0.1) -> Small:
 @pytest.fixture(scope="session")
 def small() -> Small:
     return train_small(10, 80, 60)
+
+
+@pytest.fixture
+def small_victim(small: Small) -> Victim:
+    """The small network as a source that was trained on 8x8 grey images of ten classes."""
+    names = tuple(f"class{label}" for label in range(10))
+    card = ModelCard(
+        id="small", network="small-resnet", dataset="x", classes=names, input_shape=(1, 8, 8), method="natural"
+    )
+    built = networks.build("small-resnet", 10)
+    return Victim(card, small.model, built.layers, "0" * 64)
 
 
 class Linear(nn.Module):

@@ -95,7 +95,7 @@ def test_the_method_of_the_extending_page_works(small: Small, monkeypatch: pytes
     text = (ROOT / "docs" / "extending.md").read_text()
     module = ModuleType("weight_pull")
     monkeypatch.setitem(sys.modules, "weight_pull", module)
-    exec(re.search(r"```python\n(.*?)```", text, re.S).group(1), module.__dict__)  # type: ignore[union-attr]
+    exec(re.search(r"## A method.*?```python\n(.*?)```", text, re.S).group(1), module.__dict__)  # type: ignore[union-attr]
     source = Network(small.model, Layers(("stage1",), "head"))
     method = module.Method(module.Params(steps=4, batch_size=32))
     done = train.fit(method, source, lambda: source, data.load("digits", "train"), data.load("digits", "val"))

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from conftest import Small
 from torch import nn
 
-from transferbench import data, keyed, methods, registry, schedules, train
+from transferbench import data, keyed, methods, registry, schedules, train, victims
 from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.features import Layers
 from transferbench.loader import Loader
 from transferbench.methods import Batch, Network
 from transferbench.types import FaultError, InputError
-from transferbench.victims import networks
+from transferbench.victims import networks, trained
 
 LAYERS = Layers(("stage1", "stage2", "stage3", "stage4"), "head")
 SHORT: dict[str, Any] = {"steps": 8, "batch_size": 32, "seed": 3}
@@ -628,3 +628,190 @@ def test_label_smoothing_is_the_textbooks(source: Network) -> None:
     for row, label in zip(logs, batch.y.tolist(), strict=True):
         expected -= sum((0.8 * (k == label) + 0.02) * value for k, value in enumerate(row)) / 3
     assert got == pytest.approx(expected, rel=1e-5)
+
+
+def naive_attention(source: Network, student: Network, batches: list[Batch], steps: int) -> list[torch.Tensor]:
+    """DELTA's channel weights by walking the network by hand, one silenced channel at a time."""
+    model: Any = copy.deepcopy(source.model)
+    model.head = copy.deepcopy(student.model.head)
+    model.eval()
+    optimiser = torch.optim.SGD(model.head.parameters(), 0.01, momentum=0.9)
+    for step in range(steps):
+        batch = batches[step % len(batches)]
+        loss = F.cross_entropy(model.head(features(model, batch.x)[1].detach()), batch.y)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    found = []
+    for silenced in range(4):
+        rises = []
+        for channel in [None, *range(getattr(model, LAYERS.stages[silenced]).conv2.out_channels)]:
+            total = 0.0
+            for batch in batches[:2]:
+                with torch.no_grad():
+                    x = model.stem(batch.x)
+                    for number, name in enumerate(LAYERS.stages):
+                        x = getattr(model, name)(x)
+                        if number == silenced and channel is not None:
+                            x = x.clone()
+                            x[:, channel] = 0
+                    total += float(F.cross_entropy(model.head(x.mean((2, 3))), batch.y, reduction="sum"))
+            rises.append(total)
+        rise = np.array(rises[1:]) - rises[0]
+        scaled = np.exp((rise - rise.mean()) / rise.std() / 5)
+        found.append(torch.tensor(scaled / scaled.sum()))
+    return found
+
+
+def test_deltas_attention_by_hand(source: Network) -> None:
+    given = {"feat_lmda": 0.01, "attention": True, "attention_steps": 7, "attention_batches": 2}
+    method, student = student_of("delta", source, given)
+    batches = list(Loader(data.load("digits", "train"), method.params).epoch())
+    method.prepare(student, source, lambda: iter(batches))
+    expected = naive_attention(source, student, batches, 7)
+    for got, weights in zip(method.channels, expected, strict=True):
+        assert torch.allclose(got.double(), weights, rtol=1e-3)
+        assert float(got.sum()) == pytest.approx(1, rel=1e-5)
+    assert max(float(part.max() / part.min()) for part in expected) > 1.5, "channels do differ"
+
+    batch = batch_of()
+    with torch.no_grad():
+        parts = method.loss(student, source, batch)
+    total = 0.0
+    pairs = zip(features(student.model, batch.x)[0], features(source.model, batch.x)[0], method.channels, strict=True)
+    for mine, theirs, weights in pairs:
+        rows, channels, height, width = mine.shape
+        for row, channel in itertools.product(range(rows), range(channels)):
+            apart = float((mine[row, channel] - theirs[row, channel]).square().sum())
+            total += channels * float(weights[channel]) * apart / (height * width)
+    assert float(parts["features"]) == pytest.approx(0.01 * 0.5 * total, rel=1e-3)
+
+
+@pytest.mark.parametrize("id", ["delta", "delta-r"])
+def test_attention_survives_being_killed(id: str, source: Network, tmp_path: Path) -> None:
+    given = {**settings(id), "attention": True, "attention_steps": 3, "attention_batches": 1}
+    unbroken = fit(id, source, given)
+    broken = None
+    while broken is None:
+        try:
+            broken = fit(id, source, given, StopsAfter(tmp_path / "c", 1))
+        except StoppedError:
+            continue
+    assert same(state_of(unbroken.network), state_of(broken.network))
+
+
+@pytest.mark.parametrize(
+    ("given", "network"),
+    [
+        ({"hidden": "24"}, "mlp-head:24:small-resnet"),
+        ({"hidden": "24,12", "head_bn": True, "head_dropout": 0.5}, "mlp-head:24,12+bn+dropout0.5:small-resnet"),
+    ],
+)
+@pytest.mark.parametrize("id", ["probe", "lwf"])
+def test_a_head_with_hidden_layers_is_trained_saved_and_loaded(
+    id: str, given: dict[str, Any], network: str, source: Network, tmp_path: Path, small_victim: Any
+) -> None:
+    digits = data.load("digits", "train"), data.load("digits", "val")
+    method = methods.build(id, {**SHORT, **given})
+    recipe = train.Recipe("v", id, {}, "digits", "")
+    model, card, _ = train.train_victim(recipe, method, small_victim, *digits)
+    assert card.network == network
+    trained.save(tmp_path / "v", model.state_dict(), card)
+    loaded = victims.load(str(tmp_path / "v"))
+    assert torch.equal(loaded.model(digits[1].images[:8]), model(digits[1].images[:8]))
+    kept = small_victim.model.state_dict()
+    trunk = {name: value for name, value in model.state_dict().items() if not name.startswith("head.")}
+    if id == "probe":
+        assert all(torch.equal(value, kept[name]) for name, value in trunk.items()), "features are the source's"
+    else:
+        assert all(torch.equal(value, kept[name]) for name, value in trunk.items() if "running" in name)
+    heads = [name for name in model.state_dict() if name.startswith("head.") and name.endswith("weight")]
+    assert len(heads) == (5 if given.get("head_bn") else 2)
+    if given.get("head_bn"):
+        assert not torch.equal(model.state_dict()["head.1.running_mean"], torch.zeros(24)), "a new norm does learn"
+
+
+@pytest.mark.parametrize("frozen", ["none", "stats", "affine", "both"])
+def test_freeze_bn(frozen: str, source: Network) -> None:
+    done = fit("finetune", source, {**SHORT, "freeze_bn": frozen}).network.model.state_dict()
+    before = source.model.state_dict()
+    norms = [name.removesuffix("running_mean") for name in before if name.endswith("running_mean")]
+    assert len(norms) > 5
+    for norm in norms:
+        kept = {
+            part: torch.equal(done[norm + part], before[norm + part]) for part in ("running_mean", "weight", "bias")
+        }
+        assert kept["running_mean"] is (frozen in ("stats", "both"))
+        assert kept["weight"] is kept["bias"] is (frozen in ("affine", "both"))
+    assert not torch.equal(done["stem.0.weight"], before["stem.0.weight"])
+
+
+@pytest.mark.parametrize("id", ["madry", "trades", "free", "eat", "sat", "avg", "max", "msd", "apgd-at"])
+def test_adversarial_methods_train_from_scratch(id: str, source: Network) -> None:
+    alone = fit(id, None)
+    beside = fit(id, source, {**settings(id), "from_scratch": True})
+    assert same(state_of(alone.network), state_of(beside.network)), "nothing of the source but its architecture"
+    assert not same(state_of(alone.network), state_of(fit(id, source).network))
+
+
+def test_methods_that_need_a_source_cannot_do_without() -> None:
+    for id in METHODS:
+        if methods.build(id, {}).needs_source:
+            with pytest.raises(InputError, match="from a source"):
+                methods.build(id, {"from_scratch": "true"})
+
+
+@pytest.mark.parametrize("disc", ["conv", "pool", "linear"])
+def test_igams_discriminators(disc: str, source: Network) -> None:
+    more = {"disc": disc, "disc_adam": disc == "pool", "teacher_trains": "all" if disc == "linear" else "head"}
+    done = fit("igam", source, {**settings("igam"), **more})
+    assert set(done.log[-1]) == {"step", "phase", "lr", "ce", "discriminator", "gradients"}
+    from transferbench.methods.igam import Discriminator
+
+    judge = Discriminator((1, 8, 8), 2, 6, disc)
+    gradient = torch.randn(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    judge.eval()
+    flat = gradient.flatten(1) - gradient.flatten(1).mean(1, keepdim=True)
+    x = flat / flat.norm(dim=1, keepdim=True)
+    if disc == "linear":
+        for layer, norm in zip(judge.layers, judge.norms, strict=True):
+            x = F.leaky_relu(norm(layer(x)), 0.1)
+        assert [layer.out_features for layer in judge.layers] == [6, 6, 3]
+    else:
+        x = x.view_as(gradient)
+        for layer, norm in zip(judge.layers, judge.norms, strict=True):
+            x = F.leaky_relu(norm(layer(F.pad(x, (1, 1, 1, 1)))), 0.1)
+        x = x.mean((2, 3)) if disc == "pool" else x.flatten(1)
+    assert torch.allclose(judge(gradient), judge.head(x), atol=1e-5)
+
+
+def test_igams_teacher_of_another_resolution(small_victim: Any) -> None:
+    """The up-resize variant: the teacher's gradient is taken w.r.t. the image's own pixels, the student sees them."""
+    from transferbench.victims import fitted
+
+    resized = fitted(small_victim, (1, 4, 4))
+    method = methods.build("igam", settings("igam"))
+    assert method.network(resized.card.network, "") == "small-resnet"
+    assert method.network(resized.card.network, "other") == "other"
+    student = method.student(
+        Network(resized.model, resized.layers), lambda: Network(*networks.build("small-resnet", 10)[:2]), 10
+    )
+    x = torch.rand(3, 1, 4, 4, requires_grad=True)
+    from transferbench.methods.igam import input_gradient
+
+    gradient = input_gradient(method.teacher.model(x), x, torch.tensor([0, 1, 2]), create_graph=False)
+    assert gradient.shape == (3, 1, 4, 4)
+    by_hand = torch.autograd.functional.jacobian(lambda image: method.teacher.model(image).softmax(1), x)
+    for row, label in enumerate((0, 1, 2)):
+        assert torch.allclose(gradient[row], by_hand[row, label, row] / 255, atol=1e-7)
+    assert student.model(x).shape == (3, 10)
+
+
+@pytest.mark.parametrize("id", METHODS)
+def test_saved_and_loaded_weights_give_the_same_logits(id: str, small_victim: Any, tmp_path: Path) -> None:
+    splits = data.load("digits", "train"), data.load("digits", "val")
+    recipe = train.Recipe("v", id, {}, "digits", "")
+    model, card, _ = train.train_victim(recipe, methods.build(id, settings(id)), small_victim, *splits)
+    trained.save(tmp_path / "v", model.state_dict(), card)
+    x = splits[1].images[:16]
+    assert torch.equal(victims.load(str(tmp_path / "v")).model(x), model(x))

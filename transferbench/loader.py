@@ -57,6 +57,8 @@ class Loader:
                 num_workers=self.workers,
                 collate_fn=_as_it_is,
                 worker_init_fn=_leave_interrupts_to_the_parent,
+                # Its own, so that beginning an epoch takes nothing from the generator that draws dropout.
+                generator=torch.Generator(),
                 # A forked worker would keep the run's lock for a while after the driver was killed.
                 multiprocessing_context="spawn",
             )

@@ -121,7 +121,7 @@ class _Planner:
         seen = _seen(dataset or "", block.source_preprocessing)
         if source.model:
             public = PlannedVictim("", source.model, None, None)
-            if dataset is None:
+            if dataset is None or not block.attack_sources:
                 return public
             return self._measured(public, "source", dataset, seen, self._chains(), 0)
         name = f"{dataset}-{source.name}-s{self.seed}"
@@ -129,7 +129,8 @@ class _Planner:
         assert source.method is not None
         assert dataset is not None
         trained = self._train(name, source.method, source.set, seen, network, None)
-        return self._measured(PlannedVictim("", name, trained, None), "source", dataset, seen, self._chains())
+        planned = PlannedVictim("", name, trained, None)
+        return self._measured(planned, "source", dataset, seen, self._chains()) if block.attack_sources else planned
 
     def row(self, row: Row, name: str, source: PlannedVictim, sources: Sequence[PlannedVictim]) -> PlannedVictim:
         block, protocol = self.block, self.suite.protocol

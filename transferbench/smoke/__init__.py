@@ -38,7 +38,8 @@ def made(suite: Suite, folder: Path) -> Iterator[tuple[Path, Path]]:
     import torch
 
     from transferbench import executor, registry, victims
-    from transferbench.engine import judge
+    from transferbench.engine import evaluate, judge
+    from transferbench.engine.frozen import as_is
     from transferbench.victims import networks, torchvision_models
 
     data, models = folder / "data", folder / "models"
@@ -50,8 +51,9 @@ def made(suite: Suite, folder: Path) -> Iterator[tuple[Path, Path]]:
             if needs:
                 trees.make(id, data, patches)
         patches.setattr(torchvision_models, "_check_hash", lambda path: None)
-        # No verdict is kept, so a row's bits may depend on its neighbours, and all cores may share a sum.
+        # No verdict is kept, so a row's bits may depend on its neighbours, and making a fast copy does not pay.
         patches.setattr(judge, "FLOOR", N)
+        patches.setattr(evaluate, "freeze", lambda model, sample: as_is(model))
         patches.setattr(executor, "PREFLIGHT", N)
         threads = torch.get_num_threads()
         patches.callback(torch.set_num_threads, threads)

@@ -48,14 +48,18 @@ def _chosen(blocks: Iterable[Training]) -> tuple[Training, ...]:
     """Rows that cover every method, network, source and data set, the widest first; what none of them uses goes."""
     pairs = [(block, row, source, _uses(block, row, source)) for block in blocks for row, source, _ in block.pairs()]
     wanted = {use for *_, uses in pairs for use in uses}
-    taken: list[tuple[Training, Row, Source]] = []
+    taken: list[tuple[Training, Row, Source, set[tuple[str, str]]]] = []
     while wanted:
         block, row, source, uses = max(pairs, key=lambda pair: len(pair[3] & wanted))
         wanted -= uses
-        taken.append((block, row, source))
-    found = []
+        taken.append((block, row, source, uses))
+    for one in list(taken):
+        # What was taken early may be covered by what came later.
+        if one[3] <= {use for other in taken if other is not one for use in other[3]}:
+            taken.remove(one)
+    found: list[Training] = []
     for block in blocks:
-        mine = [(row, source) for of, row, source in taken if of is block]
+        mine = [(row, source) for of, row, source, _ in taken if of is block]
         if mine:
             used = {source.name for _, source in mine}
             rows = [
@@ -73,7 +77,8 @@ def _chosen(blocks: Iterable[Training]) -> tuple[Training, ...]:
                 for source in block.sources
                 if source.name in used
             ]
-            found.append(block.model_copy(update={"sources": tuple(sources), "rows": tuple(rows), "shots": None}))
+            less = {"sources": tuple(sources), "rows": tuple(rows), "shots": None, "attack_sources": not found}
+            found.append(block.model_copy(update=less))
     return tuple(found)
 
 

@@ -229,7 +229,7 @@ MAKERS: dict[str, Callable[[Path, Patch], Tree]] = {
 def cifar(root: Path, patch: Patch, id: str, small: bool = False) -> Path:
     """The python version's pickles, and torchvision's hashes replaced by theirs.
 
-    `small`: 30 images in all of a part, 10 of the training part's for validation; else enough for the real cut.
+    `small`: 8 images a file; else enough for the real cut.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -240,7 +240,7 @@ def cifar(root: Path, patch: Patch, id: str, small: bool = False) -> Path:
     for group in ("train_list", "test_list"):
         files = []
         for name, _ in getattr(kind, group):
-            labels = [int(k % many) for k in range(30 if small else 600 if id == "cifar10" else 3000)]
+            labels = [int(k % many) for k in range(8 if small else 600 if id == "cifar10" else 3000)]
             pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
             content = {"data": pixels, "labels" if id == "cifar10" else "fine_labels": labels}
             (base / name).write_bytes(pickle.dumps(content))
@@ -258,7 +258,7 @@ def make(id: str, root: Path, patch: Patch) -> None:
     if id in ("cifar10", "cifar100"):
         from transferbench.data import cifar as module
 
-        patch.setattr(module, "VALIDATION", 10)
+        patch.setattr(module, "VALIDATION", 4)
         cifar(root, patch, id, small=True)
     elif id in MAKERS:
         MAKERS[id](root, patch)

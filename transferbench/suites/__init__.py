@@ -181,7 +181,8 @@ class Training(_Checked):
     """A block of trainings: sources on the source data, rows on the target data.
 
     `name` begins its victims' names where a suite has several blocks. `network` is what sources are trained with, and
-    what methods train that take nothing of a source. Without a `source_dataset` sources are not attacked themselves.
+    what methods train that take nothing of a source. Without a `source_dataset`, or where `attack_sources` is
+    false, sources are not attacked themselves.
     The preprocessings (`Res256Crop224`) are for photographs of any size; `shots` limits the target's training images
     per class.
     """
@@ -189,6 +190,7 @@ class Training(_Checked):
     name: Name | Literal[""] = ""
     network: NetworkId | None = None
     source_dataset: DatasetId | None = None
+    attack_sources: bool = True
     target_dataset: DatasetId
     source_preprocessing: Preprocessing = ""
     target_preprocessing: Preprocessing = ""
