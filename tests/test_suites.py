@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from suite import TINY
 
 from transferbench import pipeline, plan, suites
 from transferbench.types import InputError
@@ -86,3 +87,64 @@ def test_a_plan_is_pure_and_its_inputs_come_first() -> None:
 def test_shards_are_the_same_whatever_n() -> None:
     assert plan.shards(600) == [(0, 256), (256, 512), (512, 600)]
     assert plan.shards(1000)[:2] == plan.shards(600)[:2]
+
+
+BLOCKS = """
+  - name: a
+    target_dataset: digits
+    sources: &given
+      - {name: one, model: pretr_Linf}
+      - {name: two, model: pretr_L2}
+    rows: [{name: tune, method: finetune}, {name: probe, method: probe, source: two}]
+  - name: b
+    target_dataset: digits
+    source_dataset: cifar10
+    sources: *given
+    rows: [{name: tune, method: finetune, source: one}]
+"""
+
+
+def blocks(tmp_path: Path, text: str = BLOCKS) -> suites.Suite:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY[: TINY.index("training:")] + "training:" + text)
+    return suites.load(str(path))
+
+
+def test_public_sources_and_several_blocks(tmp_path: Path) -> None:
+    planned = plan.plan(blocks(tmp_path), (0, 1))
+    names = [victim.name for victim in planned.victims]
+    of_seed = ["a-tune-one-s{}", "a-tune-two-s{}", "a-probe-s{}", "b-tune-s{}"]
+    assert names == ["pretr_Linf", "pretr_L2", *(name.format(0) for name in of_seed), *(n.format(1) for n in of_seed)]
+    measured = {measured.name: measured for _, measured in planned.measured}
+    assert measured["pretr_Linf"].role == "source", "block b says on which data"
+    trains = {job.spec["victim"]: job for job in planned.jobs if job.kind == "train"}
+    assert trains["a-probe-s1"].spec["source"] == "pretr_L2"
+    assert not trains["a-probe-s1"].inputs
+    crafts = [job for job in planned.jobs if job.kind == "craft"]
+    assert {job.spec["victim"] for job in crafts} == {"pretr_Linf", "pretr_L2"}
+    assert len({job.name for job in crafts}) == len(crafts) == 2 * 2 * 2, "per source, attack and seed"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ("name: b\n", "name: a\n", "a-tune-one is named twice|name of its own"),
+        ("model: pretr_L2", "method: natural", "source two is trained: say with which network"),
+        ("model: pretr_L2", "modell: pretr_L2", "did you mean 'model'"),
+        ("{name: two, model: pretr_L2}", "{name: two}", "write either model"),
+        ("{name: two, model: pretr_L2}", "{name: two, model: pretr_L2, set: {lr: 1}}", "a public model is not trained"),
+        ("source: two}", "source: three}", "unknown source 'three'"),
+    ],
+)
+def test_bad_blocks_are_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    text = BLOCKS.replace(
+        "rows: [{name: tune, method: finetune, source: one}]", "rows: [{name: tune-one, method: finetune, source: one}]"
+    )
+    with pytest.raises(InputError, match=complaint):
+        blocks(tmp_path, text.replace(old, new))
+
+
+def test_a_public_model_is_written_out(tmp_path: Path) -> None:
+    suite = blocks(tmp_path, BLOCKS.replace("pretr_L2", "RB_Carmon2019"))
+    with pytest.raises(InputError, match="write the model's whole id, RB_Carmon2019Unlabeled@cifar10/Linf"):
+        pipeline.check(suite)

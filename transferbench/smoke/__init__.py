@@ -52,7 +52,7 @@ def made(suite: Suite, folder: Path) -> Iterator[tuple[Path, Path]]:
                 trees.make(id, data, patches)
         patches.setattr(torchvision_models, "_check_hash", lambda path: None)
         # No verdict is kept, so a row's bits may depend on its neighbours, and making a fast copy does not pay.
-        patches.setattr(judge, "FLOOR", N)
+        patches.setattr(judge, "FLOOR", 1)
         patches.setattr(evaluate, "freeze", lambda model, sample: as_is(model))
         patches.setattr(executor, "PREFLIGHT", N)
         threads = torch.get_num_threads()
