@@ -100,6 +100,8 @@ def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
                 made = planner.source(source)
                 # Two blocks may start from one source: it is trained and measured once, a public one for one seed.
                 known = victims.setdefault(made.name, made)
+                if known.measured is None:
+                    known = victims[made.name] = made
                 if made.train is not None and known != made:
                     raise InputError(f"suite {suite.name}: two blocks make different sources of the name {made.name}")
                 sources[source.name] = known
@@ -226,8 +228,9 @@ class _Planner:
                     for start, stop in shards(self.suite.n):
                         piece = {**seen, "start": start, "stop": stop, "norm": only.norm, "eps": only.eps}
                         spec = {**source.given, "attack": part.spec().as_dict(), "seed": self.seed, **piece}
-                        craft = self._add(Job("craft", f"{source.name}: {part.id}", spec, source.inputs))
-                        label = f"{name}: {part.id}" if source is own else f"{name}: {part.id} of {source.name}"
+                        what = part.id if only.norm == "Linf" else f"{part.id}@{only.norm}"
+                        craft = self._add(Job("craft", f"{source.name}: {what}", spec, source.inputs))
+                        label = f"{name}: {what}" if source is own else f"{name}: {what} of {source.name}"
                         judge = self._add(Job("judge", label, piece, (trained.name, craft.name)))
                         yield Shown(source.name, craft, judge)
 
