@@ -40,10 +40,12 @@ ALLOWED: dict[str, set[str]] = {
     "worker": {"train", "executor"},
     "workplaces": {"engine", "executor", "worker"},
     "runner": {"train", "engine", "victims", "cards", "executor", "worker", "workplaces"},
+    "strips": {"engine", "data", "leaderboard", "plan"},
     "recording": {"engine", "suites", "plan", "data", "cards", "records", "__version__"},
     "pipeline": {"suites", "leaderboard", "plan", "methods", "attacks", "victims", "cards", "records"}
-    | {"recording", "runner", "workplaces"},
+    | {"recording", "runner", "workplaces", "strips"},
     "evaluation": {
+        "strips",
         "recording",
         "runner",
         "workplaces",

@@ -173,6 +173,7 @@ def _parser() -> argparse.ArgumentParser:
     board = commands.add_parser("leaderboard", help="check or rebuild tables from their records")
     board.add_argument("dir", nargs="?", type=Path, metavar="DIR", help="a leaderboard (default: all of leaderboards/)")
     board.add_argument("--check", action="store_true", help="fail when a table differs from its records")
+    board.add_argument("--html", action="store_true", help="write the page: index.html and a page per victim")
     board.add_argument("--rebuild", action="store_true", help="write the tables anew from their records")
     board.add_argument(
         "--published",
@@ -241,7 +242,7 @@ def _run(args: argparse.Namespace) -> None:
     seeds = _seeds(args.seeds) if args.seeds is not None else suite.seeds
     _batch_size(args)
     from transferbench import pipeline
-    from transferbench.leaderboard import figures
+    from transferbench.leaderboard import figures, page
     from transferbench.plan import describe, plan
 
     planned = plan(suite, seeds)
@@ -273,6 +274,7 @@ def _run(args: argparse.Namespace) -> None:
         print(smoke.told(suite, records))
         return
     figures.write(out, records)
+    page.write(out, records)
     _print_board(out, records, f"{bars.reused} of {len(planned.jobs)} jobs were done before" if bars.reused else "")
 
 
@@ -348,6 +350,7 @@ def _eval(args: argparse.Namespace) -> None:
             bars.note(f"{bars.reused} jobs were done before")
     print(evaluation_report(record, found.victim.card.weights))
     print(f"files: {out}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
+    print(f"page: {out / 'index.html'}")
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -446,7 +449,7 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _leaderboard(args: argparse.Namespace) -> None:
-    from transferbench.leaderboard import build, figures, published
+    from transferbench.leaderboard import build, figures, page, published
     from transferbench.records import read_all
 
     folders = [args.dir] if args.dir is not None else build.published(Path("leaderboards"))
@@ -454,13 +457,15 @@ def _leaderboard(args: argparse.Namespace) -> None:
     for folder in folders:
         if args.rebuild:
             figures.write(folder, build.rebuild(folder))
+        if args.html or (args.rebuild and (folder / "index.html").is_file()):
+            print(f"page: {page.write(folder, read_all(folder))}")
         if args.check:
-            complaints += build.check(folder)
+            complaints += [*build.check(folder), *page.check(folder, read_all(folder))]
         if args.published is not None or args.robustbench is not None:
             files = published.write(folder, read_all(folder), args.published, args.robustbench)
             print(files[-1].read_text(encoding="utf-8"))
             print(f"files: {', '.join(map(str, files))}")
-        elif not args.rebuild and not args.check:
+        elif not (args.rebuild or args.check or args.html):
             _print_board(folder, read_all(folder), "")
     for complaint in complaints:
         print(f"transferbench: error: {complaint}", file=sys.stderr)
@@ -540,6 +545,8 @@ def _print_board(out: Path, records: Sequence[Record], note: str) -> None:
     tables = ("leaderboard.md", "leaderboard.csv", "cost.csv", "transfer.csv")
     present = (*tables, "figures", "records", "cards", "victims", "examples")
     print(f"files: {out}/ ({', '.join(name for name in present if (out / name).exists())})")
+    if (out / "index.html").is_file():
+        print(f"page: {out / 'index.html'}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from transferbench import attacks, data, registry, suites
+from transferbench import attacks, data, registry, strips, suites
 from transferbench.attacks.apgd import SCREEN
 from transferbench.catalogue.classes import RADII
 from transferbench.data import View
 from transferbench.engine import reference
 from transferbench.engine import selftest as active
 from transferbench.engine.checks import at_chance
-from transferbench.leaderboard import build
+from transferbench.leaderboard import build, page
 from transferbench.plan import Measured, Shown, shards
 from transferbench.recording import record_of, write_records
 from transferbench.records import Record, read_all
@@ -150,7 +150,9 @@ def evaluate(request: Request, found: Located, runner: Runner, reporter: Reporte
         None,
     )
     write_records(runner.store.root, [record])
-    build.rebuild(runner.store.root)
+    examples = runner.executor.test(found.dataset, found.preprocessing).first(found.n)
+    strips.write(runner.store.root, measured, runner.results, examples)
+    page.write(runner.store.root, build.rebuild(runner.store.root))
     return record
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transferbench import attacks, cards, methods, victims
+from transferbench import attacks, cards, methods, strips, victims
 from transferbench.cards import ModelCard
 from transferbench.leaderboard import build
 from transferbench.plan import Measured, PlannedVictim, plan
@@ -68,10 +68,12 @@ def run_suite(suite: Suite, seeds: tuple[int, ...], runner: Runner, reporter: Re
         write_records(root, records)
         build.write(root, records)
         build.write_cards(root / "cards", records, known)
+        for _, one in done:
+            strips.write(root, one, runner.results, runner.executor.test(one.dataset, one.preprocessing).first(suite.n))
     # What an earlier plan left here (other seeds, another suite file) is no part of this table; it stays in the
     # store, and the plan that made it finds it there.
     measured = {file_stem(victim.name) for victim, _ in done}
-    for stale in {*(root / "records").glob("*.json"), *(root / "cards").glob("*.md")}:
+    for stale in {file for place in ("records", "cards", "strips") for file in (root / place).glob("*.*")}:
         if stale.stem not in measured:
             stale.unlink()
     runner.raise_failures()

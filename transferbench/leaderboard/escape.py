@@ -17,6 +17,12 @@ def csv_cell(value: object) -> object:
     return f"'{text}" if risky else text
 
 
+def plain(value: object) -> str:
+    """Text without control characters and without those that turn the direction of what follows (HTML is escaped by
+    its template)."""
+    return _CONTROL.sub(" ", str(value))
+
+
 def markdown_cell(value: object) -> str:
     """Text that stays inside its cell of a Markdown table and cannot become HTML, a link or emphasis."""
     text = html.escape(_CONTROL.sub(" ", str(value)), quote=False)

@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from transferbench.leaderboard import build, figures
+from transferbench.leaderboard import build, figures, page
 from transferbench.records import UNTRAINED, read_all, stamped
 from transferbench.types import InputError, file_stem
 
@@ -35,9 +35,15 @@ def publish(run: Path, repository: Path) -> Path:
     target = boards / suites[0]
     shutil.rmtree(target / "records", ignore_errors=True)
     (target / "records").mkdir(parents=True)
+    shutil.rmtree(target / "strips", ignore_errors=True)
+    (target / "strips").mkdir()
     (repository / "model_cards").mkdir(exist_ok=True)
     for stem in (file_stem(record.victim) for record in records):
         shutil.copyfile(run / "records" / f"{stem}.json", target / "records" / f"{stem}.json")
         shutil.copyfile(run / "cards" / f"{stem}.md", repository / "model_cards" / f"{stem}.md")
-    figures.write(target, build.rebuild(target))
+        if (run / "strips" / f"{stem}.png").is_file():
+            shutil.copyfile(run / "strips" / f"{stem}.png", target / "strips" / f"{stem}.png")
+    records = build.rebuild(target)
+    figures.write(target, records)
+    page.write(target, records)
     return target

@@ -1,0 +1,113 @@
+"use strict";
+(() => {
+  const root = document.documentElement;
+  // A page opened from disk may be refused storage: then the theme is the system's again on the next page.
+  const kept = { get: () => { try { return localStorage.getItem("theme"); } catch { return null; } },
+                 set: (v) => { try { localStorage.setItem("theme", v); } catch { /* not kept */ } } };
+  if (kept.get()) root.dataset.theme = kept.get();
+  const isDark = () => root.dataset.theme ? root.dataset.theme === "dark"
+    : matchMedia("(prefers-color-scheme: dark)").matches;
+  document.getElementById("theme")?.addEventListener("click", () => {
+    root.dataset.theme = isDark() ? "light" : "dark";
+    kept.set(root.dataset.theme);
+  });
+
+  // Tooltips: whatever has data-tip says it on hover and on focus.
+  const tip = document.getElementById("tip");
+  const show = (of) => {
+    tip.textContent = of.dataset.tip;
+    tip.hidden = false;
+    const box = of.getBoundingClientRect();
+    const left = Math.min(box.left + scrollX, scrollX + root.clientWidth - tip.offsetWidth - 8);
+    tip.style.left = `${Math.max(left, 4)}px`;
+    tip.style.top = `${box.bottom + scrollY + 6}px`;
+  };
+  for (const of of document.querySelectorAll("[data-tip]")) {
+    of.addEventListener("mouseenter", () => show(of));
+    of.addEventListener("focus", () => show(of));
+    of.addEventListener("mouseleave", () => { tip.hidden = true; });
+    of.addEventListener("blur", () => { tip.hidden = true; });
+  }
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
+
+  const table = document.getElementById("board");
+  if (!table) return;
+  const body = table.tBodies[0];
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...body.rows];
+  const number = (text) => (text === "" ? null : Number(text));
+  const keys = rows.map((row) => [...row.cells].map((cell, place) =>
+    heads[place].classList.contains("text") ? cell.dataset.k : number(cell.dataset.k)));
+  const order = rows.map((_, place) => place);
+
+  const rank = heads.findIndex((head) => head.dataset.column === "rank");
+  const group = (place) => `${rows[place].dataset.group}:${keys[place][rank]}`;
+  const mark = (sortedByRank) => {
+    let before = null;
+    for (const place of order) {
+      const row = rows[place];
+      if (row.classList.contains("hidden")) { row.classList.remove("new-rank"); continue; }
+      row.classList.toggle("new-rank", sortedByRank && before !== null && group(place) !== before);
+      before = group(place);
+    }
+  };
+  let sorted = { place: rank, down: false };
+  const sort = (place, down) => {
+    const text = heads[place].classList.contains("text");
+    order.sort((a, b) => {
+      const [x, y] = [keys[a][place], keys[b][place]];
+      // What was not measured comes last, whichever way.
+      if (x === null || x === "" || y === null || y === "") {
+        const missing = (v) => v === null || v === "";
+        return missing(x) - missing(y) || a - b;
+      }
+      const by = text ? (x < y ? -1 : x > y ? 1 : 0) : x - y;
+      return (down ? -by : by) || a - b;
+    });
+    body.append(...order.map((at) => rows[at]));
+    heads.forEach((head, at) => head.setAttribute("aria-sort", at !== place ? "none" : down ? "descending" : "ascending"));
+    sorted = { place, down };
+    mark(place === rank);
+  };
+  heads.forEach((head, place) => head.querySelector("button").addEventListener("click", () => {
+    const text = head.classList.contains("text") || place === rank;
+    sort(place, sorted.place === place ? !sorted.down : !text);
+  }));
+
+  const filters = [...document.querySelectorAll("select[data-column]")];
+  const norm = document.getElementById("norm");
+  const search = document.getElementById("search");
+  const told = document.getElementById("told");
+  const at = Object.fromEntries(heads.map((head, place) => [head.dataset.column, place]));
+  const apply = () => {
+    const wanted = search.value.toLowerCase();
+    let left = 0;
+    rows.forEach((row, place) => {
+      const fits = filters.every((one) => !one.value || row.cells[at[one.dataset.column]].dataset.k === one.value)
+        && (!norm.value || row.dataset.norms.split(" ").includes(norm.value))
+        && (!wanted || row.dataset.find.includes(wanted));
+      row.classList.toggle("hidden", !fits);
+      left += fits;
+    });
+    heads.forEach((head, place) => {
+      const other = norm.value && head.dataset.norm && head.dataset.norm !== norm.value;
+      table.classList.toggle(`no-${head.dataset.norm}`, Boolean(other) || false);
+    });
+    for (const one of ["Linf", "L2", "L1"]) table.classList.toggle(`no-${one}`, Boolean(norm.value) && norm.value !== one);
+    told.textContent = `${left} of ${rows.length} victims`;
+    mark(sorted.place === rank);
+  };
+  for (const one of [...filters, norm]) one.addEventListener("change", apply);
+  search.addEventListener("input", apply);
+  for (const box of document.querySelectorAll("input[data-group]")) {
+    const toggle = () => table.classList.toggle(`no-${box.dataset.group}`, !box.checked);
+    box.addEventListener("change", toggle);
+    toggle();
+  }
+  document.getElementById("reset").addEventListener("click", () => {
+    for (const one of [...filters, norm, search]) one.value = "";
+    apply();
+    sort(rank, false);
+  });
+  apply();
+})();
