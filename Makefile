@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint check bench results index clean
+.PHONY: help setup demo test test-all lint check bench results index screenshot clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(READY)
 
-demo: setup ## train and attack letters -> digits, print the table (about 3 minutes after installation)
+demo: setup ## train and attack letters -> digits, print the table and name its page (about 3 minutes)
 	$(BIN)/transferbench run letters-to-digits
 
 test: setup ## the test suite
@@ -45,6 +45,9 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 
 index: setup ## the list of RobustBench's models, from the installed package
 	$(BIN)/python -m transferbench.victims.make_index
+
+screenshot: setup ## the README's picture of the page (needs chromium and chromedriver)
+	$(BIN)/python tests/screenshot.py
 
 clean: ## remove what runs and tests leave behind (not .venv)
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info

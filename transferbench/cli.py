@@ -183,6 +183,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="put published numbers beside the measured ones (default: leaderboards/published.csv)",
     )
+    board.add_argument(
+        "--export", metavar="WHAT,WHAT", help="write exports/: robustbench (model_info files), latex (a table)"
+    )
     board.add_argument("--robustbench", type=Path, metavar="DIR", help="a checkout of RobustBench, for its numbers")
     board.set_defaults(call=_leaderboard)
 
@@ -449,9 +452,14 @@ def _verify(args: argparse.Namespace) -> None:
 
 
 def _leaderboard(args: argparse.Namespace) -> None:
-    from transferbench.leaderboard import build, figures, page, published
+    from transferbench import registry
+    from transferbench.leaderboard import build, exports, figures, page, published
     from transferbench.records import read_all
 
+    kinds = args.export.split(",") if args.export is not None else []
+    for kind in kinds:
+        if kind not in exports.KINDS:
+            raise InputError(registry.unknown("export", kind, exports.KINDS))
     folders = [args.dir] if args.dir is not None else build.published(Path("leaderboards"))
     complaints = []
     for folder in folders:
@@ -459,13 +467,16 @@ def _leaderboard(args: argparse.Namespace) -> None:
             figures.write(folder, build.rebuild(folder))
         if args.html or (args.rebuild and (folder / "index.html").is_file()):
             print(f"page: {page.write(folder, read_all(folder))}")
+        if kinds:
+            files = exports.write(folder, read_all(folder), kinds)
+            print(f"files: {folder / 'exports'}/ ({len(files)})")
         if args.check:
             complaints += [*build.check(folder), *page.check(folder, read_all(folder))]
         if args.published is not None or args.robustbench is not None:
             files = published.write(folder, read_all(folder), args.published, args.robustbench)
             print(files[-1].read_text(encoding="utf-8"))
             print(f"files: {', '.join(map(str, files))}")
-        elif not (args.rebuild or args.check or args.html):
+        elif not (args.rebuild or args.check or args.html or kinds):
             _print_board(folder, read_all(folder), "")
     for complaint in complaints:
         print(f"transferbench: error: {complaint}", file=sys.stderr)

@@ -81,6 +81,13 @@ _FILTERS = {
     "source_dataset": "source data",
     "target_dataset": "target data",
 }
+_WORDS = {norm.lower(): norm for norm in NORMS} | {
+    "asr": "ASR",
+    "pgd": "PGD",
+    "pgd20": "PGD-20",
+    "pretrained": "pre-trained",
+}
+_MOVED = ("network", "source_dataset", "target_dataset", "n")
 _NORM_OF = {norm.lower(): norm for norm in NORMS}
 
 
@@ -128,34 +135,38 @@ def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
     costs = {str(row["victim"]): row for row in cost_rows(records)}
     wide: list[Row] = [{**costs[str(row["victim"])], **row} for row in rows]
     used = {column for row in wide for column, value in row.items() if value != ""}
-    groups = {
-        name: [column for column in group.columns if column in used or column in ("rank", "victim")]
-        for name, group in GROUPS.items()
-    }
-    groups = {name: columns for name, columns in groups.items() if columns}
+    groups = _columns(wide, used)
     victims = [record for record in records if record.role == "victim"]
     said = [plain(text) for text in sorted({record.protocol for record in victims})]
+    constant = [
+        f"{name.replace('_', ' ')} {plain(wide[0][name])}"
+        for name in _MOVED
+        if wide and name in groups.get("more", []) and wide[0][name] != ""
+    ]
     matrices = []
-    for attack, lines in transfer.matrices(records).items():
-        sources = sorted({source for line in lines for source in line.rates})
-        matrices.append({"attack": attack, "sources": sources, "lines": [_heat(line, sources) for line in lines]})
+    for attack, found in transfer.matrices(records).items():
+        sources = sorted({source for line in found for source in line.rates})
+        matrices.append({"attack": attack, "sources": sources, "lines": [_heat(line, sources) for line in found]})
     options = [
         (column, label, sorted({str(row[column]) for row in rows if row[column] != ""}))
         for column, label in _FILTERS.items()
     ]
+    heads = [_head(column, group) for group, columns in groups.items() for column in columns]
+    lines = [_line(row, groups, folder) for row in wide]
     text: str = (
         environment()
         .get_template("index.html")
         .render(
             up="",
             title=" / ".join(sorted({plain(record.suite) for record in victims})) or "No victim yet",
-            subtitle="; ".join(said),
+            subtitle="; ".join([*said, *constant]),
             groups=list(groups),
             shown=[(name, GROUPS[name].label, GROUPS[name].on) for name in groups],
             filters=[option for option in options if len(option[2]) > 1],
             norms=[norm for norm in NORMS if f"{norm.lower()}_acc" in used],
-            heads=[_head(column, group) for group, columns in groups.items() for column in columns],
-            rows=[_line(row, groups, folder) for row in wide],
+            heads=heads,
+            rows=lines,
+            widths=_widths(heads, lines),
             matrices=matrices,
             figures=[
                 (name, said) for name, said in figures.TITLES.items() if (folder / f"figures/{name}.svg").is_file()
@@ -167,6 +178,17 @@ def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
     return text
 
 
+def _columns(rows: Sequence[Row], used: set[str]) -> dict[str, list[str]]:
+    """Group -> its columns that some row fills. What is the same in every row makes room, among the settings."""
+    same = {name for name in _MOVED if len({row[name] for row in rows}) == 1}
+    found = {
+        name: [column for column in group.columns if column in (*used, "rank", "victim") and column not in same]
+        for name, group in GROUPS.items()
+    }
+    found["more"] = [*(column for column in GROUPS["victim"].columns if column in same), *found["more"]]
+    return {name: columns for name, columns in found.items() if columns}
+
+
 def _classes(column: str, group: str) -> str:
     norm = _NORM_OF.get(next((part for part in column.split("_") if part in _NORM_OF), ""))
     parts = [f"g-{group}", f"n-{norm}" if norm else "", "text" if column in TEXT else "", column]
@@ -176,7 +198,8 @@ def _classes(column: str, group: str) -> str:
 def _head(column: str, group: str) -> dict[str, str]:
     norm = _NORM_OF.get(next((part for part in column.split("_") if part in _NORM_OF), ""), "")
     tip = LEADERBOARD.get(column) or COST[column]
-    label = column.removesuffix("_acc").replace("_", " ")
+    words = column.removesuffix("_acc").split("_")
+    label = " ".join(_WORDS.get(word, word) for word in words)
     return {"column": column, "label": label, "tip": tip, "classes": _classes(column, group), "norm": norm}
 
 
@@ -209,6 +232,20 @@ def _line(row: Row, groups: dict[str, list[str]], folder: Path) -> dict[str, Any
         "find": plain(searched).lower(),
         "first": row["rank"] == 1,
     }
+
+
+def _widths(heads: Sequence[dict[str, str]], lines: Sequence[dict[str, Any]]) -> dict[str, str]:
+    """Column -> its width in rem, with room for the padding and for the arrow of the sorted one.
+
+    Not in the browser's own unit of a character, which differs between the bold and the plain cells of a column.
+    """
+    found = {}
+    for place, head in enumerate(heads):
+        texts = [line["cells"][place] for line in lines]
+        widest = max((len(cell["text"]) + 0.85 * len(cell["interval"]) for cell in texts), default=0)
+        characters = min(max(widest, len(head["label"]) + 3), 42)
+        found[head["column"]] = f"{0.53 * characters + 1.4:.2f}"
+    return found
 
 
 def _heat(line: transfer.Shown, sources: Sequence[str]) -> dict[str, Any]:

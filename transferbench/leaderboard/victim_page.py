@@ -30,6 +30,7 @@ def render(folder: Path, record: Record, row: Row | None, known: set[str]) -> st
         .render(
             up="../",
             groups=[],
+            widths={},
             title=plain(record.victim),
             facts=_facts(folder, record, row, card, known),
             results=_results(record),
@@ -107,13 +108,13 @@ def _results(record: Record) -> list[dict[str, str]]:
     for made in record.crafted:
         flipped = [any(flips) for flips in zip(*(bits.list() for bits in made.flips), strict=True)]
         tip = f"share of the clean-correct that any of {len(made.flips)} points flips, {made.norm} eps {made.eps}"
-        name = f"{plain(made.attack['id'])} with {plain(made.source)}"
+        name = f"flipped by {plain(made.attack['id'])} of {plain(made.source)}"
         found.append(line(name, plain(tip), Bits.of(flipped), correct))
     return found
 
 
 def _broken(record: Record, chain: ChainRecord) -> dict[str, Any]:
-    wrong = record.n - record.clean.count
+    wrong, of_norm = record.n - record.clean.count, chain.name.partition("@")[0] == chain.norm
     counts = [("wrong on clean", wrong), *((str(part["attack"]), int(part["broke"])) for part in chain.by_attack)]
     counts.append(("left standing", chain.robust.count))
     colours = ["c0", *(f"c{1 + number % 5}" for number in range(len(counts) - 2)), "left"]
@@ -122,7 +123,7 @@ def _broken(record: Record, chain: ChainRecord) -> dict[str, Any]:
         for (name, count), colour in zip(counts, colours, strict=True)
     ]
     return {
-        "title": f"{plain(chain.name)}: {plain(chain.norm)} eps {plain(chain.eps)}",
+        "title": f"{plain(chain.norm)}, eps {plain(chain.eps)}" + ("" if of_norm else f" ({plain(chain.name)})"),
         "parts": parts,
         "spoken": ", ".join(f"{part['name']} {part['count']}" for part in parts),
         "ties": chain.ties,
@@ -155,10 +156,11 @@ def _strip(folder: Path, record: Record) -> dict[str, Any] | None:
     shown = strip.read(path)
     # Small images are seen at about 40 pixels a cell, larger ones as they are.
     scale = max(1, 40 // shown.side)
-    names = ("norm", "column", "example", "label", "pred", "attack")
+    names = ("norm", "example", "label", "pred", "attack")
     cells = [
         {
-            **{name: plain(str(getattr(cell, name))) for name in names},
+            **{name: plain(getattr(cell, name)) for name in names},
+            "column": str(cell.column + 1),
             "distance": f"{cell.distance:g}",
             "gain": f"{cell.gain:g}",
         }
