@@ -16,9 +16,11 @@ from transferbench.victims.networks import madry_wrn
 from transferbench.victims.networks.normalised import Normalised
 
 IDS = [
-    *(id for id in registry.entries("networks") if id not in ("torchvision", "robustbench", "resized")),
+    *(id for id in registry.entries("networks") if id not in ("torchvision", "robustbench", "resized", "mlp-head")),
     "resized:64-32:preact-resnet18",
     "resized:8-16:small-resnet",
+    "mlp-head:24:small-resnet",
+    "mlp-head:24,12+bn+dropout0.5:resized:8-16:small-resnet",
     "torchvision:resnet18",
     "torchvision:resnet50",
     "torchvision:mobilenet_v2",
@@ -147,4 +149,10 @@ def test_a_network_without_one_head_says_so() -> None:
 )
 def test_unknown_networks_are_named(id: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
+        networks.build(id, 10)
+
+
+@pytest.mark.parametrize("id", ["mlp-head:small-resnet", "mlp-head:0:small-resnet", "mlp-head:8+bm:small-resnet"])
+def test_a_head_that_is_misspelt_says_how_it_is_written(id: str) -> None:
+    with pytest.raises(InputError, match=r"write it as mlp-head:512:<network>"):
         networks.build(id, 10)

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-import trees
 from conftest import Linear
 from suite import Silent
 
@@ -16,6 +15,7 @@ from transferbench.cards import ModelCard
 from transferbench.data import View
 from transferbench.engine.store import Store
 from transferbench.runner import Runner
+from transferbench.smoke import trees
 from transferbench.types import InputError, Job
 from transferbench.victims import Victim, fitted, networks, trained
 

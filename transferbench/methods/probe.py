@@ -37,7 +37,7 @@ class Params(BaseParams):
 
 class Method(BaseMethod[Params]):
     def network(self, source: str, given: str) -> str:
-        params = self.params
+        params, source = self.params, source or given
         if not params.hidden:
             return source
         dropout = f"+dropout{params.head_dropout:f}".rstrip("0") if params.head_dropout else ""
