@@ -9,12 +9,12 @@ from test_page import BOARD, CHROMIUM, DRIVER, ROOT, started
 
 
 def main(board: Path, picture: Path) -> None:
-    """The top of a board's index.html in its light theme, 1280 x 760."""
+    """The top of a board's index.html in its light theme, 1420 x 760."""
     if CHROMIUM is None or DRIVER is None:
         sys.exit("no chromium and chromedriver here (Debian: chromium chromium-driver)")
     browser = started()
     try:
-        size = {"width": 1280, "height": 760, "deviceScaleFactor": 1, "mobile": False}
+        size = {"width": 1420, "height": 760, "deviceScaleFactor": 1, "mobile": False}
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         browser.get((board / "index.html").resolve().as_uri())
         browser.save_screenshot(str(picture))
@@ -23,7 +23,7 @@ def main(board: Path, picture: Path) -> None:
     from PIL import Image
 
     with Image.open(picture) as image:
-        image.convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(picture, optimize=True)
+        image.convert("P", palette=Image.Palette.ADAPTIVE, colors=256).save(picture, optimize=True)
 
 
 if __name__ == "__main__":

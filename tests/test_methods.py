@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -310,6 +311,10 @@ def test_schedules_have_their_values() -> None:
 def test_bad_trainings_are_refused(source: Network) -> None:
     with pytest.raises(InputError, match="fewer than a batch of 500"):
         fit("finetune", source, {**SHORT, "batch_size": 500})
+    digits = data.load("digits", "train")
+    alone = replace(digits.select((digits.labels == 0).nonzero().flatten()), classes=("zero",))
+    with pytest.raises(InputError, match=r"one class \('zero'\)"):
+        train.fit(methods.build("natural", SHORT), None, lambda: source, alone, alone)
     with pytest.raises(InputError, match="lwf needs a source"):
         fit("lwf", None)
     with pytest.raises(FaultError, match="the loss is"):

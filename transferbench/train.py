@@ -73,6 +73,8 @@ def fit(
     began, params = time.perf_counter(), method.params
     if method.needs_source and source is None:
         raise InputError(f"{type(method).__module__.rpartition('.')[2]} needs a source: give one with --source")
+    if len(train.classes) < 2:
+        raise InputError(f"{train.id} has one class ({train.classes[0]!r}): there is nothing to tell apart")
     if len(train) < params.batch_size:
         raise InputError(
             f"{train.id} has {len(train)} training images, fewer than a batch of {params.batch_size}: "
