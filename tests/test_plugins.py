@@ -12,6 +12,7 @@ import pytest
 
 from transferbench.records import read_all
 
+CLI = ("-m", "transferbench.cli")
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
 
 
@@ -49,7 +50,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ours(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(installed), *filter(None, [os.environ.get("PYTHONPATH")])])
     return subprocess.run(
-        [sys.executable, "-m", "transferbench.cli", *words],
+        [sys.executable, *words],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
@@ -59,37 +60,37 @@ def ours(installed: Path, cwd: Path, *words: str) -> subprocess.CompletedProcess
 
 
 def test_a_strangers_method_and_attack_are_listed_trained_and_run(installed: Path, tmp_path: Path) -> None:
-    assert re.search(r"^weight-pull +Weight pull: ", ours(installed, tmp_path, "list", "methods").stdout, re.M)
-    assert re.search(r"^fgm-l2 +fast gradient method", ours(installed, tmp_path, "list", "attacks").stdout, re.M)
+    assert re.search(r"^weight-pull +Weight pull: ", ours(installed, tmp_path, *CLI, "list", "methods").stdout, re.M)
+    assert re.search(r"^fgm-l2 +fast gradient method", ours(installed, tmp_path, *CLI, "list", "attacks").stdout, re.M)
 
-    short = ["--set", "steps=60", "--set", "batch_size=64"]
-    natural = ours(installed, tmp_path, "train", "--plugin", "natural", "--target", "digits", *short, "--out", "source")
-    assert natural.returncode == 0, natural.stderr
-    trained = ours(
-        installed, tmp_path, "train", "--plugin", "weight-pull", "--source", "source", "--target", "digits", *short,
-        "--set", "pull=0.1", "--out", "pulled",
-    )  # fmt: skip
-    assert trained.returncode == 0, trained.stderr
+    # One process for all of it: most of its time is the import of torch.
+    code = """
+import sys
+from transferbench.cli import main
+short = ["--set", "steps=60", "--set", "batch_size=64"]
+for words in (
+    ["train", "--plugin", "natural", "--target", "digits", *short, "--out", "source"],
+    ["train", "--plugin", "weight-pull", "--source", "source", "--target", "digits", *short, "--set", "pull=0.1",
+     "--out", "pulled"],
+    ["eval", "--model", "pulled", "--norms", "L2", "--eps", "L2=0.6", "--attacks", "fgm-l2", "--n", "64",
+     "--out", "run"],
+    ["verify", "run"],
+):
+    assert main(words) == 0, words
+sys.exit(main(["train", "--plugin", "weight-pull", "--target", "digits", "--out", "x"]))
+"""
+    done = ours(installed, tmp_path, "-c", code)
+    assert done.returncode == 2, done.stderr
+    assert "weight_pull needs a source" in done.stderr
     assert (tmp_path / "pulled" / "log.csv").read_text().splitlines()[0] == "step,phase,lr,ce,pull"
-
-    attacked = ours(
-        installed, tmp_path, "eval", "--model", "pulled", "--norms", "L2", "--eps", "L2=0.6", "--attacks", "fgm-l2",
-        "--n", "64", "--out", "run",
-    )  # fmt: skip
-    assert attacked.returncode == 0, attacked.stderr
     (record,) = read_all(tmp_path / "run")
     chain = record.chain("L2")
     assert chain is not None
     assert [part["attack"] for part in chain.by_attack] == ["fgm-l2"]
     assert chain.robust.count < record.clean.count
-    assert ours(installed, tmp_path, "verify", "run").returncode == 0
-
-    refused = ours(installed, tmp_path, "train", "--plugin", "weight-pull", "--target", "digits", "--out", "x")
-    assert refused.returncode == 2
-    assert "weight_pull needs a source" in refused.stderr
 
 
 def test_without_the_package_it_is_not_there(tmp_path: Path) -> None:
-    refused = ours(tmp_path, tmp_path, "train", "--plugin", "weight-pull", "--target", "digits", "--out", "x")
+    refused = ours(tmp_path, tmp_path, *CLI, "train", "--plugin", "weight-pull", "--target", "digits", "--out", "x")
     assert refused.returncode == 2
     assert "unknown method 'weight-pull'" in refused.stderr

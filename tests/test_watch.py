@@ -92,7 +92,7 @@ def test_train_writes_what_it_saw(
     card = cards.read(path).model_copy(update={"threats": {"Linf": "0.1"}})
     path.write_text(cards.write(card))
     words = ["train", "--plugin", "finetune", "--source", "source", "--target", "digits", *short, "--out", "v"]
-    assert main([*words, "--eval-freq", "2", "--tensorboard", "--loader-workers", "1"]) == 0
+    assert main([*words, "--eval-freq", "2", "--tensorboard"]) == 0
     header, *rows = (tmp_path / "v" / "log.csv").read_text().splitlines()
     assert header == "step,phase,lr,ce,train clean,train Linf,val clean,val Linf"
     assert [row.split(",")[0] for row in rows if not row.endswith(",,,")] == ["7", "15"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import cache
 from itertools import pairwise
 
 from scipy.stats import binomtest
 
 
+@cache
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a rate, as shares. n must be at least 1."""
     interval = binomtest(successes, n).proportion_ci(0.95, "wilson")

@@ -77,7 +77,12 @@ def _chosen(blocks: Iterable[Training]) -> tuple[Training, ...]:
                 for source in block.sources
                 if source.name in used
             ]
-            less = {"sources": tuple(sources), "rows": tuple(rows), "shots": None, "attack_sources": not found}
+            less = {
+                "sources": tuple(sources),
+                "rows": tuple(rows),
+                "shots": None,
+                "attack_sources": len(used) == 1 and not found,
+            }
             found.append(block.model_copy(update=less))
     return tuple(found)
 
