@@ -64,7 +64,7 @@ def test_a_training_with_workers_is_killed_and_resumed_to_the_same_bits(
     plain = go(0, train.NOTHING)
     stopped = tmp_path / "c"
     with pytest.raises(StoppedError):
-        go(1, StopsAfter(stopped, 7))
+        go(1, StopsAfter(stopped, 4))
     resumed = go(1, StopsAfter(stopped, 1000))
     assert same(state_of(plain.network), state_of(resumed.network))
     assert resumed.log == plain.log
