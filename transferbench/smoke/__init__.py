@@ -54,7 +54,7 @@ def made(suite: Suite, folder: Path) -> Iterator[tuple[Path, Path]]:
         # No verdict is kept, so a row's bits may depend on its neighbours, and making a fast copy does not pay.
         patches.setattr(judge, "FLOOR", 1)
         patches.setattr(evaluate, "freeze", lambda model, sample: as_is(model))
-        patches.setattr(executor, "PREFLIGHT", N)
+        patches.setattr(executor, "PREFLIGHT", 2)
         threads = torch.get_num_threads()
         patches.callback(torch.set_num_threads, threads)
         for id in sorted({source.model for block in suite.training for source in block.sources if source.model}):
