@@ -49,10 +49,15 @@ def test_every_norm_is_a_file_that_our_own_reader_finds(tmp_path: Path) -> None:
         "model_info/digits/Linf/part-s0.json",
     }
     info = json.loads(found["model_info/digits/L2/whole-s0.json"])
-    assert (info["eps"], info["clean_acc"], info["autoattack_acc"]) == ("8/255", "90.00", "55.00")
+    assert (info["eps"], info["clean_acc"], info["reported"]) == ("8/255", "90.00", "55.00")
+    assert info["autoattack_acc"] == "", "APGD alone is not AutoAttack"
     assert info["eps_by_norm"] == dict.fromkeys(("Linf", "L2", "L1"), "8/255")
     assert info["unreliable"] is True, "the record has a flag"
-    assert "first 40 test examples, not by the whole of AutoAttack" in info["footnote"]
+    assert "first 40 test examples, not by AutoAttack" in info["footnote"]
+    standard = [{"id": id} for id in ("apgd-ce", "apgd-t", "fab-t", "square")]
+    whole = three()[1]
+    chains = [chain.model_copy(update={"attacks": standard}) for chain in whole.chains]
+    found = exports.model_infos([three()[0], whole.model_copy(update={"chains": chains})])
     for name, text in found.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "methods": {"features", "attacks", "schedules", "cards", "keyed", "geometry", "heads"},
     "loader": {"data", "keyed", "methods"},
     "watch": {"attacks", "data", "keyed"},
-    "events": set(),
+    "events": {"train"},
     "train": {"methods", "victims", "data", "cards", "keyed", "schedules", "loader", "watch"},
     "leaderboard": {"cards", "records"},
     "plan": {"suites"},

@@ -219,11 +219,9 @@ def test_the_keyboard_reaches_everything(board: Browser) -> None:
         "document.body.focus(); window.reached = new Set();"
         "document.addEventListener('focusin', event => window.reached.add(event.target))"
     )
-    body = board.find_element("css selector", "body")
     for _ in range(visible):
         board.switch_to.active_element.send_keys(Keys.TAB)
     assert board.execute_script("return window.reached.size") >= visible
-    assert body.is_displayed()
     head = board.find_element("css selector", "th.union_acc button")
     board.execute_script("arguments[0].focus()", head)
     head.send_keys(Keys.ENTER)
@@ -337,7 +335,8 @@ def test_a_phone_scrolls_the_table_and_not_the_page(browser: Browser) -> None:
         for one in (BOARD / "index.html", BOARD / "pages" / "lwf-robust-s0.html"):
             browser.get(one.as_uri())
             assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
-            assert browser.execute_script("return document.querySelector('.scroll').scrollWidth") > 0
+            wide = "const one = document.querySelector('.scroll'); return one.scrollWidth - one.clientWidth"
+            assert one.name != "index.html" or browser.execute_script(wide) > 0, "it is the table that scrolls"
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     quiet(browser)

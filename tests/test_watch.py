@@ -39,7 +39,8 @@ def test_a_linear_net_is_robust_where_the_boundary_is_further_than_the_radius() 
         certainly = float(((distance > 1.02 * eps) & (torch.arange(40) >= 5)).float().mean())
         possibly = float(((distance > 0.98 * eps) & (torch.arange(40) >= 5)).float().mean())
         assert seen["val clean"] == seen["train clean"] == 35 / 40
-        assert certainly <= seen[f"val {norm}"] <= possibly or norm == "L1"
+        if norm != "L1":  # one try of L1-APGD may miss what a margin of 2 % allows
+            assert seen[f"val {norm}"] <= possibly
         assert seen[f"val {norm}"] < 35 / 40, "some do fall"
         assert certainly <= seen[f"val {norm}"]
 

@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--full", action="store_true", help="the suite's full protocol (10 x 100)")
     run.add_argument("--n", type=int, metavar="N", help="attack the first N test examples (default: the suite's)")
     run.add_argument(
-        "--smoke", action="store_true", help="every method, network and loader once on made data, in about a minute"
+        "--smoke", action="store_true", help="every method, network and loader once on made data, in a minute or two"
     )
     run.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     run.set_defaults(call=_run)

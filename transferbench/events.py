@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from transferbench.train import Progress
 from transferbench.types import InputError
-
-Progress = Callable[[int, int, dict[str, float]], None]
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from transferbench import beside
 from transferbench.cards import first_problem
 from transferbench.leaderboard.escape import plain
-from transferbench.leaderboard.markdown import RATES, mean_and_range
+from transferbench.leaderboard.markdown import RATES, mean_and_range, rank_range
 from transferbench.leaderboard.pooling import pooled, values
 from transferbench.leaderboard.rows import leaderboard_rows, percent, union
 from transferbench.records import Record
 from transferbench.types import NORMS, InputError, file_stem
 
+_STANDARD = {"apgd-ce", "apgd-t", "fab-t", "square"}
 KINDS = ("robustbench", "latex")
 
 
@@ -61,8 +62,9 @@ def dump(info: dict[str, Any]) -> str:
 def model_infos(records: Sequence[Record]) -> dict[str, str]:
     """Path below a checkout of RobustBench -> file, for every victim and norm that was measured.
 
-    RobustBench has no threat L1; its file is written all the same, in a folder of that name. What the numbers are not
-    (the whole of AutoAttack, on all test images) stands in the footnote.
+    RobustBench has no threat L1; its file is written all the same, in a folder of that name. `autoattack_acc` is filled
+    where AutoAttack's whole standard version was run, and no other chain; what another chain left standing is what its
+    authors report. What was run stands in the footnote.
     """
     ranked = {str(row["victim"]) for row in leaderboard_rows(records)}
     found = {}
@@ -72,6 +74,7 @@ def model_infos(records: Sequence[Record]) -> dict[str, str]:
             chain = record.chain(norm)
             if chain is None:
                 continue
+            whole = {part["id"] for part in chain.attacks} == _STANDARD
             info = {
                 "link": "",
                 "name": plain(f"{record.method} from {record.source}" if record.source else record.method),
@@ -83,12 +86,12 @@ def model_infos(records: Sequence[Record]) -> dict[str, str]:
                 "architecture": record.network,
                 "eps": chain.eps,
                 "clean_acc": percent(record.clean.count, record.n),
-                "reported": "",
-                "autoattack_acc": percent(chain.robust.count, record.n),
+                "reported": "" if whole else percent(chain.robust.count, record.n),
+                "autoattack_acc": percent(chain.robust.count, record.n) if whole else "",
                 "unreliable": bool(record.flags),
                 "footnote": plain(
-                    f"Measured by transferbench on the first {record.n} test examples, not by the whole of AutoAttack: "
-                    f"{record.protocol}."
+                    f"Measured by transferbench on the first {record.n} test examples"
+                    + (", by AutoAttack's standard version." if whole else f", not by AutoAttack: {record.protocol}.")
                 ),
                 "eps_by_norm": {one: other.eps for one in NORMS if (other := record.chain(one)) is not None},
                 "union_acc": "" if together is None else percent(together.count, record.n),
@@ -102,13 +105,11 @@ def latex(records: Sequence[Record]) -> str:
     """The table over seeds, as leaderboard.md has it: booktabs, every name escaped."""
     import pandas as pd
 
-    lines = []
-    for method, source, rows in pooled(leaderboard_rows(records)):
-        held = sorted({int(row["rank"]) for row in rows if row["rank"] != ""})
-        rank = "" if not held else str(held[0]) if len(held) == 1 else f"{held[0]}-{held[-1]}"
+    table, lines = leaderboard_rows(records), []
+    for method, source, rows in pooled(table):
         rates = {label: mean_and_range(rows, column) for column, label in RATES.items()}
-        lines.append({"method": plain(method), "source": plain(source), "rank": rank, **rates})
-    filled = [label for column, label in RATES.items() if values(leaderboard_rows(records), column)]
+        lines.append({"method": plain(method), "source": plain(source), "rank": rank_range(rows), **rates})
+    filled = [label for column, label in RATES.items() if values(table, column)]
     frame = pd.DataFrame(lines, columns=["method", "source", "rank", *filled])
     style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
     text: str = style.to_latex(hrules=True, column_format="ll" + "r" * (len(filled) + 1))

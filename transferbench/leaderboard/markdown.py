@@ -49,14 +49,18 @@ def mean_and_range(rows: Sequence[Row], column: str) -> str:
     return f"{mean(found):.2f} ({min(found):.2f}-{max(found):.2f})"
 
 
+def rank_range(rows: Sequence[Row]) -> str:
+    """`1` or `3-4`: the ranks over seeds; empty where no row has one."""
+    held = sorted({int(row["rank"]) for row in rows if row["rank"] != ""})
+    return "" if not held else str(held[0]) if len(held) == 1 else f"{held[0]}-{held[-1]}"
+
+
 def summary(rows: Sequence[Row], columns: Sequence[str] = tuple(RATES)) -> str:
     """The table over seeds: one line per (method, source), of the named rates."""
     lines = []
     for method, source, group in pooled(rows):
-        held = sorted({int(row["rank"]) for row in group if row["rank"] != ""})
-        ranks = "" if not held else str(held[0]) if len(held) == 1 else f"{held[0]}-{held[-1]}"
         names = [markdown_cell(method), markdown_cell(source)]
-        lines.append([*names, ranks, *(mean_and_range(group, column) for column in columns)])
+        lines.append([*names, rank_range(group), *(mean_and_range(group, column) for column in columns)])
     return table(["method", "source", "rank", *(RATES[column] for column in columns)], lines, 2)
 
 

@@ -148,7 +148,7 @@ def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
         sources = sorted({source for line in found for source in line.rates})
         matrices.append({"attack": attack, "sources": sources, "lines": [_heat(line, sources) for line in found]})
     options = [
-        (column, label, sorted({str(row[column]) for row in rows if row[column] != ""}))
+        (column, label, sorted({plain(row[column]) for row in rows if row[column] != ""}))
         for column, label in _FILTERS.items()
     ]
     heads = [_head(column, group) for group, columns in groups.items() for column in columns]
@@ -248,7 +248,7 @@ def _widths(heads: Sequence[dict[str, str]], lines: Sequence[dict[str, Any]]) ->
     return found
 
 
-def _heat(line: transfer.Shown, sources: Sequence[str]) -> dict[str, Any]:
+def _heat(line: transfer.Crossed, sources: Sequence[str]) -> dict[str, Any]:
     cells = [
         {
             "text": "" if source not in line.rates else f"{line.rates[source]:.2f}",

@@ -45,7 +45,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     return sorted(found, key=lambda row: (row["attack"], row["victim"], row["own"] != "yes", row["source"]))
 
 
-class Shown(NamedTuple):
+class Crossed(NamedTuple):
     """Mean rates over seeds, % of the clean-correct: by the source that made the set, and of the noise."""
 
     method: str
@@ -54,7 +54,7 @@ class Shown(NamedTuple):
     noise: float | None
 
 
-def matrices(records: Sequence[Record]) -> dict[str, list[Shown]]:
+def matrices(records: Sequence[Record]) -> dict[str, list[Crossed]]:
     """By attack: a line for every (method, own source), sources without their seed."""
     by_victim = {record.victim: record for record in records if record.role == "victim"}
     pools = {
@@ -73,12 +73,12 @@ def matrices(records: Sequence[Record]) -> dict[str, list[Shown]]:
         line.setdefault(str(row["source"]).removesuffix(seed), []).append(float(row["asr"]))
         if row["noise_asr"] != "":
             line.setdefault(CONTROL, []).append(float(row["noise_asr"]))
-    found: dict[str, list[Shown]] = {}
+    found: dict[str, list[Crossed]] = {}
     for attack, lines in cells.items():
         for (own, method), rates in sorted(lines.items()):
             means = {source: mean(shares) for source, shares in rates.items()}
             noise = means.pop(CONTROL, None)
-            found.setdefault(attack, []).append(Shown(method, own, means, noise))
+            found.setdefault(attack, []).append(Crossed(method, own, means, noise))
     return found
 
 

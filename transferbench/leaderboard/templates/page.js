@@ -89,10 +89,6 @@
       row.classList.toggle("hidden", !fits);
       left += fits;
     });
-    heads.forEach((head, place) => {
-      const other = norm.value && head.dataset.norm && head.dataset.norm !== norm.value;
-      table.classList.toggle(`no-${head.dataset.norm}`, Boolean(other) || false);
-    });
     for (const one of ["Linf", "L2", "L1"]) table.classList.toggle(`no-${one}`, Boolean(norm.value) && norm.value !== one);
     told.textContent = `${left} of ${rows.length} victims`;
     mark(sorted.place === rank);
