@@ -554,7 +554,7 @@ def _print_board(out: Path, records: Sequence[Record], note: str) -> None:
     if note:
         print(note)
     tables = ("leaderboard.md", "leaderboard.csv", "cost.csv", "transfer.csv")
-    present = (*tables, "figures", "records", "cards", "victims", "examples")
+    present = (*tables, "figures", "strips", "records", "cards", "victims", "examples")
     print(f"files: {out}/ ({', '.join(name for name in present if (out / name).exists())})")
     if (out / "index.html").is_file():
         print(f"page: {out / 'index.html'}")
