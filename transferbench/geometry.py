@@ -55,7 +55,12 @@ def l2_norm(delta: Tensor) -> Tensor:
 
 def unit_l2(delta: Tensor) -> Tensor:
     """The rows divided by their L2 norm (a zero row stays zero: 1e-12 is added as the reference does)."""
-    return delta / (l2_norm(delta) + 1e-12)
+    return unit_l2_(delta.clone())
+
+
+def unit_l2_(delta: Tensor) -> Tensor:
+    """`unit_l2` in place."""
+    return delta.div_(l2_norm(delta).add_(1e-12))
 
 
 def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
@@ -70,26 +75,26 @@ def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
     The caller adds the correction (x + delta + correction, in that order): L1-APGD reads a sparsity off the
     residues that this order of operations leaves.
     """
-    point = x + delta
+    point = (x + delta).flatten(1)
     size = delta.abs().flatten(1)
-    excess = torch.minimum(1 - point, point).neg_().clamp_(min=0).flatten(1)
     # An excess can top the size by a rounding: the move never passes zero.
-    excess = torch.minimum(excess, size)
-    room = size - excess
+    excess = torch.minimum(point.sub_(point.clamp(0, 1)).abs_(), size)
+    # Buffers are used again and again: fresh ones cost more in page faults than the arithmetic does.
+    room = torch.sub(size, excess, out=point)
     t = torch.zeros_like(size[:, 0])
     lower, upper = torch.zeros_like(t), size.amax(1)
-    active = room.sum(1) > eps
-    left = torch.empty_like(size)
+    # What t = 0 leaves, and by how much it is too much.
+    left, missing = size, room.sum(1) - eps
+    active = missing > 0
+    work, scratch = torch.empty_like(size), torch.empty_like(size)
     # Rows that are done never move again, so the number of rounds (set by the slowest row) changes nothing.
     for _ in range(64):
+        active = active & (missing.abs() > 2.0**-22 * eps)
         if not bool(active.any()):
             break
-        # What is left is summed, not what was taken away: its rounding is relative to eps, not to ||delta||.
-        # One buffer serves all rounds: fresh ones cost more in page faults than the arithmetic does.
-        torch.sub(size, t[:, None], out=left)
-        slope = ((left > 0) & (left <= room)).sum(1)
-        missing = torch.minimum(left.clamp_(min=0), room, out=left).sum(1) - eps
-        active = active & (missing.abs() > 2.0**-22 * eps)
+        # How many entries move with t: those not yet at zero, less those that only the box moves. Comparisons into
+        # floats are vectorised on a CPU, those into bools are not.
+        slope = torch.gt(left, 0, out=scratch).sum(1) - torch.gt(left, room, out=scratch).sum(1)
         lower = torch.where(missing > 0, t, lower)
         upper = torch.where(missing <= 0, t, upper)
         newton = t + missing / slope
@@ -97,8 +102,11 @@ def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
         # Where the bracket is one rounding wide there is nothing left to gain.
         active = active & (following != lower) & (following != upper)
         t = torch.where(active, following, t)
-    moved = torch.minimum(torch.maximum(t[:, None], excess, out=left), size, out=left)
-    return moved.view_as(delta).mul_(delta.sign()).neg_()
+        left = torch.sub(size, t[:, None], out=work).clamp_(min=0)
+        # What is left is summed, not what was taken away: its rounding is relative to eps, not to ||delta||.
+        missing = torch.minimum(left, room, out=scratch).sum(1) - eps
+    moved = torch.minimum(torch.maximum(t[:, None], excess, out=work), size, out=work).view_as(delta)
+    return moved.mul_(torch.sign(delta, out=scratch.view_as(delta))).neg_()
 
 
 def project(norm: Norm, x: Tensor, z: Tensor, eps: float) -> Tensor:

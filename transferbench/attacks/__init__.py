@@ -57,7 +57,7 @@ class RowAttack(Protocol):
         """[B]: what the attack maximises, at the network's output for `state["x"]`."""
 
     def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        """The next point [B, ...] of every row; the state is updated, all but its `x`."""
+        """The next point [B, ...] of every row; the state is updated, all but its `x`. May write over `gradient`."""
 
     def candidate(self, state: State) -> Tensor:
         """bool [B]: rows whose `x` lies inside the threat's ball and may count."""
@@ -102,14 +102,14 @@ def replace(state: State | None, gone: Tensor, fresh: State | None) -> State | N
     """
     if state is None:
         return fresh
-    arriving = 0 if fresh is None else len(fresh["x"])
+    arriving = 0 if fresh is None else _rows(fresh)
     leaving = len(gone)
     overlap = min(arriving, leaving)
     if fresh is not None and overlap:
         for name, tensor in state.items():
             tensor[gone[:overlap]] = fresh[name][:overlap]
     if leaving > overlap:
-        kept = torch.ones(len(state["x"]), dtype=torch.bool, device=gone.device)
+        kept = torch.ones(_rows(state), dtype=torch.bool, device=gone.device)
         kept[gone[overlap:]] = False
         if not bool(kept.any()):
             return None
@@ -117,3 +117,7 @@ def replace(state: State | None, gone: Tensor, fresh: State | None) -> State | N
     if fresh is not None and arriving > overlap:
         return {name: torch.cat([tensor, fresh[name][overlap:]]) for name, tensor in state.items()}
     return state
+
+
+def _rows(state: State) -> int:
+    return len(next(iter(state.values())))

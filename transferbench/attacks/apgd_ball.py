@@ -102,16 +102,15 @@ class BallAPGD(APGD):
         state["rises"] = torch.where(due, torch.zeros_like(state["rises"]), state["rises"])
         restart = due & halve
         state["step"] = torch.where(restart, state["step"] / 2, state["step"])
-        back = per_row(restart, x)
-        return torch.where(back, state["x_best"], x), torch.where(back, state["grad_best"], gradient)
+        return self._back_to_best(state, x, gradient, restart)
 
     def _move(self, state: State, x: Tensor, gradient: Tensor, first: Tensor) -> Tensor:
         """A step, projected; then momentum, projected: in place, because fresh buffers cost page faults."""
         share = per_row(torch.where(first, 1.0, 0.75), x)
-        direction = gradient.sign() if self.norm == "Linf" else geometry.unit_l2(gradient)
+        direction = gradient.sign_() if self.norm == "Linf" else geometry.unit_l2_(gradient)
         point = self._into_ball_(state, direction.mul_(per_row(state["step"], x)).add_(x))
-        momentum = (x - state["x_before"]).mul_(1 - share)
-        return self._into_ball_(state, point.sub_(x).mul_(share).add_(x).add_(momentum))
+        momentum = torch.sub(x, state["x_before"], out=state["x_before"]).mul_(1 - share)
+        return self._into_ball_(state, momentum.add_(point.sub_(x).mul_(share).add_(x)))
 
     def _into_ball_(self, state: State, point: Tensor) -> Tensor:
         if self.norm == "Linf":

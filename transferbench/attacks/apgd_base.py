@@ -7,7 +7,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from transferbench import keyed
+from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, losses
 from transferbench.types import Norm
 
@@ -49,6 +49,15 @@ class APGD:
         if self.objective == "dlr":
             return losses.dlr(output, y)
         return losses.targeted_dlr(output, y, state["target"])
+
+    def _back_to_best(self, state: State, x: Tensor, gradient: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Point and gradient to go on from: the best ones where `rows` [B] says so. Writes over the gradient."""
+        if x.device.type == "cpu" and not bool(rows.any()):
+            return x, gradient
+        point = x.clone()
+        geometry.replace_rows_(point, state["x_best"], rows)
+        geometry.replace_rows_(gradient, state["grad_best"], rows)
+        return point, gradient
 
     def best(self, state: State) -> Tensor:
         return state["x_best"]

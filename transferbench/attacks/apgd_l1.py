@@ -109,7 +109,7 @@ class L1APGD(APGD):
 
     def _measure(self, state: State, point: Tensor, rows: Tensor) -> None:
         """Set the rows' sparsity from the point they stand at: its changed entries, and topk = 1/1.5 of them."""
-        entries = (point - state["clean"]).flatten(1).ne(0).sum(1).float()
+        entries = (point - state["clean"]).ne_(0).flatten(1).sum(1)
         state["entries"] = torch.where(rows, entries, state["entries"])
         state["topk"] = torch.where(rows, entries / point[0].numel() / 1.5, state["topk"])
 
@@ -140,15 +140,15 @@ class L1APGD(APGD):
         step = torch.where(sparser, eps, state["step"] / 1.5)
         step = torch.minimum(torch.maximum(step, self.tables["eps_min"][phase]), eps)
         state["step"] = torch.where(due, step, state["step"])
-        back = per_row(due & sparser, x)
-        return torch.where(back, state["x_best"], x), torch.where(back, state["grad_best"], gradient)
+        return self._back_to_best(state, x, gradient, due & sparser)
 
     def _move(self, state: State, x: Tensor, gradient: Tensor, eps: Tensor) -> Tensor:
         """A step of equal size in the largest `topk` share of the gradient's entries, then the projection."""
         clean, size = state["clean"], gradient.abs()
         threshold = per_row(kth_smallest(size.flatten(1), state["topk"]), x)
-        direction = (gradient * (size >= threshold)).sign()
-        length = per_row(direction.ne(0).flatten(1).sum(1), x) + 1e-10
+        # Comparisons into floats are vectorised on a CPU, those into bools are not; counts are exact up to 2^24.
+        direction = size.ge_(threshold).mul_(gradient).sign_()
+        length = per_row(torch.ne(direction, 0, out=gradient).flatten(1).sum(1), x) + 1e-10
         delta = direction.mul_(per_row(state["step"], x)).div_(length).add_(x).sub_(clean)
         return (clean + delta).add_(self.correction(clean, delta, eps))
 
@@ -158,7 +158,8 @@ class L1APGD(APGD):
         start = (best + self.correction(clean, best - clean, eps)).clamp(0, 1)
         state["step"] = torch.where(rows, eps, state["step"])
         self._measure(state, start, rows)
-        return torch.where(per_row(rows, start), start, following)
+        geometry.replace_rows_(following, start, rows)
+        return following
 
     def candidate(self, state: State) -> Tensor:
         return self.tables["phase"].to(state["i"].device)[state["i"]] == len(self.phases) - 1

@@ -42,7 +42,8 @@ def forward_backward(
             rows = (~torch.isfinite(output.detach().flatten(1)).all(1)).nonzero().flatten().tolist()
             raise FaultError(f"the network's output is not finite for rows {rows[:8]} of the batch")
         gradient = torch.autograd.grad(per_row.sum(), point)[0] if needs_grad else torch.zeros_like(point)
-    return output.detach(), per_row.detach(), gradient.detach()
+    # A copy of its own: attacks write over it, and a model may hand out a tensor that it keeps.
+    return output.detach(), per_row.detach(), gradient.clone(memory_format=torch.contiguous_format)
 
 
 def maximise(

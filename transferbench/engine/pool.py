@@ -7,11 +7,13 @@ comes next and which one decides; engine/judge.py says whether a row fooled.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace, select
@@ -27,6 +29,18 @@ EARLY_ROWS = 16
 
 Progress = Callable[[int, int], None]
 """Called with (examples settled, examples still robust)."""
+
+
+class Group(NamedTuple):
+    """The rows of one attack in flight: its own state, with `row_y` and `row_id` [B], their labels and ids; and their
+    `seats`, int64 [B] each and on the CPU: `example`, `rank` and `age`, the passes made."""
+
+    state: State
+    seats: State
+
+    def seated(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Examples, ranks and ages, to be read and written."""
+        return self.seats["example"].numpy(), self.seats["rank"].numpy(), self.seats["age"].numpy()
 
 
 class Swept(NamedTuple):
@@ -76,7 +90,7 @@ class Pool:
         """
         self.x, self.y, self.ids, self.clean_logits = x, y, ids, clean_logits
         self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
-        self.groups: list[State | None] = [None] * len(self.attacks)
+        self.groups: list[Group | None] = [None] * len(self.attacks)
         self.points = x.clone()
         self.pred = clean_logits.argmax(1)
         self.tie = torch.zeros_like(y, dtype=torch.bool)
@@ -85,7 +99,7 @@ class Pool:
         if saved is not None:
             self._restore(saved)
         else:
-            self._refill([torch.empty(0, dtype=torch.int64, device=x.device)] * len(self.attacks))
+            self._refill({})
         while not self.ledger.finished:
             self._iterate()
             checkpoint.offer(self._snapshot)
@@ -96,26 +110,26 @@ class Pool:
         return Swept(rank, self.points, self.pred, self.tie, self.distance, self.ledger.spent())
 
     def _iterate(self) -> None:
-        live = [(number, state) for number, state in enumerate(self.groups) if state is not None]
-        outputs, gradients, per_rows = self._pass(live)
-        gone: list[Tensor] = [torch.empty(0, dtype=torch.int64, device=self.x.device)] * len(self.attacks)
-        for (number, state), output, gradient, loss in zip(live, outputs, gradients, per_rows, strict=True):
-            attack = self.attacks[number]
-            examples, ranks = state["row_example"].cpu().numpy(), state["row_rank"].cpu().numpy()
+        live = [(number, group) for number, group in enumerate(self.groups) if group is not None]
+        outputs, gradients, per_rows = self._pass([(number, group.state) for number, group in live])
+        gone: dict[int, NDArray[np.bool_]] = {}
+        for (number, group), output, gradient, loss in zip(live, outputs, gradients, per_rows, strict=True):
+            attack, state = self.attacks[number], group.state
+            examples, ranks, ages = group.seated()
             self.ledger.charge(examples, ranks)
-            state["row_age"] += 1
-            ended = state["row_age"] == attack.passes
-            counting = attack.candidate(state) & (ended if attack.counts == "last" else True)
-            hits = counting & ~losses.largest_is(output, self.y[state["row_example"]])
-            fooled = self._confirm(state, state["x"], hits.nonzero().flatten())
+            ages += 1
+            ended = ages == attack.passes
+            hits = (attack.candidate(state) & ~losses.largest_is(output, state["row_y"])).cpu().numpy()
+            if attack.counts == "last":
+                hits = hits & ended
+            fooled = self._confirm(group, state["x"], hits)
             following = attack.step(state, output, loss, gradient)
-            failed = ended & ~fooled
             # A try that found nothing on the copy is asked once more, on the original, at its best point.
-            fooled |= self._confirm(state, attack.best(state), failed.nonzero().flatten())
-            for row in (ended & ~fooled).nonzero().flatten().tolist():
+            fooled |= self._confirm(group, attack.best(state), ended & ~fooled)
+            for row in np.flatnonzero(ended & ~fooled):
                 self.ledger.failed(int(examples[row]), int(ranks[row]))
             state["x"] = following
-            gone[number] = (ended | fooled).nonzero().flatten()
+            gone[number] = ended | fooled
         self._refill(gone)
 
     def _snapshot(self) -> dict[str, object]:
@@ -123,7 +137,7 @@ class Pool:
         fallen = torch.from_numpy(self.ledger.decided < self.ledger.ranks).nonzero().flatten().to(self.x.device)
         return {
             "ledger": self.ledger.snapshot(),
-            "groups": self.groups,
+            "groups": [None if group is None else group._asdict() for group in self.groups],
             "fallen": fallen,
             "points": self.points[fallen],
             "pred": self.pred,
@@ -135,7 +149,9 @@ class Pool:
         device = self.x.device
         self.ledger.restore(saved["ledger"])
         self.groups = [
-            None if group is None else {name: tensor.to(device) for name, tensor in group.items()}
+            None
+            if group is None
+            else Group({name: tensor.to(device) for name, tensor in group["state"].items()}, group["seats"])
             for group in saved["groups"]
         ]
         self.points[saved["fallen"].to(device)] = saved["points"].to(device)
@@ -169,76 +185,88 @@ class Pool:
             point = batch.detach().requires_grad_(needs_grad)
             output = self.frozen.network(point)
             parts = [
-                self.attacks[number].loss(part, self.y[state["row_example"]], state)
+                self.attacks[number].loss(part, state["row_y"], state)
                 for (number, state), part in zip(live, output[:rows].split(sizes), strict=True)
             ]
             total = torch.cat(parts).sum()
             gradient = torch.autograd.grad(total, point)[0] if needs_grad else torch.zeros_like(batch)
-        # A channels_last network hands back a channels_last gradient: mixed layouts slow every step of an
-        # attack down.
-        output, gradient = output.detach()[:rows].float(), gradient[:rows].contiguous()
+        # A copy of its own: attacks write over it, and a model may hand out a tensor that it keeps. Contiguous: a
+        # channels_last network hands back a channels_last gradient, and mixed layouts slow every step down.
+        gradient = gradient[:rows].clone(memory_format=torch.contiguous_format)
+        output = output.detach()[:rows].float()
         self._refuse_non_finite(live, output, gradient)
         return list(output.split(sizes)), list(gradient.split(sizes)), [part.detach() for part in parts]
 
     def _refuse_non_finite(self, live: list[tuple[int, State]], output: Tensor, gradient: Tensor) -> None:
         # Two sums tell in nearly every case that all is well; where one overflows, every entry is looked at.
-        if bool(torch.isfinite(output.sum() + gradient.sum())):
+        if math.isfinite(float(output.sum() + gradient.sum())):
             return
         finite = torch.isfinite(output).all(1) & torch.isfinite(gradient.flatten(1)).all(1)
         if bool(finite.all()):
             return
-        examples = torch.cat([state["row_example"] for _, state in live])[~finite]
+        ids = torch.cat([state["row_id"] for _, state in live])[~finite]
         raise FaultError(
             f"the model's logits or gradients are not finite under attack for example ids "
-            f"{self.ids[examples][:8].tolist()}: such a row cannot be judged; repair the model"
+            f"{ids[:8].tolist()}: such a row cannot be judged; repair the model"
         )
 
-    def _confirm(self, state: State, points: Tensor, rows: Tensor) -> Tensor:
-        """bool [rows of the state]: which of the named rows fool the original model at these points."""
-        fooled = torch.zeros(len(state["x"]), dtype=torch.bool, device=self.x.device)
+    def _confirm(self, group: Group, points: Tensor, named: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool [rows of the group]: which of the named rows fool the original model at these points."""
+        fooled = np.zeros_like(named)
+        rows = np.flatnonzero(named)
         if len(rows) == 0:
             return fooled
-        examples = state["row_example"][rows]
-        judged = self.judge(self.threat, self.x[examples], points[rows], self.y[examples], self.ids[examples])
-        fooled[rows] = judged.fooled
-        for place, (row, example) in enumerate(zip(rows.tolist(), examples.tolist(), strict=True)):
-            if judged.fooled[place] and self.ledger.hit(example, int(state["row_rank"][row])):
+        of_group, ranks, _ = group.seated()
+        chosen, examples = (torch.from_numpy(part).to(self.x.device) for part in (rows, of_group[rows]))
+        judged = self.judge(self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples])
+        fooled[rows] = judged.fooled.cpu().numpy()
+        for place, row in enumerate(rows):
+            example = int(of_group[row])
+            if fooled[row] and self.ledger.hit(example, int(ranks[row])):
                 self.points[example] = points[row]
                 self.pred[example] = judged.pred[place]
                 self.tie[example] = judged.tie[place]
                 self.distance[example] = judged.distance[place]
         return fooled
 
-    def _refill(self, gone: list[Tensor]) -> None:
+    def _refill(self, gone: dict[int, NDArray[np.bool_]]) -> None:
         """Drop the rows that left and those that a hit cancelled, start the next tries in their places."""
         staying = 0
-        for number, state in enumerate(self.groups):
-            if state is None:
-                continue
-            left = torch.zeros(len(state["x"]), dtype=torch.bool)
-            left[gone[number].cpu()] = True
-            rows = state["row_example"].cpu().numpy(), state["row_rank"].cpu().numpy()
-            left |= torch.from_numpy(self.ledger.cancelled(*rows))
-            gone[number] = left.nonzero().flatten().to(self.x.device)
-            staying += int((~left).sum())
+        leaving: dict[int, Tensor] = {}
+        for number, left in gone.items():
+            group = self.groups[number]
+            assert group is not None
+            examples, ranks, _ = group.seated()
+            left = left | self.ledger.cancelled(examples, ranks)
+            staying += int(np.count_nonzero(~left))
+            leaving[number] = torch.from_numpy(np.flatnonzero(left))
         started = self.ledger.take(self.rows.most - staying)
         early = self.rows.most if self.x.is_cuda else min(self.rows.most, EARLY_ROWS)
         started += self.ledger.take_early(early - staying - len(started))
-        for number, attack in enumerate(self.attacks):
+        for number in range(len(self.attacks)):
             mine = [pair for pair in started if self.owner[pair[1]] == number]
-            fresh = self._start(attack, mine) if mine else None
-            if fresh is not None or len(gone[number]):
-                self.groups[number] = replace(self.groups[number], gone[number], fresh)
+            rows = leaving.get(number, torch.empty(0, dtype=torch.int64))
+            if mine or len(rows):
+                self.groups[number] = self._replaced(self.groups[number], rows, self._start(number, mine))
 
-    def _start(self, attack: RowAttack, pairs: list[tuple[int, int]]) -> State:
-        examples, ranks = (torch.tensor(column, device=self.x.device) for column in zip(*pairs, strict=True))
-        noise = torch.empty_like(examples)
-        for rank in np.unique([rank for _, rank in pairs]).tolist():
-            mine = ranks == rank
-            noise[mine] = lockstep.try_keys(
-                self.seed, self.threat.norm, self.threat.eps.text, rank, self.ids[examples[mine]]
-            )
-        attempts = torch.tensor([self.attempt[rank] for _, rank in pairs], device=self.x.device)
-        state = attack.start(self.x[examples], self.y[examples], self.clean_logits[examples], Keys(noise, attempts))
-        state.update(row_example=examples, row_rank=ranks, row_age=torch.zeros_like(examples))
-        return state
+    def _replaced(self, group: Group | None, rows: Tensor, fresh: Group | None) -> Group | None:
+        if group is None:
+            return fresh
+        state = replace(group.state, rows.to(self.x.device), None if fresh is None else fresh.state)
+        seats = replace(group.seats, rows, None if fresh is None else fresh.seats)
+        return None if state is None or seats is None else Group(state, seats)
+
+    def _start(self, number: int, pairs: list[tuple[int, int]]) -> Group | None:
+        if not pairs:
+            return None
+        example, rank = (torch.tensor(column) for column in zip(*pairs, strict=True))
+        examples = example.to(self.x.device)
+        ids, y = self.ids[examples], self.y[examples]
+        noise = torch.empty_like(ids)
+        for one in rank.unique().tolist():
+            mine = (rank == one).to(self.x.device)
+            noise[mine] = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, one, ids[mine])
+        attempts = torch.tensor([self.attempt[one] for _, one in pairs], device=self.x.device)
+        state = self.attacks[number].start(self.x[examples], y, self.clean_logits[examples], Keys(noise, attempts))
+        state.update(row_y=y, row_id=ids)
+        return Group(state, {"example": example, "rank": rank, "age": torch.zeros_like(rank)})
