@@ -21,6 +21,14 @@ settings.register_profile("transferbench", deadline=None, print_blob=True)
 settings.load_profile("transferbench")
 
 
+LONG = ("test_replay.py", "test_cluster.py", "test_smoke.py", "test_resume.py")
+"""Begun first: a worker that meets a long test at the end works on while the others are idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @dataclass(frozen=True)
 class Small:
     """A net on letters, its first test images with labels and ids, and its logits on them."""

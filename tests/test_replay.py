@@ -8,7 +8,7 @@ from conftest import Small, train_small
 import transferbench
 from transferbench.types import InputError
 
-THREATS = {"Linf": "0.06", "L2": "0.25", "L1": "0.9"}
+THREATS = {"Linf": "0.12", "L2": "0.5", "L1": "2"}
 SEED = 7
 
 
