@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import Linear, Small
+from torch import nn
 
 import transferbench
 from transferbench import attacks
@@ -49,6 +50,46 @@ def test_costs_add_up(report: transferbench.Report) -> None:
     assert report.cost.forwards == frame.forwards.sum() == report.cost.backwards
     assert isinstance(report.cost.wasted, int)
     assert report.cost.checks > 0
+
+
+SEEN = {"forwards": 0, "backwards": 0}
+
+
+class Counting(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: torch.Tensor) -> torch.Tensor:
+        SEEN["forwards"] += len(x)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
+        SEEN["backwards"] += len(gradient)
+        return gradient
+
+
+class Witness(nn.Module):
+    """Counts by itself; what cannot be traced is copied plain, and the copies count into the same place."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.net(Counting.apply(x) if len(x) else x)
+
+
+def test_every_row_is_counted(small: Small) -> None:
+    """16 examples fill the smallest batch of the judge, and none is padded: nothing falls at this radius."""
+    right = small.correct()
+    x, y = right.x[:16], right.y[:16]
+    SEEN.update(forwards=0, backwards=0)
+    report = transferbench.evaluate(Witness(small.model).eval(), x, y, {"Linf": "1e-6"}, ["apgd-ce"], n_iter=5)
+    assert report.robust == {"Linf": 1}
+    assert report.cost.forwards == report.cost.backwards == 16 * 6
+    assert sum(SEEN.values()) == report.cost.forwards + report.cost.backwards + report.cost.checks
+    # Pre-flight 5 forwards, 1 backward; copies compared; the judge's floor: 16 + 4 + 5; clean, best points.
+    untraced, copied = 6 * 16, 4 * 16
+    assert report.cost.checks == untraced + copied + 25 + 16 + 16
 
 
 def test_verdicts_do_not_depend_on_order_or_batch(small: Small, report: transferbench.Report) -> None:

@@ -35,7 +35,11 @@ Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | in
 
 @dataclass
 class TotalCost(Cost):
-    """All chains together; `by_attack` has one row per (threat, attack): tries, broke, standing, passes."""
+    """All chains together; `by_attack` has one row per (threat, attack): tries, broke, standing, passes.
+
+    `checks` also holds the pre-flight, its backwards too, and what the source-only attack's points were judged by; what
+    made those points went through the source, not through the model, and is not counted.
+    """
 
     by_attack: pd.DataFrame | None = None
 
@@ -126,14 +130,16 @@ def evaluate(
             results = run_stored(Path(store), target, chains, examples, seed, backend)
         else:
             results = {name: run(target, chain, x, y, ids, seed) for name, chain in chains.items()}
+        before = target.judge.checks
         shown = _source_only(source, target, chains, examples, seed) if source is not None else None
+        aside = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
     if checks.at_chance(correct, len(x), target.num_classes):
         flags.add("accuracy-at-chance")
     if any(checks.gradients_masked(result.by_attack) for result in results.values()):
         flags.add("gradients-masked")
-    return _report(len(x), correct, chains, results, shown, tuple(sorted(flags)))
+    return _report(len(x), correct, chains, results, shown, tuple(sorted(flags)), aside)
 
 
 def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool) -> dict[str, Chain]:
@@ -182,11 +188,12 @@ def _report(
     results: dict[str, ChainResult],
     shown: pd.DataFrame | None,
     flags: tuple[str, ...],
+    checks_aside: int,
 ) -> Report:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    cost, by_attack = TotalCost(), []
+    cost, by_attack = TotalCost(checks=checks_aside), []
     robust: dict[str, float] = {}
     for name, result in results.items():
         for position, verdict in enumerate(result.verdicts):

@@ -223,7 +223,8 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Cost:
-    """Rows through a network once. `wasted` counts backwards of cancelled tries, `checks` confirmations."""
+    """Rows through a network once. `wasted` counts backwards of cancelled tries, `checks` clean predictions and
+    confirmations."""
 
     forwards: int = 0
     backwards: int = 0

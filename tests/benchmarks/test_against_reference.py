@@ -22,14 +22,15 @@ import transferbench
 from transferbench import data, methods, train
 from transferbench.api import Report
 from transferbench.methods import Network
-from transferbench.victims import load, networks
+from transferbench.victims import load, networks, robustbench_package
 
 TITLE = "Against the reference"
 WHAT = (
     "CPU time of `pyautoattack` (APGD-CE, APGD-T) over ours, per norm and for all norms in one call of ours. `passes` "
     "are ours, backwards and wasted, per clean-correct example, `reference` the reference's backwards. The last "
     "columns compare survivors over the norms: starts differ, so single ones may. ResNet-18 is the CIFAR-10 net that "
-    "pyautoattack ships (not robust; at .25/255 it is), small is an adversarially trained net on drawn letters."
+    "pyautoattack ships (not robust; at .25/255 it is), WideResNet-16-4 is RobustBench's architecture without training "
+    "(robust at a radius of 1e-5), small is an adversarially trained net on drawn letters."
 )
 HEADER = ["victim", "n", "Linf", "L2", "L1", "all", "without screen", "passes", "reference", "survivors", "reference's"]
 
@@ -60,6 +61,16 @@ def _resnet(threats: dict[str, str], n: int, note: str) -> Case:
     return Case(f"ResNet-18, {note}, {name}", model, x[keep], predicted[keep], threats)
 
 
+def _wide_resnet(n: int) -> Case:
+    robustbench_package.model_dicts()
+    from robustbench.model_zoo.architectures.wide_resnet import WideResNet
+
+    torch.manual_seed(0)
+    model = WideResNet(16, 10, 4).eval()
+    x = crops()[:n]
+    return Case("WideResNet-16-4, untrained, photographs", model, x, model(x).argmax(1), {"Linf": "1e-5"})
+
+
 def _small(n: int) -> Case:
     given = {
         "steps": 350,
@@ -82,6 +93,7 @@ def _small(n: int) -> Case:
 CASES: dict[str, Callable[[], Case]] = {
     "resnet-broken": lambda: _resnet({"Linf": "8/255", "L2": "0.5", "L1": "12"}, 48, "not robust"),
     "resnet-robust": lambda: _resnet({"Linf": "1/1020"}, 6, "robust at .25/255"),
+    "wide-resnet-robust": lambda: _wide_resnet(6),
     "small-robust": lambda: _small(60),
 }
 

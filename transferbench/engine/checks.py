@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from transferbench.engine.counted import Counted
 from transferbench.types import InputError
 
 FLAGS = {
@@ -35,11 +36,13 @@ _REPEATABLE = 1e-6
 
 @dataclass(frozen=True)
 class Preflight:
-    """`num_classes` C, the sorted flags, and whether a copy may stand in for the model (engine/frozen.py)."""
+    """`num_classes` C, the sorted flags, whether a copy may stand in for the model (engine/frozen.py), and the rows
+    that were put through it."""
 
     num_classes: int
     flags: tuple[str, ...]
     copyable: bool
+    rows: int
 
 
 def check_examples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, bool]:
@@ -80,15 +83,15 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
     if training:
         raise InputError(f"sub-module {training[0]} is in train mode ({len(training)} in all): call model.eval() first")
     flags: set[str] = set()
-    before = _snapshot(model)
+    before, asked = _snapshot(model), Counted(model)
     with torch.no_grad():
         with _watched() as gradients:
-            first = _logits(model, x)
+            first = _logits(asked, x)
         if gradients:
             flags.add("gradient-inside")
-        again = _logits(model, x)
-        model(x.flip(0) * 0.5)
-        later = _logits(model, x)
+        again = _logits(asked, x)
+        asked(x.flip(0) * 0.5)
+        later = _logits(asked, x)
     if y is not None:
         check_labels(y, first.shape[1])
     spread = max(float(first.max() - first.min()), 1e-12)
@@ -100,9 +103,10 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
         flags.add("state-between-calls")
     if bool((first >= 0).all()) and bool(((first.sum(1) - 1).abs() < 1e-4).all()):
         flags.add("softmax-output")
-    if _blind(model, x):
+    if _blind(asked, x):
         flags.add("zero-gradient")
-    return Preflight(first.shape[1], tuple(sorted(flags)), not flags & {"randomised", "state-between-calls"})
+    copyable = not flags & {"randomised", "state-between-calls"}
+    return Preflight(first.shape[1], tuple(sorted(flags)), copyable, asked.rows)
 
 
 def gradients_masked(by_attack: Sequence[Mapping[str, Any]]) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transferbench import attacks
 from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.engine import checks, judge
+from transferbench.engine.counted import Counted
 from transferbench.engine.frozen import Frozen, as_is, freeze
 from transferbench.engine.judge import Judge, floor_of
 from transferbench.engine.memory import Rows
@@ -30,7 +31,8 @@ def default_slots(dimension: int) -> int:
 class Target:
     """A model made ready for evaluation once and used for many chains: its judge, its copy, its flags.
 
-    `batch_size` is what was asked for, `rows` how many are in flight now.
+    `batch_size` is what was asked for, `rows` how many are in flight now, `preflight` how many rows went through model
+    and copy to make it ready.
     """
 
     judge: Judge
@@ -39,6 +41,7 @@ class Target:
     flags: tuple[str, ...]
     batch_size: int | None
     rows: Rows
+    preflight: int
     _clean: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
@@ -48,7 +51,8 @@ class Target:
         preflight = checks.check_model(model, rows, y[:_PREFLIGHT_ROWS])
         checks.check_labels(y, preflight.num_classes)
         frozen = freeze(model, rows) if preflight.copyable else as_is(model)
-        floor = floor_of(model, rows) if preflight.copyable else judge.FLOOR
+        asked = Counted(model)
+        floor = floor_of(asked, rows) if preflight.copyable else judge.FLOOR
         in_flight = Rows(batch_size or default_slots(x[0].numel()), frozen.floor)
         return cls(
             Judge(model, batch_size or 256, floor),
@@ -57,6 +61,7 @@ class Target:
             preflight.flags,
             batch_size,
             in_flight,
+            preflight.rows + frozen.rows + asked.rows,
         )
 
     def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:

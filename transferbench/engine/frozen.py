@@ -9,13 +9,14 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from transferbench.engine import judge
+from transferbench.engine.counted import Counted
 from transferbench.engine.inplace import overwrite_relus
 
 _LOG = logging.getLogger(__name__)
@@ -29,12 +30,14 @@ kinks flip, and in a deep network some row always stands at one: there the diffe
 @dataclass(frozen=True)
 class Frozen:
     """`network` maps [B, C, H, W] to logits; `floor` is the smallest batch in which a row's arithmetic does not
-    depend on its neighbours; `folded` and `copied` go into the record."""
+    depend on its neighbours; `folded` and `copied` go into the record; `rows` went through model and copies to compare
+    them."""
 
     network: Callable[[Tensor], Tensor]
     floor: int
     folded: bool
     copied: bool
+    rows: int = 0
 
 
 def freeze(model: nn.Module, sample: Tensor, fold: bool = True) -> Frozen:
@@ -44,17 +47,21 @@ def freeze(model: nn.Module, sample: Tensor, fold: bool = True) -> Frozen:
     call to call must not come here (engine/checks.py finds them): use `as_is`.
     """
     noisy = (sample + 0.1 * torch.linspace(-1, 1, sample.numel(), device=sample.device).view_as(sample)).clamp(0, 1)
-    probes = (_at_least(sample, judge.FLOOR), _at_least(noisy, judge.FLOOR))
+    half = judge.FLOOR // 2
+    probe = _at_least(torch.cat([sample[:half], noisy[-half:]]), judge.FLOOR)
+    asked = [Counted(model)]
     for folding in (True, False) if fold else (False,):
         try:
             plain = copy.deepcopy(model).requires_grad_(False)
             frozen = overwrite_relus(fuse(plain)) if folding else plain
             frozen = frozen.to(memory_format=torch.channels_last)
-            if all(_agree(model, frozen, probe) for probe in probes):
-                return Frozen(_ChannelsLast(frozen), 4, folding, True)
+            network = _ChannelsLast(frozen)
+            asked.append(Counted(network))
+            if _agree(asked[0], asked[-1], probe):
+                return Frozen(network, 4, folding, True, sum(each.rows for each in asked))
         except Exception as error:
             _LOG.debug("no %s copy: %s", "folded" if folding else "plain", error)
-    return as_is(model)
+    return replace(as_is(model), rows=sum(each.rows for each in asked))
 
 
 def as_is(model: nn.Module) -> Frozen:
@@ -75,11 +82,11 @@ def _at_least(x: Tensor, rows: int) -> Tensor:
     return x if len(x) >= rows else x.repeat(-(-rows // len(x)), *[1] * (x.dim() - 1))[:rows]
 
 
-def _agree(model: nn.Module, frozen: nn.Module, probe: Tensor) -> bool:
+def _agree(model: Callable[[Tensor], Tensor], copied: Callable[[Tensor], Tensor], probe: Tensor) -> bool:
     """Whether logits and input gradients are the model's. A trace drops what a custom autograd function does on
     the way back (a straight-through estimator, say): equal logits alone would let the copy hide gradients."""
     expected, slope = outputs(model, probe)
-    got, other = outputs(_ChannelsLast(frozen), probe)
+    got, other = outputs(copied, probe)
     spread = max(float(expected.max() - expected.min()), 1e-6)
     apart = (slope - other).flatten(1).norm(dim=1) / slope.flatten(1).norm(dim=1).clamp(min=1e-12)
     return (

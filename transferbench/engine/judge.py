@@ -6,6 +6,7 @@ fp32, does not predict the label there. A point outside its ball is not a miss b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -80,7 +81,7 @@ def at_least(x: Tensor, rows: int) -> Tensor:
     return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short > 0 else x
 
 
-def floor_of(model: nn.Module, sample: Tensor) -> int:
+def floor_of(model: Callable[[Tensor], Tensor], sample: Tensor) -> int:
     """The smallest batch in which the model's rows were seen not to depend on their neighbours: 4 or 16."""
     if len(sample) < FLOOR:
         return FLOOR

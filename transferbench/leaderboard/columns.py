@@ -70,7 +70,7 @@ COST: dict[str, str] = {
     "train_seconds": "wall time of its training",
     "seconds": "wall time of its evaluation",
     "wasted": "backwards of cancelled tries",
-    "checks": "rows through the original model alone: pre-flight, clean predictions, confirmations",
+    "checks": "rows through the original model alone: clean predictions, confirmations",
     "halvings": "how often the rows in flight were halved because memory ran out",
     "peak_memory_mb": "peak resident memory of the process, MiB",
     "hardware": "what it ran on",
