@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from transferbench import attacks
 from transferbench.attacks import lockstep
+from transferbench.engine import inplace
 from transferbench.engine.frozen import as_is, freeze, outputs
 from transferbench.engine.inplace import overwrite_relus
 from transferbench.engine.judge import Judge
@@ -50,15 +51,18 @@ WIRINGS: dict[str, tuple[Callable[[Layers, Tensor], Tensor], int, int]] = {
 }
 
 
+@pytest.mark.parametrize("rows", [4, 100])
 @pytest.mark.parametrize("name", WIRINGS)
-def test_the_same_bits(name: str) -> None:
+def test_the_same_bits(name: str, rows: int) -> None:
+    """100 rows make buffers that are large enough to have their gradient written over."""
     wiring, overwriting, owning = WIRINGS[name]
     model = Layers(wiring).eval()
-    x = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)) - 0.3
+    x = torch.rand(rows, 3, 8, 8, generator=torch.Generator().manual_seed(1)) - 0.3
     before = x.clone()
     expected = outputs(fx.symbolic_trace(model), x)
     rewritten = overwrite_relus(fx.symbolic_trace(model))
     assert isinstance(rewritten, fx.GraphModule)
+    assert (len(model.first(x).flatten()) >= inplace.LARGE) is (rows == 100)
     for _ in range(2):
         for ours, theirs in zip(outputs(rewritten, x), expected, strict=True):
             assert torch.equal(ours, theirs)

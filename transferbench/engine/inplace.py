@@ -16,6 +16,8 @@ from torch import Tensor, fx, nn
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
 """Their backward needs their input, not their output, so that the output may be written over; and it returns a fresh
 tensor, so that this may be written over in turn."""
+LARGE = 2**15
+"""Entries from which a gradient is written over: 128 kB, where the allocator begins to hand pages back."""
 _SUMS: tuple[object, ...] = (operator.add, torch.add, "add")
 _RELUS: tuple[object, ...] = (F.relu, torch.relu, "relu", "relu_")
 
@@ -52,21 +54,21 @@ def _is_layer(node: fx.Node, modules: dict[str, nn.Module]) -> bool:
 
 class _Overwriting(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, owned: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.mark_dirty(x)
-        ctx.owned = owned
         ctx.save_for_backward(x.relu_())
         return x
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (output,) = ctx.saved_tensors
         (gradient,) = gradients
         # A gradient that is expanded or laid out otherwise is copied by the operation anyway.
-        if ctx.owned and gradient.stride() == output.stride():
-            return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient), None
-        return torch.ops.aten.threshold_backward(gradient, output, 0), None
+        if gradient.stride() != output.stride():
+            return torch.ops.aten.threshold_backward(gradient, output, 0)
+        return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
 
 
 def _overwriting_relu(x: Tensor, owned: bool) -> Tensor:
-    return _Overwriting.apply(x, owned)
+    # A function in Python costs more than a small buffer does.
+    return _Overwriting.apply(x) if owned and x.numel() >= LARGE else x.relu_()
