@@ -30,8 +30,8 @@ WHAT = (
     "CPU time of `pyautoattack` (APGD-CE, APGD-T) over ours, per norm and for all norms in one call of ours. `passes` "
     "are ours, backwards and wasted, per clean-correct example, `reference` the reference's backwards. The last "
     "columns compare survivors over the norms: starts differ, so single ones may. ResNet-18 is the CIFAR-10 net that "
-    "pyautoattack ships (not robust; at .25/255 it is), WideResNet-16-4 is RobustBench's architecture; the untrained ones "
-    "stand at the radii they are given. 8x8 is an adversarially trained net of .07 ms on drawn letters."
+    "pyautoattack ships (not robust; at .25/255 it is), WideResNet-16-4 is RobustBench's architecture; the "
+    "untrained ones stand at the radii they are given. 8x8 is an adversarially trained net of .07 ms on drawn letters."
 )
 HEADER = ["victim", "n", "Linf", "L2", "L1", "all", "without screen", "passes", "reference", "survivors", "reference's"]
 
