@@ -220,6 +220,32 @@ def test_a_trace_that_loses_a_custom_gradient_is_not_used(small: Small) -> None:
     assert float(slope.abs().max()) > 0
 
 
+def test_a_trace_that_loses_the_gradient_of_some_rows_is_not_used(small: Small) -> None:
+    """A third of the rows would lose theirs: the median row alone would let that pass."""
+    brightness = small.x[:16].flatten(1).mean(1)
+    threshold = float(brightness.sort().values[-5])
+
+    class Rounds(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            return (x * 16).round() / 16
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+            return gradient
+
+    class SomeRows(nn.Module):
+        def __init__(self, net: nn.Module) -> None:
+            super().__init__()
+            self.net = net
+
+        def forward(self, x: Tensor) -> Tensor:
+            bright = (x.flatten(1).mean(1) >= threshold)[:, None, None, None]
+            return self.net(torch.where(bright, Rounds.apply(x), x))
+
+    assert not freeze(SomeRows(small.model).eval(), small.x[:16]).folded
+
+
 def test_a_forward_that_optimises_is_flagged(small: Small) -> None:
     def sharpened(net: nn.Module, x: Tensor) -> Tensor:
         with torch.enable_grad():

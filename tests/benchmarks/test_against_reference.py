@@ -64,9 +64,11 @@ def _resnet(threats: dict[str, str], n: int, note: str) -> Case:
 
 def _untrained(name: str, model: nn.Module, n: int, threats: dict[str, str]) -> Case:
     """Radii so small that nothing falls: what a robust victim costs does not depend on its weights."""
+    model.eval()
     x = crops()[:n]
     with torch.no_grad():
-        return Case(f"{name}, untrained, photographs", model.eval(), x, model.eval()(x).argmax(1), threats)
+        y = model(x).argmax(1)
+    return Case(f"{name}, untrained, photographs", model, x, y, threats)
 
 
 def _wide_resnet(n: int) -> Case:

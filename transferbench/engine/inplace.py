@@ -1,7 +1,7 @@
 """ReLUs of a traced copy that write over their input, and over their gradient on the way back: the same bits.
 
-A fresh buffer costs page faults, on a small network more than the arithmetic that fills it. Only the pool's own copy
-is rewritten (engine/frozen.py), never a caller's model.
+A fresh buffer costs page faults, on a small network sometimes more than the arithmetic that fills it. Only the pool's
+own copy is rewritten (engine/frozen.py), never a caller's model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
 """Their backward needs their input, not their output, so that the output may be written over; and it returns a fresh
 tensor, so that this may be written over in turn."""
 LARGE = 2**15
-"""Entries from which a gradient is written over: 128 kB, where the allocator begins to hand pages back."""
+"""Entries from which a gradient is written over: 128 kB, where glibc begins to map buffers afresh."""
 _SUMS: tuple[object, ...] = (operator.add, torch.add, "add")
 _RELUS: tuple[object, ...] = (F.relu, torch.relu, "relu", "relu_")
 
