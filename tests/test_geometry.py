@@ -93,7 +93,10 @@ def test_rows_are_replaced_to_the_bit() -> None:
     kept, new = (
         torch.randn(64, 3, 8, 8, generator=generator) * 10.0 ** torch.randint(-6, 7, (64, 3, 8, 8)) for _ in "ab"
     )
-    rows = torch.rand(64, generator=generator) > 0.5
-    wanted = torch.where(rows[:, None, None, None], new, kept)
-    geometry.replace_rows_(kept, new, rows)
-    assert torch.equal(kept, wanted)
+    for rows in (torch.rand(64, generator=generator) > 0.5, torch.zeros(64, dtype=torch.bool)):
+        mask = rows[:, None, None, None]
+        wanted, other = torch.where(mask, new, kept), torch.where(mask, kept, new)
+        swapped, before = new.clone(), kept.clone()
+        geometry.replace_rows_(rows, (kept, new), (swapped, before))
+        assert torch.equal(kept, wanted)
+        assert torch.equal(swapped, other)

@@ -25,7 +25,6 @@ def test_attribution_and_decisive_passes_do_not_depend_on_the_schedule(data: st.
         if ledger.finished:
             break
         at = np.array(flight)
-        ledger.charge(at[:, 0], at[:, 1])
         left = set()
         for pair in flight:
             age[pair] += 1
@@ -36,6 +35,7 @@ def test_attribution_and_decisive_passes_do_not_depend_on_the_schedule(data: st.
             if pair not in left and age[pair] == passes:
                 ledger.failed(*pair)
                 left.add(pair)
+        ledger.charge(at[:, 0], at[:, 1], np.array([age[pair] for pair in flight]))
         cancelled = ledger.cancelled(at[:, 0], at[:, 1])
         flight = [pair for pair, dead in zip(flight, cancelled, strict=True) if not dead and pair not in left]
         started = ledger.take(room - len(flight))
@@ -73,6 +73,5 @@ def test_early_tries_wait_for_patience() -> None:
     first = ledger.take(8)
     assert first == [(0, 0), (1, 0)]
     assert ledger.take_early(8) == []
-    for _ in range(25):
-        ledger.charge(np.array([0]), np.array([0]))
+    ledger.charge(np.array([0, 1]), np.array([0, 0]), np.array([25, 24]))
     assert ledger.take_early(8) == [(0, 1)]

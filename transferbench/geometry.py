@@ -17,12 +17,15 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
     return values.view(-1, *[1] * (like.dim() - 1))
 
 
-def replace_rows_(kept: Tensor, new: Tensor, rows: Tensor) -> None:
-    """Write the finite rows of `new` over those of `kept` where `rows` [B] says so.
+def replace_rows_(rows: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
+    """Of each pair (kept, new), write the rows of `new` over those of `kept` where `rows` bool [B] says so.
 
-    A lerp with weights 0 and 1 gives either end exactly; unlike a where with a row mask it is vectorised on a CPU.
+    Only these are touched: in most of APGD's iterations few rows improve, and after a network's pass none is in a cache.
     """
-    kept.lerp_(new, per_row(rows.to(kept.dtype), kept))
+    places = rows.nonzero().flatten()
+    if len(places) > 0:
+        for kept, new in pairs:
+            kept.index_copy_(0, places, new.index_select(0, places))
 
 
 def distance(norm: Ball, x: Tensor, z: Tensor) -> Tensor:

@@ -7,6 +7,8 @@ The order of floating-point operations is the reference implementation's.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,8 @@ def checkpoint_windows(n_iter: int) -> list[int]:
 
 
 class BallAPGD(APGD):
-    """`state["i"]` counts evaluations: 0 at the start, n_iter at the last."""
+    """`state["i"]` counts evaluations: 0 at the start, n_iter at the last. `share` is how much of a step is made, the
+    rest is momentum: 1 in the first, .75 in the others."""
 
     def __init__(
         self,
@@ -61,40 +64,40 @@ class BallAPGD(APGD):
             "x_before": point.clone(),
             "x_best": point.clone(),
             "grad_best": torch.zeros_like(x),
-            "loss_best": flat.clone(),
+            "loss_best": flat - math.inf,
             "loss_best_checked": flat.clone(),
-            "loss_before": flat.clone(),
+            "loss_before": flat + math.inf,
             "rises": flat.clone(),
             "halved": torch.ones_like(flat, dtype=torch.bool),
             "step": flat + 2 * self.eps,
+            "share": flat + 1,
             "i": torch.zeros_like(y),
         }
 
     def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         x, i = state["x"], state["i"]
-        first = i == 0
-        better = first | (loss > state["loss_best"])
-        geometry.replace_rows_(state["x_best"], x, better)
-        geometry.replace_rows_(state["grad_best"], gradient, better)
+        better = loss > state["loss_best"]
+        geometry.replace_rows_(better, (state["x_best"], x), (state["grad_best"], gradient))
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
-        state["loss_best_checked"] = torch.where(first, loss, state["loss_best_checked"])
+        state["rises"] += loss > state["loss_before"]
         # The first window compares its first loss with 0, not with the start's loss: the reference reads an
         # unfilled row of its loss history there (index -1), and for DLR it decides the first checkpoint.
-        state["rises"] += (loss > state["loss_before"]) & ~first
-        state["loss_before"] = torch.where(first, torch.zeros_like(loss), loss)
+        state["loss_before"] = loss.masked_fill(i == 0, 0)
         x, gradient = self._checkpoint(state, x, gradient)
         state["i"] = i + 1
-        following = self._move(state, x, gradient, first)
+        following = self._move(state, x, gradient)
         state["x_before"] = x
+        state["share"].fill_(0.75)
         return following
 
     def _checkpoint(self, state: State, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
         """Halve the step and return to the best point where the checkpoint's conditions say so."""
         self.windows = self.windows.to(x.device)
-        window = self.windows[state["i"]]
-        due = window > 0
-        if x.device.type == "cpu" and not bool(due.any()):
+        window = self.windows.index_select(0, state["i"])
+        if x.device.type == "cpu" and not bool(window.any()):
             return x, gradient
+        due = window > 0
+        # At the first checkpoint `halved` is still True, and the best loss is compared with nothing.
         stalls = ~state["halved"] & (state["loss_best_checked"] >= state["loss_best"])
         halve = (state["rises"] <= window * 0.75) | stalls
         state["halved"] = torch.where(due, halve, state["halved"])
@@ -104,9 +107,9 @@ class BallAPGD(APGD):
         state["step"] = torch.where(restart, state["step"] / 2, state["step"])
         return self._back_to_best(state, x, gradient, restart)
 
-    def _move(self, state: State, x: Tensor, gradient: Tensor, first: Tensor) -> Tensor:
+    def _move(self, state: State, x: Tensor, gradient: Tensor) -> Tensor:
         """A step, projected; then momentum, projected: in place, because fresh buffers cost page faults."""
-        share = per_row(torch.where(first, 1.0, 0.75), x)
+        share = per_row(state["share"], x)
         direction = gradient.sign_() if self.norm == "Linf" else geometry.unit_l2_(gradient)
         point = self._into_ball_(state, direction.mul_(per_row(state["step"], x)).add_(x))
         momentum = torch.sub(x, state["x_before"], out=state["x_before"]).mul_(1 - share)

@@ -55,8 +55,7 @@ class APGD:
         if x.device.type == "cpu" and not bool(rows.any()):
             return x, gradient
         point = x.clone()
-        geometry.replace_rows_(point, state["x_best"], rows)
-        geometry.replace_rows_(gradient, state["grad_best"], rows)
+        geometry.replace_rows_(rows, (point, state["x_best"]), (gradient, state["grad_best"]))
         return point, gradient
 
     def best(self, state: State) -> Tensor:

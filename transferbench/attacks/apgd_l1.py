@@ -101,6 +101,7 @@ class L1APGD(APGD):
             "step": flat + radius,
             "topk": flat + self.topk,
             "entries": flat + x[0].numel(),
+            "moved": torch.zeros_like(y, dtype=torch.bool),
             "i": torch.zeros_like(y),
         }
         if len(self.phases) > 1:
@@ -109,17 +110,21 @@ class L1APGD(APGD):
 
     def _measure(self, state: State, point: Tensor, rows: Tensor) -> None:
         """Set the rows' sparsity from the point they stand at: its changed entries, and topk = 1/1.5 of them."""
-        entries = (point - state["clean"]).ne_(0).flatten(1).sum(1)
-        state["entries"] = torch.where(rows, entries, state["entries"])
-        state["topk"] = torch.where(rows, entries / point[0].numel() / 1.5, state["topk"])
+        places = rows.nonzero().flatten()
+        if len(places) == 0:
+            return
+        apart = point.index_select(0, places).sub_(state["clean"].index_select(0, places))
+        entries = apart.ne_(0).flatten(1).sum(1)
+        state["entries"] = state["entries"].index_copy(0, places, entries)
+        state["topk"] = state["topk"].index_copy(0, places, entries / point[0].numel() / 1.5)
 
     def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         self.tables = {name: table.to(loss.device) for name, table in self.tables.items()}
         tables, x, i = self.tables, state["x"], state["i"]
         phase = tables["phase"][i]
         better = tables["begins"][i] | (loss > state["loss_best"])
-        geometry.replace_rows_(state["x_best"], x, better)
-        geometry.replace_rows_(state["grad_best"], gradient, better)
+        state["moved"] |= better
+        geometry.replace_rows_(better, (state["x_best"], x), (state["grad_best"], gradient))
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
         x, gradient = self._checkpoint(state, x, gradient, tables["due"][i], tables["eps"][phase], phase)
         state["i"] = i + 1
@@ -135,7 +140,9 @@ class L1APGD(APGD):
         if x.device.type == "cpu" and not bool(due.any()):
             return x, gradient
         before = state["entries"]
-        self._measure(state, state["x_best"], due)
+        # A best point that stands where it stood has the entries that it had.
+        self._measure(state, state["x_best"], due & state["moved"])
+        state["moved"] &= ~due
         sparser = state["entries"] / before < 0.95
         step = torch.where(sparser, eps, state["step"] / 1.5)
         step = torch.minimum(torch.maximum(step, self.tables["eps_min"][phase]), eps)
@@ -158,7 +165,7 @@ class L1APGD(APGD):
         start = (best + self.correction(clean, best - clean, eps)).clamp(0, 1)
         state["step"] = torch.where(rows, eps, state["step"])
         self._measure(state, start, rows)
-        geometry.replace_rows_(following, start, rows)
+        geometry.replace_rows_(rows, (following, start))
         return following
 
     def candidate(self, state: State) -> Tensor:

@@ -81,9 +81,9 @@ class Ledger:
         self.open[example].add(rank)
         return example, rank
 
-    def charge(self, examples: NDArray[np.int64], ranks: NDArray[np.int64]) -> None:
-        """One pass each for these distinct tries."""
-        self.passes[examples, ranks] += 1
+    def charge(self, examples: NDArray[np.int64], ranks: NDArray[np.int64], passes: NDArray[np.int64]) -> None:
+        """So many passes these distinct tries have made so far. Due when a try ends, and before `take_early`."""
+        self.passes[examples, ranks] = passes
 
     def cancelled(self, examples: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of these tries a lower-ranked hit has made useless."""

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace, select
+from transferbench.attacks import Keys, RowAttack, State, lockstep, replace, select
 from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.engine.frozen import Frozen
 from transferbench.engine.judge import Judge, at_least
@@ -115,22 +115,31 @@ class Pool:
         gone: dict[int, NDArray[np.bool_]] = {}
         for (number, group), output, gradient, loss in zip(live, outputs, gradients, per_rows, strict=True):
             attack, state = self.attacks[number], group.state
-            examples, ranks, ages = group.seated()
-            self.ledger.charge(examples, ranks)
+            ages = group.seats["age"].numpy()
             ages += 1
             ended = ages == attack.passes
-            hits = (attack.candidate(state) & ~losses.largest_is(output, state["row_y"])).cpu().numpy()
-            if attack.counts == "last":
-                hits = hits & ended
-            fooled = self._confirm(group, state["x"], hits)
+            left = self._confirm(group, state["x"], self._hits(attack, state, output, ended))
             following = attack.step(state, output, loss, gradient)
-            # A try that found nothing on the copy is asked once more, on the original, at its best point.
-            fooled |= self._confirm(group, attack.best(state), ended & ~fooled)
-            for row in np.flatnonzero(ended & ~fooled):
-                self.ledger.failed(int(examples[row]), int(ranks[row]))
+            if np.count_nonzero(ended):
+                # A try that found nothing on the copy is asked once more, on the original, at its best point.
+                left |= self._confirm(group, attack.best(state), ended & ~left)
+                examples, ranks, _ = group.seated()
+                for row in np.flatnonzero(ended & ~left):
+                    self.ledger.failed(int(examples[row]), int(ranks[row]))
+                left |= ended
             state["x"] = following
-            gone[number] = ended | fooled
+            if np.count_nonzero(left):
+                gone[number] = left
         self._refill(gone)
+
+    def _hits(self, attack: RowAttack, state: State, output: Tensor, ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Rows that the copy misclassifies at a point that counts."""
+        wrong: NDArray[np.bool_] = torch.ne(output.argmax(1), state["row_y"]).cpu().numpy()
+        if np.count_nonzero(wrong):
+            wrong = wrong & attack.candidate(state).cpu().numpy()
+            if attack.counts == "last":
+                wrong = wrong & ended
+        return wrong
 
     def _snapshot(self) -> dict[str, object]:
         """All that the next iteration depends on; points only where an example has fallen."""
@@ -186,16 +195,16 @@ class Pool:
             output = self.frozen.network(point)
             parts = [
                 self.attacks[number].loss(part, state["row_y"], state)
-                for (number, state), part in zip(live, output[:rows].split(sizes), strict=True)
+                for (number, state), part in zip(live, _split(output, sizes), strict=True)
             ]
-            total = torch.cat(parts).sum()
-            gradient = torch.autograd.grad(total, point)[0] if needs_grad else torch.zeros_like(batch)
+            ones = [torch.ones_like(part) for part in parts]
+            gradient = torch.autograd.grad(parts, point, ones)[0] if needs_grad else torch.zeros_like(batch)
         # A copy of its own: attacks write over it, and a model may hand out a tensor that it keeps. Contiguous: a
         # channels_last network hands back a channels_last gradient, and mixed layouts slow every step down.
         gradient = gradient[:rows].clone(memory_format=torch.contiguous_format)
         output = output.detach()[:rows].float()
         self._refuse_non_finite(live, output, gradient)
-        return list(output.split(sizes)), list(gradient.split(sizes)), [part.detach() for part in parts]
+        return _split(output, sizes), _split(gradient, sizes), [part.detach() for part in parts]
 
     def _refuse_non_finite(self, live: list[tuple[int, State]], output: Tensor, gradient: Tensor) -> None:
         # Two sums tell in nearly every case that all is well; where one overflows, every entry is looked at.
@@ -212,10 +221,9 @@ class Pool:
 
     def _confirm(self, group: Group, points: Tensor, named: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """bool [rows of the group]: which of the named rows fool the original model at these points."""
-        fooled = np.zeros_like(named)
-        rows = np.flatnonzero(named)
-        if len(rows) == 0:
-            return fooled
+        if np.count_nonzero(named) == 0:
+            return named
+        fooled, rows = np.zeros_like(named), np.flatnonzero(named)
         of_group, ranks, _ = group.seated()
         chosen, examples = (torch.from_numpy(part).to(self.x.device) for part in (rows, of_group[rows]))
         judged = self.judge(self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples])
@@ -231,17 +239,22 @@ class Pool:
 
     def _refill(self, gone: dict[int, NDArray[np.bool_]]) -> None:
         """Drop the rows that left and those that a hit cancelled, start the next tries in their places."""
+        live = [(number, group) for number, group in enumerate(self.groups) if group is not None]
+        flying = sum(len(group.seats["age"]) for _, group in live)
+        early = self.rows.most if self.x.is_cuda else min(self.rows.most, EARLY_ROWS)
+        if live and not gone and flying >= (self.rows.most if self.ledger.waiting else early):
+            return
         staying = 0
         leaving: dict[int, Tensor] = {}
-        for number, left in gone.items():
-            group = self.groups[number]
-            assert group is not None
-            examples, ranks, _ = group.seated()
-            left = left | self.ledger.cancelled(examples, ranks)
+        for number, group in live:
+            examples, ranks, ages = group.seated()
+            self.ledger.charge(examples, ranks, ages)
+            left = self.ledger.cancelled(examples, ranks)
+            if number in gone:
+                left |= gone[number]
             staying += int(np.count_nonzero(~left))
             leaving[number] = torch.from_numpy(np.flatnonzero(left))
         started = self.ledger.take(self.rows.most - staying)
-        early = self.rows.most if self.x.is_cuda else min(self.rows.most, EARLY_ROWS)
         started += self.ledger.take_early(early - staying - len(started))
         for number in range(len(self.attacks)):
             mine = [pair for pair in started if self.owner[pair[1]] == number]
@@ -270,3 +283,10 @@ class Pool:
         state = self.attacks[number].start(self.x[examples], y, self.clean_logits[examples], Keys(noise, attempts))
         state.update(row_y=y, row_id=ids)
         return Group(state, {"example": example, "rank": rank, "age": torch.zeros_like(rank)})
+
+
+def _split(rows: Tensor, sizes: list[int]) -> list[Tensor]:
+    """The rows of each group; what follows them pads the batch."""
+    if sizes == [len(rows)]:
+        return [rows]
+    return list(rows[: sum(sizes)].split(sizes))
