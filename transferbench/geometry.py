@@ -20,7 +20,7 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 def replace_rows_(rows: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
     """Of each pair (kept, new), write the rows of `new` over those of `kept` where `rows` bool [B] says so.
 
-    Only these are touched: in most of APGD's iterations few rows improve, and after a network's pass none is in a cache.
+    Only these are touched: in most iterations of APGD few rows improve, and a network's pass has emptied the caches.
     """
     places = rows.nonzero().flatten()
     if len(places) > 0:
