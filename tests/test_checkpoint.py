@@ -71,11 +71,12 @@ def test_half_a_file_is_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureF
     assert NOTHING.load() is None
 
 
+@pytest.mark.parametrize(("name", "other"), [("version", lambda name: "0.0"), ("_FORMAT", -1)])
 def test_another_version_does_not_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str, other: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Checkpoint(tmp_path / "c").save({"step": 3})
-    monkeypatch.setattr("transferbench.checkpoint.version", lambda name: "0.0")
+    monkeypatch.setattr(f"transferbench.checkpoint.{name}", other)
     assert Checkpoint(tmp_path / "c").load() is None
     assert "begins anew" in caplog.text
 

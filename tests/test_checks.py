@@ -192,17 +192,20 @@ def test_a_trace_that_bakes_a_value_in_is_noticed(small: Small) -> None:
     assert not checks.check_model(model, small.x[:16], small.y[:16]).copyable
 
 
+class StraightThrough(torch.autograd.Function):
+    """Rounds, and hands the gradient on as if it had not."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return (x * 16).round() / 16
+
+    @staticmethod
+    def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        return gradient
+
+
 def test_a_trace_that_loses_a_custom_gradient_is_not_used(small: Small) -> None:
-    """A straight-through rounding: the trace would keep the rounding and drop its gradient."""
-
-    class StraightThrough(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return (x * 16).round() / 16
-
-        @staticmethod
-        def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
-            return gradient
+    """The trace would keep the rounding and drop its gradient."""
 
     class Defence(nn.Module):
         def __init__(self, net: nn.Module) -> None:
@@ -225,15 +228,6 @@ def test_a_trace_that_loses_the_gradient_of_some_rows_is_not_used(small: Small) 
     brightness = small.x[:16].flatten(1).mean(1)
     threshold = float(brightness.sort().values[-5])
 
-    class Rounds(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: object, x: Tensor) -> Tensor:
-            return (x * 16).round() / 16
-
-        @staticmethod
-        def backward(ctx: object, gradient: Tensor) -> Tensor:  # type: ignore[override]
-            return gradient
-
     class SomeRows(nn.Module):
         def __init__(self, net: nn.Module) -> None:
             super().__init__()
@@ -241,7 +235,7 @@ def test_a_trace_that_loses_the_gradient_of_some_rows_is_not_used(small: Small) 
 
         def forward(self, x: Tensor) -> Tensor:
             bright = (x.flatten(1).mean(1) >= threshold)[:, None, None, None]
-            return self.net(torch.where(bright, Rounds.apply(x), x))
+            return self.net(torch.where(bright, StraightThrough.apply(x), x))
 
     assert not freeze(SomeRows(small.model).eval(), small.x[:16]).folded
 

@@ -23,6 +23,8 @@ EVERY = 4.0
 """Seconds of work between two checkpoints..."""
 _SHARE = 50
 """...or this many times what the last one took, so that big states cost no more than 2 %."""
+_FORMAT = 2
+"""Raised with the shape of what a training, the pool or a crafted set saves: an older file would not fit."""
 
 State = dict[str, Any]
 """Tensors, numbers, text, lists and dictionaries of them: what `torch.load(weights_only=True)` reads."""
@@ -88,7 +90,7 @@ class Checkpoint:
 
 
 def _by() -> str:
-    return f"transferbench {version('transferbench')} with torch {version('torch')}"
+    return f"transferbench {version('transferbench')} (checkpoint format {_FORMAT}) with torch {version('torch')}"
 
 
 NOTHING = Checkpoint()

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transferbench.attacks import Keys, RowAttack, State, lockstep, replace, select
+from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace, select
 from transferbench.checkpoint import NOTHING, Checkpoint
 from transferbench.engine.frozen import Frozen
 from transferbench.engine.judge import Judge, at_least
@@ -134,7 +134,7 @@ class Pool:
 
     def _hits(self, attack: RowAttack, state: State, output: Tensor, ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Rows that the copy misclassifies at a point that counts."""
-        wrong: NDArray[np.bool_] = torch.ne(output.argmax(1), state["row_y"]).cpu().numpy()
+        wrong: NDArray[np.bool_] = (~losses.largest_is(output, state["row_y"])).cpu().numpy()
         if np.count_nonzero(wrong):
             wrong = wrong & attack.candidate(state).cpu().numpy()
             if attack.counts == "last":
@@ -178,11 +178,11 @@ class Pool:
         for number, state in live:
             parts = []
             for rows in torch.arange(len(state["x"]), device=self.x.device).split(most):
-                outputs, gradients, losses = self._at_once([(number, select(state, rows))])
-                parts.append((outputs[0], gradients[0], losses[0]))
+                outputs, gradients, per_rows = self._at_once([(number, select(state, rows))])
+                parts.append((outputs[0], gradients[0], per_rows[0]))
             joined.append(tuple(torch.cat(column) for column in zip(*parts, strict=True)))
-        outputs, gradients, losses = (list(column) for column in zip(*joined, strict=True))
-        return outputs, gradients, losses
+        outputs, gradients, per_rows = (list(column) for column in zip(*joined, strict=True))
+        return outputs, gradients, per_rows
 
     def _at_once(self, live: list[tuple[int, State]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         sizes = [len(state["x"]) for _, state in live]
@@ -242,6 +242,7 @@ class Pool:
         live = [(number, group) for number, group in enumerate(self.groups) if group is not None]
         flying = sum(len(group.seats["age"]) for _, group in live)
         early = self.rows.most if self.x.is_cuda else min(self.rows.most, EARLY_ROWS)
+        # Only a hit cancels, and who hits is gone: in most iterations there is nothing to do.
         if live and not gone and flying >= (self.rows.most if self.ledger.waiting else early):
             return
         staying = 0
