@@ -44,7 +44,7 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 	$(BIN)/transferbench publish runs/letters-to-digits
 
 index: setup ## the list of RobustBench's models, from the installed package
-	$(BIN)/python -m transferbench.victims.make_index
+	$(BIN)/python -m transferbench.models.make_index
 
 screenshot: setup ## the README's picture of the page (needs chromium and chromedriver)
 	$(BIN)/python tests/screenshot.py

@@ -8,7 +8,7 @@ import signal
 import torch
 from torch import Tensor, nn
 
-from transferbench.victims.networks import small_resnet
+from transferbench.models.networks import small_resnet
 
 
 class Deadly(nn.Module):

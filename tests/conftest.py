@@ -11,9 +11,10 @@ from hypothesis import settings
 from torch import Tensor, nn
 
 from transferbench import data
-from transferbench.cards import ModelCard
-from transferbench.victims import Victim, networks
-from transferbench.victims.networks import small_resnet
+from transferbench.models import networks
+from transferbench.models.cards import ModelCard
+from transferbench.models.networks import small_resnet
+from transferbench.models.victims import Victim
 
 torch.set_num_threads(1)
 # Examples are bounded in number; on a busy machine a single one may take long.

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transferbench import pipeline, suites
-from transferbench.engine.store import Store
-from transferbench.runner import Runner
-from transferbench.types import Job
+from transferbench import suites
+from transferbench.jobs.job import Job
+from transferbench.scheduling.scheduler import Runner
+from transferbench.store.store import Store
+from transferbench.workflows import run_suite
 
 TINY = """
 name: tiny
@@ -68,5 +69,5 @@ def go(root: Path, reporter: Silent | None = None, text: str = TINY, **more: Any
     path.write_text(text)
     reporter = reporter or Silent()
     with Store(root) as store:
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), reporter)
+        run_suite.run_suite(suites.load(str(path)), (0,), Runner(store, **more), reporter)
     return reporter

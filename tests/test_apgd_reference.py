@@ -10,7 +10,7 @@ from torch import Tensor
 
 from transferbench.attacks import Keys, build, lockstep
 from transferbench.attacks.apgd_ball import checkpoint_windows
-from transferbench.types import AttackSpec, Norm, ThreatModel
+from transferbench.base.specifications import AttackSpec, Norm, ThreatModel
 
 RADII: dict[Norm, str] = {"Linf": "0.06", "L2": "0.25", "L1": "0.9"}
 

@@ -14,9 +14,10 @@ from torch import nn
 import transferbench
 from transferbench import attacks
 from transferbench.attacks import lockstep
-from transferbench.engine import stored
-from transferbench.features import Penultimate, find_layers
-from transferbench.types import AttackSpec, InputError, ThreatModel
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.jobs import stored
+from transferbench.models.features import Penultimate, find_layers
 
 THREATS = {"Linf": "0.06", "L2": 0.25, "L1": "0.9"}
 

@@ -7,19 +7,20 @@ import torch
 from conftest import Linear
 from torch import Tensor
 
-from transferbench import geometry, keyed
 from transferbench.attacks import build
-from transferbench.engine.evaluate import Target, run_chain
-from transferbench.types import AttackSpec, Chain, Norm, ThreatModel
+from transferbench.base import keyed_random
+from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
+from transferbench.engine.chain import Target, run_chain
+from transferbench.threats import geometry
 
 DUAL = {"Linf": 1, "L2": 2, "L1": float("inf")}
 
 
 def linear_problem(classes: int, n: int = 24, d: int = 48) -> tuple[Linear, Tensor, Tensor]:
     """Images around .5 whose boundaries are so near that the box never matters."""
-    keys = keyed.row_keys(keyed.stream("linear", classes), torch.arange(n))
-    weight = keyed.normal(keyed.row_keys(1, torch.arange(classes)), (d,))
-    x = 0.5 + 0.04 * keyed.normal(keys, (d,))
+    keys = keyed_random.row_keys(keyed_random.stream("linear", classes), torch.arange(n))
+    weight = keyed_random.normal(keyed_random.row_keys(1, torch.arange(classes)), (d,))
+    x = 0.5 + 0.04 * keyed_random.normal(keys, (d,))
     model = Linear(weight, -weight @ torch.full((d,), 0.5))
     return model, x, model(x).argmax(1).detach()
 
@@ -82,9 +83,9 @@ def test_the_pretrained_attack_ends_at_the_sign_of_its_neuron() -> None:
     """With linear features and m far away every step goes up the neuron's weights: the end point is known."""
     from transferbench.attacks import lockstep
 
-    keys = keyed.row_keys(9, torch.arange(6))
-    x = 0.3 + 0.4 * keyed.uniform(keys, (48,))
-    weight = keyed.normal(keyed.row_keys(10, torch.arange(16)), (48,))
+    keys = keyed_random.row_keys(9, torch.arange(6))
+    x = 0.3 + 0.4 * keyed_random.uniform(keys, (48,))
+    weight = keyed_random.normal(keyed_random.row_keys(10, torch.arange(16)), (48,))
     threat = ThreatModel.parse("Linf", "0.05")
     attack = build(AttackSpec.of("pretrained-neuron", neurons=3), threat, 10)
     y = torch.zeros(6, dtype=torch.int64)
@@ -97,7 +98,7 @@ def test_random_signs_lie_on_the_corners_of_the_ball() -> None:
     attack = build(AttackSpec.of("random-sign", draws=2), ThreatModel.parse("Linf", "0.1"), 10)
     from transferbench.attacks import lockstep
 
-    keys = keyed.row_keys(4, torch.arange(4))
+    keys = keyed_random.row_keys(4, torch.arange(4))
     x = torch.full((4, 100), 0.5)
     found = lockstep.maximise(attack, lambda z: z, x, torch.zeros(4, dtype=torch.int64), keys)
     assert torch.allclose((found.last - x).abs(), torch.full_like(x, 0.1))

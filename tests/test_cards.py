@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from transferbench import cards
-from transferbench.cards import CardResult, ModelCard
-from transferbench.types import InputError
+from transferbench.base.errors import InputError
+from transferbench.models import cards
+from transferbench.models.cards import CardResult, ModelCard
 
 CARD = ModelCard(
     id="lwf-s0",

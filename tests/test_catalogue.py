@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from transferbench import cards, catalogue
-from transferbench.catalogue import classes, robustbench
-from transferbench.types import InputError
-from transferbench.victims import make_index
+from transferbench.base.errors import InputError
+from transferbench.models import cards, catalogue, make_index
+from transferbench.models.catalogue import classes, robustbench
 
 
 def test_the_index_is_that_of_the_installed_package() -> None:

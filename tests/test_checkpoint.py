@@ -11,15 +11,16 @@ import pytest
 import torch
 from conftest import Small
 
-from transferbench import beside, data
+from transferbench import data
 from transferbench.attacks import build
-from transferbench.checkpoint import NOTHING, Checkpoint
-from transferbench.engine import jobs
-from transferbench.engine.evaluate import Target, run_chain
+from transferbench.base import atomic_files
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.engine.chain import Target, run_chain
 from transferbench.engine.reference import run_reference
-from transferbench.features import Layers, Penultimate
-from transferbench.types import AttackSpec, Chain, ThreatModel
-from transferbench.victims import networks
+from transferbench.jobs import kinds
+from transferbench.models import networks
+from transferbench.models.features import Layers, Penultimate
+from transferbench.store.checkpoint_file import NOTHING, Checkpoint
 
 
 class StoppedError(Exception):
@@ -76,7 +77,7 @@ def test_another_version_does_not_go_on(
     name: str, other: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Checkpoint(tmp_path / "c").save({"step": 3})
-    monkeypatch.setattr(f"transferbench.checkpoint.{name}", other)
+    monkeypatch.setattr(f"transferbench.store.checkpoint_file.{name}", other)
     assert Checkpoint(tmp_path / "c").load() is None
     assert "begins anew" in caplog.text
 
@@ -109,7 +110,7 @@ def test_savings_are_rare_where_they_are_dear_and_the_walls_clock_does_not_matte
         saved.append(now[0])
         return {}
 
-    monkeypatch.setattr(beside, "write_bytes", lambda *_: now.__setitem__(0, now[0] + 1))
+    monkeypatch.setattr(atomic_files, "write_bytes", lambda *_: now.__setitem__(0, now[0] + 1))
     for second in range(101, 200):
         now[0] = max(now[0], second)
         checkpoint.offer(state)
@@ -119,14 +120,14 @@ def test_savings_are_rare_where_they_are_dear_and_the_walls_clock_does_not_matte
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    beside.write_text(path, "old")
+    atomic_files.write_text(path, "old")
 
     def fails(writing: Path) -> None:
         writing.write_text("half")
         raise OSError("disk")
 
     with pytest.raises(OSError, match="disk"):
-        beside.write(path, fails)
+        atomic_files.write(path, fails)
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("f", "old")]
 
 
@@ -174,7 +175,7 @@ def test_crafting_judging_and_counting_go_on_where_they_were_killed(small: Small
     source = Penultimate(small.model, LETTERS)
 
     def craft(checkpoint: Checkpoint, rows: int | None = None) -> Any:
-        return jobs.craft(source, spec, threat, shard, 0, rows, checkpoint=checkpoint)
+        return kinds.craft(source, spec, threat, shard, 0, rows, checkpoint=checkpoint)
 
     whole, kept = craft(NOTHING)
     (again, parts), kills = until_done(lambda checkpoint: craft(checkpoint, 16), tmp_path / "c", 5)
@@ -185,16 +186,16 @@ def test_crafting_judging_and_counting_go_on_where_they_were_killed(small: Small
 
     net = networks.build("small-resnet", 26).model.eval()
     target = Target.prepare(net, shard.pixels, shard.labels)
-    judged, _ = jobs.judge(target, threat, shard, kept["points"])
+    judged, _ = kinds.judge(target, threat, shard, kept["points"])
     rejudged, kills = until_done(
-        lambda checkpoint: jobs.judge(target, threat, shard, kept["points"], checkpoint), tmp_path / "j", 1
+        lambda checkpoint: kinds.judge(target, threat, shard, kept["points"], checkpoint), tmp_path / "j", 1
     )
     assert kills == 3
     assert rejudged[0] == judged
 
     test = data.load("letters", "test")
-    counted, _ = jobs.clean(target, test, "cpu")
-    recounted, kills = until_done(lambda checkpoint: jobs.clean(target, test, "cpu", checkpoint), tmp_path / "n", 1)
+    counted, _ = kinds.clean(target, test, "cpu")
+    recounted, kills = until_done(lambda checkpoint: kinds.clean(target, test, "cpu", checkpoint), tmp_path / "n", 1)
     assert kills == -(-len(test) // 256)
     assert recounted[0] == counted
 

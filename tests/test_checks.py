@@ -9,9 +9,9 @@ import torch
 from conftest import Small
 from torch import Tensor, nn
 
-from transferbench.engine import checks
-from transferbench.engine.frozen import as_is, freeze
-from transferbench.types import InputError
+from transferbench.base.errors import InputError
+from transferbench.engine import preflight
+from transferbench.engine.search_model import as_is, freeze
 
 
 class Wrapped(nn.Module):
@@ -27,7 +27,7 @@ class Wrapped(nn.Module):
 
 
 def flags_of(model: nn.Module, small: Small) -> tuple[str, ...]:
-    return checks.check_model(model, small.x[:16], small.y[:16]).flags
+    return preflight.check_model(model, small.x[:16], small.y[:16]).flags
 
 
 def test_a_clean_net_has_no_flag(small: Small) -> None:
@@ -53,7 +53,7 @@ def test_a_model_that_would_make_numbers_wrong_is_refused(
     small: Small, change: Callable[[nn.Module, Tensor], object], complaint: str
 ) -> None:
     with pytest.raises(InputError, match=complaint) as caught:
-        checks.check_model(Wrapped(small.model, change), small.x[:16], small.y[:16])
+        preflight.check_model(Wrapped(small.model, change), small.x[:16], small.y[:16])
     assert "\n" not in str(caught.value)
 
 
@@ -61,7 +61,7 @@ def test_one_sub_module_in_train_mode_is_enough_to_refuse(small: Small) -> None:
     small.model.stage2.bn1.train()  # type: ignore[union-attr]
     try:
         with pytest.raises(InputError, match=r"stage2\.bn1 is in train mode"):
-            checks.check_model(small.model, small.x[:16], small.y[:16])
+            preflight.check_model(small.model, small.x[:16], small.y[:16])
         assert small.model.stage2.bn1.training  # type: ignore[union-attr]
     finally:
         small.model.eval()
@@ -91,9 +91,9 @@ def test_suspicions_are_flagged(small: Small, change: Callable[[nn.Module, Tenso
 
 
 def test_state_that_changes_between_calls_is_flagged_and_never_copied(small: Small) -> None:
-    preflight = checks.check_model(Counting(small.model), small.x[:16], small.y[:16])
-    assert preflight.flags == ("state-between-calls",)
-    assert not preflight.copyable
+    looked = preflight.check_model(Counting(small.model), small.x[:16], small.y[:16])
+    assert looked.flags == ("state-between-calls",)
+    assert not looked.copyable
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_state_that_changes_between_calls_is_flagged_and_never_copied(small: Sma
 )
 def test_bad_images_are_refused(x: Tensor, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        checks.check_examples(x, torch.zeros(4, dtype=torch.int64))
+        preflight.check_examples(x, torch.zeros(4, dtype=torch.int64))
 
 
 @pytest.mark.parametrize(
@@ -118,12 +118,12 @@ def test_bad_images_are_refused(x: Tensor, complaint: str) -> None:
 )
 def test_bad_labels_are_refused(y: Tensor) -> None:
     with pytest.raises(InputError, match="labels"):
-        checks.check_examples(torch.zeros(4, 1, 8, 8), y)
+        preflight.check_examples(torch.zeros(4, 1, 8, 8), y)
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.int16, torch.int32, torch.int64])
 def test_every_integer_label_type_is_fine(dtype: torch.dtype) -> None:
-    _, y, _ = checks.check_examples(torch.zeros(4, 1, 8, 8), torch.arange(4).to(dtype))
+    _, y, _ = preflight.check_examples(torch.zeros(4, 1, 8, 8), torch.arange(4).to(dtype))
     assert y.dtype == torch.int64
 
 
@@ -132,21 +132,21 @@ def test_labels_outside_the_classes_are_refused(small: Small, label: int) -> Non
     y = small.y[:16].clone()
     y[3] = label
     with pytest.raises(InputError, match=r"classes 0\.\.9"):
-        checks.check_model(small.model, small.x[:16], y)
+        preflight.check_model(small.model, small.x[:16], y)
 
 
 def test_rounding_outside_the_box_is_clamped_and_reported() -> None:
     x = torch.full((2, 1, 8, 8), 1 + 5e-7)
-    got, _, clamped = checks.check_examples(x, torch.zeros(2, dtype=torch.int64))
+    got, _, clamped = preflight.check_examples(x, torch.zeros(2, dtype=torch.int64))
     assert clamped
     assert float(got.max()) == 1
     assert float(x.max()) > 1, "the caller's tensor is left alone"
 
 
 def test_chance_is_a_binomial_test() -> None:
-    assert checks.at_chance(10, 100, 10)
-    assert not checks.at_chance(30, 100, 10)
-    assert not checks.at_chance(1, 49, 10), "too few examples to say"
+    assert preflight.at_chance(10, 100, 10)
+    assert not preflight.at_chance(30, 100, 10)
+    assert not preflight.at_chance(1, 49, 10), "too few examples to say"
 
 
 def test_the_copy_is_folded_and_agrees(small: Small) -> None:
@@ -189,7 +189,7 @@ def test_a_trace_that_bakes_a_value_in_is_noticed(small: Small) -> None:
             return self.net(x) * self.scale
 
     model = Drifting(small.model).eval()
-    assert not checks.check_model(model, small.x[:16], small.y[:16]).copyable
+    assert not preflight.check_model(model, small.x[:16], small.y[:16]).copyable
 
 
 class StraightThrough(torch.autograd.Function):
@@ -253,5 +253,5 @@ def test_a_forward_that_optimises_is_flagged(small: Small) -> None:
 @pytest.mark.parametrize(("broke", "masked"), [(0, False), (1, True)])
 def test_square_after_gradients_tells_of_masking(broke: int, masked: bool) -> None:
     account = [{"attack": "apgd-ce", "broke": 3}, {"attack": "square", "broke": broke}]
-    assert checks.gradients_masked(account) is masked
-    assert not checks.gradients_masked([{"attack": "square", "broke": 5}])
+    assert preflight.gradients_masked(account) is masked
+    assert not preflight.gradients_masked([{"attack": "square", "broke": 5}])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from transferbench import cli
+from transferbench.cli import main
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def victim(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
     steps = ["--set", "steps=40", "--set", "batch_size=50"]
-    assert cli.main(["train", "--plugin", "natural", "--target", "digits", "--out", "mine", *steps]) == 0
+    assert main.main(["train", "--plugin", "natural", "--target", "digits", "--out", "mine", *steps]) == 0
     capsys.readouterr()
     return here / "mine"
 
@@ -91,7 +91,7 @@ def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(
     here: Path, capsys: pytest.CaptureFixture[str], words: str, complaint: str
 ) -> None:
     try:
-        status: object = cli.main(words.split())
+        status: object = main.main(words.split())
     except SystemExit as stop:
         status = stop.code
     error = capsys.readouterr().err
@@ -104,7 +104,7 @@ def test_bad_input_is_one_line_and_status_2_and_leaves_nothing(
 
 @pytest.mark.parametrize("kind", ["models", "networks", "datasets", "methods", "attacks", "suites"])
 def test_lists_start_each_line_with_the_id(capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    assert cli.main(["list", kind]) == 0
+    assert main.main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines
     assert all(len(line.split(maxsplit=1)) == 2 for line in lines)
@@ -113,7 +113,7 @@ def test_lists_start_each_line_with_the_id(capsys: pytest.CaptureFixture[str], k
 
 
 def test_a_dry_run_prints_the_plan_and_makes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["run", "letters-to-digits", "--dry-run", "--seeds", "0,1"]) == 0
+    assert main.main(["run", "letters-to-digits", "--dry-run", "--seeds", "0,1"]) == 0
     out = capsys.readouterr().out
     # Per seed: 2 sources and 14 rows trained; 2 x 3 + 14 x 8 chains (4 of them the curve's); 3 crafted sets for each
     # of 2 sources; every row is shown its own source's 3 and the other's 2 that are no noise.
@@ -123,7 +123,7 @@ def test_a_dry_run_prints_the_plan_and_makes_nothing(here: Path, capsys: pytest.
 
 def test_eval_reports_everything_and_a_second_one_is_free(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval", "--model", str(victim), "--source", str(victim), "--norms", "Linf,L2", "--n", "20", "--out", "e"]
-    assert cli.main([*words, "--eps", "Linf=0.2,L2=0.4"]) == 0
+    assert main.main([*words, "--eps", "Linf=0.2,L2=0.4"]) == 0
     first = capsys.readouterr()
     for expected in ("sha256", "digits test, first 20", "class counts", "seed     0", "Linf    0.2", "L2      0.4"):
         assert expected in first.out
@@ -131,14 +131,14 @@ def test_eval_reports_everything_and_a_second_one_is_free(victim: Path, capsys: 
     assert "noise control" in first.out
     record = json.loads((Path("e") / "records" / "mine.json").read_text())
     assert record["chains"][0]["attacks"] == [{"id": "apgd-ce"}, {"id": "apgd-t"}]
-    assert cli.main([*words, "--eps", "Linf=0.2,L2=0.4"]) == 0
+    assert main.main([*words, "--eps", "Linf=0.2,L2=0.4"]) == 0
     second = capsys.readouterr()
     assert second.out == first.out
     assert "[1/" not in second.err, "nothing was run again"
 
 
 def test_selftest_says_what_was_planted_and_found(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["selftest", "--model", str(victim), "--eps", "Linf=0.1,L2=0.4,L1=1.5", "--n", "12"]) == 0
+    assert main.main(["selftest", "--model", str(victim), "--eps", "Linf=0.1,L2=0.4,L1=1.5", "--n", "12"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["Linf:0.1", "L2:0.4", "L1:1.5"]
     for line in lines:
@@ -148,17 +148,17 @@ def test_selftest_says_what_was_planted_and_found(victim: Path, capsys: pytest.C
 
 def test_train_writes_a_victim_that_eval_takes(victim: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--plugin", "lwf", "--source", str(victim), "--target", "digits", "--out", "new"]
-    assert cli.main([*words, "--set", "steps=10", "--set", "batch_size=32"]) == 0
+    assert main.main([*words, "--set", "steps=10", "--set", "batch_size=32"]) == 0
     assert "validation accuracy" in capsys.readouterr().out
     with (Path("new") / "log.csv").open() as file:
         log = list(csv.DictReader(file))
     assert [row["step"] for row in log] == ["0", "4", "5", "9"]
     assert {row["phase"] for row in log} == {"head", "all"}
     assert all(float(row["ce"]) > 0 and float(row["features"]) >= 0 for row in log)
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert "is there already" in capsys.readouterr().err
     assert (
-        cli.main(
+        main.main(
             ["eval", "--model", "new", "--norms", "Linf", "--eps", "Linf=0.1", "--attacks", "fgsm,pgd", "--n", "10"]
         )
         == 0
@@ -201,7 +201,7 @@ def test_accuracy_at_chance_stops_before_any_attack(
     sys.modules.pop("brightness", None)
     words = ["eval", "--model", untrained(here, chance), "--dataset", "folder:images", "--eps", "Linf=0.1", "--norms"]
     words += ["Linf", "--out", "e", "--attacks", "fgsm"]
-    status = cli.main(words)
+    status = main.main(words)
     out, error = capsys.readouterr()
     if not chance:
         assert status == 0, error
@@ -212,7 +212,7 @@ def test_accuracy_at_chance_stops_before_any_attack(
     assert "30 of 60" in error
     assert "--allow-low-accuracy" in error
     assert not (here / "e" / "records").exists(), "nothing was attacked"
-    assert cli.main([*words, "--allow-low-accuracy"]) == 0
+    assert main.main([*words, "--allow-low-accuracy"]) == 0
     assert "accuracy-at-chance" in capsys.readouterr().out
 
 
@@ -221,7 +221,7 @@ def test_a_folder_that_names_other_classes_is_refused(here: Path, capsys: pytest
     model = untrained(here, False)
     (here / "images" / "left").rename(here / "images" / "up")
     assert (
-        cli.main(["eval", "--model", model, "--dataset", "folder:images", "--eps", "Linf=0.1", "--norms", "Linf"]) == 2
+        main.main(["eval", "--model", model, "--dataset", "folder:images", "--eps", "Linf=0.1", "--norms", "Linf"]) == 2
     )
     assert "knows it as 'left'" in capsys.readouterr().err
 
@@ -235,11 +235,11 @@ def test_cards_are_shown(victim: Path, capsys: pytest.CaptureFixture[str]) -> No
         (str(victim), "dataset: digits"),
         (str(victim / "README.md"), "dataset: digits"),
     ):
-        assert cli.main(["card", id]) == 0
+        assert main.main(["card", id]) == 0
         out = capsys.readouterr().out
         assert out.startswith("---\n")
         assert expected in out
-    assert cli.main(["card", str(victim)]) == 0
+    assert main.main(["card", str(victim)]) == 0
     assert capsys.readouterr().out == (victim / "README.md").read_text()
 
 
@@ -255,11 +255,11 @@ def test_a_config_file_gives_hyper_parameters_and_set_goes_before_it(
         ("lr: no\n", "lr"),
     ):
         Path("c.yaml").write_text(content)
-        assert cli.main(words) == 2
+        assert main.main(words) == 2
         assert complaint in capsys.readouterr().err
     assert not Path("new").exists()
     Path("c.yaml").write_text("steps: 4\nbatch_size: 8\nlr: 1e-3\n")
-    assert cli.main([*words, "--set", "steps=3"]) == 0
+    assert main.main([*words, "--set", "steps=3"]) == 0
     card = (Path("new") / "README.md").read_text()
     assert "steps: 3\n" in card
     assert "lr: 0.001\n" in card

@@ -18,14 +18,15 @@ import pytest
 import torch
 from suite import TINY, Silent, go
 
-from transferbench import verify
-from transferbench.engine.cluster import Cluster
-from transferbench.engine.reader import Reader
-from transferbench.engine.store import Store
-from transferbench.executor import Executor, NotHereError, Place
-from transferbench.runner import Runner
-from transferbench.types import InputError, Job
-from transferbench.victims import networks, weights
+from transferbench.base.errors import InputError
+from transferbench.jobs.executor import Executor, NotHereError, Place
+from transferbench.jobs.job import Job
+from transferbench.models import networks, weights
+from transferbench.results import verification
+from transferbench.scheduling.backends.dask import Cluster
+from transferbench.scheduling.scheduler import Runner
+from transferbench.store.reader import Reader
+from transferbench.store.store import Store
 
 HERE = Path(__file__).parent
 
@@ -106,7 +107,7 @@ def test_two_workers_of_a_scheduler_of_ones_own_and_both_are_lost(tmp_path: Path
         # The workers are the user's: they live on.
         assert sum(worker.poll() is None for worker in where.workers) == 2
     assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == table
-    assert verify.verify(tmp_path / "out") == []
+    assert verification.verify(tmp_path / "out") == []
 
 
 def test_four_workers_begin_and_one_goes_on_without_seeing_the_folder(
@@ -135,7 +136,7 @@ def test_four_workers_begin_and_one_goes_on_without_seeing_the_folder(
     reporter = go(root, cluster="local:1", batch_size=7)
     assert len(reporter.found) == done
     assert (root / "leaderboard.csv").read_bytes() == table
-    assert verify.verify(root) == []
+    assert verification.verify(root) == []
 
 
 def test_a_job_that_kills_its_workers_is_reported_and_the_rest_goes_on(
@@ -230,26 +231,26 @@ def test_no_process_is_left_behind_and_what_is_finished_is_kept(how: int, tmp_pa
     ],
 )
 def test_addresses_that_lead_nowhere(address: str, complaint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from transferbench.engine import cluster
+    from transferbench.scheduling.backends import dask
 
-    monkeypatch.setattr(cluster, "_CONNECT", 2)
-    for asked in (Cluster, lambda address: cluster.check(address, "cpu")):
+    monkeypatch.setattr(dask, "_CONNECT", 2)
+    for asked in (Cluster, lambda address: dask.check(address, "cpu")):
         with pytest.raises(InputError, match=complaint):
             asked(address)
 
 
 def test_gpus_are_pinned_one_for_each_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transferbench.engine import cluster
+    from transferbench.scheduling.backends import dask
 
     made: list[dict[str, Any]] = []
     monkeypatch.setattr("distributed.SpecCluster", lambda **given: made.append(given))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,7")
-    cluster._start(2, "cuda")
+    dask._start(2, "cuda")
     pinned = [spec["options"]["env"] for spec in made[0]["workers"].values()]
     assert pinned == [{"CUDA_VISIBLE_DEVICES": "3"}, {"CUDA_VISIBLE_DEVICES": "5"}]
     with pytest.raises(InputError, match="3 GPUs are visible"):
-        cluster.check("local:4", "cuda")
-    cluster.check("local:3", "cuda")
+        dask.check("local:4", "cuda")
+    dask.check("local:3", "cuda")
 
 
 def test_a_worker_stops_when_nobody_wants_its_job_any_more(tmp_path: Path) -> None:
@@ -309,7 +310,7 @@ def test_twenty_lost_workers(tmp_path: Path, table: bytes) -> None:
             killed += reporter.killed
         assert reporter.reasons == []
         assert (folder / "out" / "leaderboard.csv").read_bytes() == table
-        assert verify.verify(folder / "out") == []
+        assert verification.verify(folder / "out") == []
 
 
 def test_what_is_lent_takes_the_place_of_what_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,7 +329,7 @@ def test_what_is_lent_takes_the_place_of_what_is_read(tmp_path: Path, monkeypatc
         asked: dict[Any, Any] = {}
         with monkeypatch.context() as patch:
             for gone in ("load_victim", "train.load_splits", "data.load"):
-                patch.setattr(f"transferbench.executor.{gone}", refuse)
+                patch.setattr(f"transferbench.jobs.executor.{gone}", refuse)
             while True:
                 try:
                     got, tensors = remote.execute(job, {}, content, lent=asked)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from transferbench import data
+from transferbench.base.errors import FaultError, InputError
 from transferbench.data import SPLITS, Dataset
-from transferbench.types import FaultError, InputError
 
 SIZES = {"letters": (5000, 500, 500), "digits": (200, 200, 1397)}
 CLASSES = {"letters": 26, "digits": 10}

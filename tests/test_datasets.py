@@ -12,15 +12,16 @@ import pytest
 import torch
 from PIL import Image
 
-from transferbench import data, registry
+from transferbench import data
+from transferbench.base import registry
+from transferbench.base.errors import InputError
 from transferbench.data import View, downloads
 from transferbench.data.files import Files
 from transferbench.data.overlap import without
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.smoke import trees
 from transferbench.smoke.trees import MAKERS, Tree
-from transferbench.train import load_splits
-from transferbench.types import InputError
+from transferbench.training.loop import load_splits
 
 VIEW = View("Res36Crop32")
 

@@ -11,13 +11,16 @@ import pytest
 import torch
 from conftest import Small
 
-from transferbench import cards, data, registry, train
-from transferbench.engine import checks
-from transferbench.features import Layers
+from transferbench import data
+from transferbench.base import registry
+from transferbench.engine import preflight
 from transferbench.leaderboard import build, markdown, rows, transfer
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.methods import Network
-from transferbench.records import read_all
+from transferbench.models import cards
+from transferbench.models.features import Layers
+from transferbench.results.records import read_all
+from transferbench.training import loop
 
 ROOT = Path(__file__).parent.parent
 BOARDS = sorted(path.parent for path in (ROOT / "leaderboards").glob("*/records"))
@@ -75,7 +78,7 @@ def test_the_committed_table_shows_what_the_readme_claims() -> None:
 
 def test_the_protocol_lists_every_flag() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
-    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.M)) >= set(checks.FLAGS)
+    assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.M)) >= set(preflight.FLAGS)
 
 
 def test_the_leaderboard_page_defines_every_column() -> None:
@@ -98,7 +101,7 @@ def test_the_method_of_the_extending_page_works(small: Small, monkeypatch: pytes
     exec(re.search(r"## A method.*?```python\n(.*?)```", text, re.S).group(1), module.__dict__)  # type: ignore[union-attr]
     source = Network(small.model, Layers(("stage1",), "head"))
     method = module.Method(module.Params(steps=4, batch_size=32))
-    done = train.fit(method, source, lambda: source, data.load("digits", "train"), data.load("digits", "val"))
+    done = loop.fit(method, source, lambda: source, data.load("digits", "train"), data.load("digits", "val"))
     assert set(done.log[-1]) == {"step", "phase", "lr", "ce", "pull"}
     assert done.log[-1]["pull"] > 0
 

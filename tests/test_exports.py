@@ -9,10 +9,10 @@ import pytest
 from test_leaderboard import record
 from test_tables import three
 
-from transferbench import cli
+from transferbench.base.errors import InputError
+from transferbench.cli import main
 from transferbench.leaderboard import exports, published
-from transferbench.records import dump
-from transferbench.types import InputError
+from transferbench.results.records import dump
 
 THEIRS = (
     '{"link": "https://arxiv.org/abs/1905.13736", "name": "Unlabeled Data", "authors": "A, B", '
@@ -81,7 +81,7 @@ def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[s
     (tmp_path / "records").mkdir()
     for one in three():
         (tmp_path / "records" / f"{one.victim}.json").write_text(dump(one))
-    assert cli.main(["leaderboard", str(tmp_path), "--export", "robustbench,latex"]) == 0
+    assert main.main(["leaderboard", str(tmp_path), "--export", "robustbench,latex"]) == 0
     assert len([path for path in (tmp_path / "exports").rglob("*") if path.is_file()]) == 5
-    assert cli.main(["leaderboard", str(tmp_path), "--export", "robustbnch"]) == 2
+    assert main.main(["leaderboard", str(tmp_path), "--export", "robustbnch"]) == 2
     assert "did you mean 'robustbench'" in capsys.readouterr().err

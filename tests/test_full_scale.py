@@ -9,7 +9,7 @@ from photographs import crops
 
 import transferbench
 from transferbench.leaderboard.statistics import mcnemar
-from transferbench.victims import load
+from transferbench.models.victims import load
 
 pytestmark = pytest.mark.slow
 

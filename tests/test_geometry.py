@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from transferbench import geometry, keyed
-from transferbench.types import NORMS, Norm
+from transferbench.base import keyed_random
+from transferbench.base.specifications import NORMS, Norm
+from transferbench.threats import geometry
 
 
 def naive_l1(x: Tensor, delta: Tensor, eps: float) -> Tensor:
@@ -28,9 +29,9 @@ def naive_l1(x: Tensor, delta: Tensor, eps: float) -> Tensor:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([2, 5, 64, 300]), st.floats(0.01, 30), st.floats(0.01, 3))
 def test_the_l1_projection_is_the_nearest_point(seed: int, d: int, eps: float, scale: float) -> None:
-    keys = keyed.row_keys(keyed.stream("geometry", seed), torch.arange(3))
-    x = keyed.uniform(keys, (d,))
-    delta = scale * keyed.normal(keys + 1, (d,))
+    keys = keyed_random.row_keys(keyed_random.stream("geometry", seed), torch.arange(3))
+    x = keyed_random.uniform(keys, (d,))
+    delta = scale * keyed_random.normal(keys + 1, (d,))
     moved = delta + geometry.l1_correction(x, delta, eps)
     for row in range(3):
         assert torch.allclose(moved[row].double(), naive_l1(x[row], delta[row], eps), atol=2e-5 * max(1.0, eps))
@@ -39,8 +40,8 @@ def test_the_l1_projection_is_the_nearest_point(seed: int, d: int, eps: float, s
 def test_the_l1_projection_agrees_with_the_reference() -> None:
     from pyautoattack.autopgd_base import L1_projection
 
-    keys = keyed.row_keys(0, torch.arange(16))
-    x, delta = keyed.uniform(keys, (3, 16, 16)), keyed.normal(keys + 7, (3, 16, 16))
+    keys = keyed_random.row_keys(0, torch.arange(16))
+    x, delta = keyed_random.uniform(keys, (3, 16, 16)), keyed_random.normal(keys + 7, (3, 16, 16))
     for eps in (1.0, 12.0, 255.0):
         ours, theirs = geometry.l1_correction(x, delta, eps), L1_projection(x, delta, eps)
         assert float((ours - theirs).abs().max()) < 5e-5
@@ -49,9 +50,9 @@ def test_the_l1_projection_agrees_with_the_reference() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 @pytest.mark.parametrize("eps", [0.03, 0.5, 5.0])
 def test_projections_and_starts_stay_in_ball_and_box(norm: Norm, eps: float) -> None:
-    keys = keyed.row_keys(1, torch.arange(32))
-    x = keyed.uniform(keys, (3, 8, 8))
-    far = x + 3 * keyed.normal(keys + 1, (3, 8, 8))
+    keys = keyed_random.row_keys(1, torch.arange(32))
+    x = keyed_random.uniform(keys, (3, 8, 8))
+    far = x + 3 * keyed_random.normal(keys + 1, (3, 8, 8))
     limit = eps + geometry.tolerance(norm, 192)
     for point in (geometry.project(norm, x, far, eps), geometry.random_start(norm, x, eps, keys)):
         if norm == "L1":
@@ -64,17 +65,17 @@ def test_projections_and_starts_stay_in_ball_and_box(norm: Norm, eps: float) -> 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_a_point_inside_is_left_where_it_is(norm: Norm) -> None:
-    keys = keyed.row_keys(2, torch.arange(8))
-    x = 0.25 + 0.5 * keyed.uniform(keys, (10,))
-    near = x + 0.001 * keyed.normal(keys + 1, (10,))
+    keys = keyed_random.row_keys(2, torch.arange(8))
+    x = 0.25 + 0.5 * keyed_random.uniform(keys, (10,))
+    near = x + 0.001 * keyed_random.normal(keys + 1, (10,))
     assert torch.allclose(geometry.project(norm, x, near, 0.5), near, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", NORMS)
 def test_rows_do_not_depend_on_their_batch(norm: Norm) -> None:
-    keys = keyed.row_keys(3, torch.arange(12))
-    x = keyed.uniform(keys, (3, 8, 8))
-    far = x + keyed.normal(keys + 1, (3, 8, 8))
+    keys = keyed_random.row_keys(3, torch.arange(12))
+    x = keyed_random.uniform(keys, (3, 8, 8))
+    far = x + keyed_random.normal(keys + 1, (3, 8, 8))
     together = geometry.project(norm, x, far, 1.5)
     for start, stop in ((0, 5), (5, 12)):
         assert torch.equal(geometry.project(norm, x[start:stop], far[start:stop], 1.5), together[start:stop])

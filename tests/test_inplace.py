@@ -12,14 +12,15 @@ from torch import Tensor, fx, nn
 
 from transferbench import attacks
 from transferbench.attacks import lockstep
-from transferbench.engine import inplace
-from transferbench.engine.frozen import as_is, freeze, outputs
-from transferbench.engine.inplace import overwrite_relus
+from transferbench.base.specifications import AttackSpec, Norm, ThreatModel
+from transferbench.engine import inplace_relu
+from transferbench.engine.inplace_relu import overwrite_relus
 from transferbench.engine.judge import Judge
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Pool
-from transferbench.types import AttackSpec, Norm, ThreatModel
-from transferbench.victims import load, robustbench_package
+from transferbench.engine.search_model import as_is, freeze, outputs
+from transferbench.models.loaders import robustbench_package
+from transferbench.models.victims import load
 
 
 class Layers(nn.Module):
@@ -62,7 +63,7 @@ def test_the_same_bits(name: str, rows: int) -> None:
     expected = outputs(fx.symbolic_trace(model), x)
     rewritten = overwrite_relus(fx.symbolic_trace(model))
     assert isinstance(rewritten, fx.GraphModule)
-    assert (len(model.first(x).flatten()) >= inplace.LARGE) is (rows == 100)
+    assert (len(model.first(x).flatten()) >= inplace_relu.LARGE) is (rows == 100)
     for _ in range(2):
         for ours, theirs in zip(outputs(rewritten, x), expected, strict=True):
             assert torch.equal(ours, theirs)

@@ -5,8 +5,9 @@ import torch
 from conftest import Linear, Small
 from torch import Tensor, nn
 
+from transferbench.base.errors import FaultError
+from transferbench.base.specifications import ThreatModel
 from transferbench.engine.judge import Judge, check_admissible
-from transferbench.types import FaultError, ThreatModel
 
 LINF = ThreatModel.parse("Linf", "0.1")
 

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferbench import keyed
+from transferbench.base import keyed_random
 
 
 def splitmix64(seed: int, count: int) -> list[int]:
@@ -21,13 +21,13 @@ def splitmix64(seed: int, count: int) -> list[int]:
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_words_are_those_of_splitmix64(key: int) -> None:
-    words = keyed.bits(torch.tensor([key]), 5)[0]
+    words = keyed_random.bits(torch.tensor([key]), 5)[0]
     assert [word % 2**64 for word in words.tolist()] == splitmix64(key % 2**64, 5)
 
 
 def test_a_row_depends_on_its_own_key_alone() -> None:
-    keys = keyed.row_keys(keyed.stream("a", 1), torch.arange(9))
-    for draw in (keyed.uniform, keyed.normal, keyed.signs):
+    keys = keyed_random.row_keys(keyed_random.stream("a", 1), torch.arange(9))
+    for draw in (keyed_random.uniform, keyed_random.normal, keyed_random.signs):
         together = draw(keys, (3, 5))
         for at in (0, 4, 8):
             assert torch.equal(draw(keys[at : at + 1], (3, 5))[0], together[at])
@@ -35,8 +35,10 @@ def test_a_row_depends_on_its_own_key_alone() -> None:
 
 
 def test_draws_have_their_distribution() -> None:
-    keys = keyed.row_keys(keyed.stream("distribution"), torch.arange(8))
-    uniform, normal, signs = (draw(keys, (50_000,)) for draw in (keyed.uniform, keyed.normal, keyed.signs))
+    keys = keyed_random.row_keys(keyed_random.stream("distribution"), torch.arange(8))
+    uniform, normal, signs = (
+        draw(keys, (50_000,)) for draw in (keyed_random.uniform, keyed_random.normal, keyed_random.signs)
+    )
     assert float(uniform.min()) >= 0
     assert float(uniform.max()) < 1
     assert abs(float(uniform.mean()) - 0.5) < 0.005
@@ -49,9 +51,9 @@ def test_draws_have_their_distribution() -> None:
 
 @given(st.integers(1, 200), st.integers(0, 5))
 def test_a_permutation_is_one(n: int, seed: int) -> None:
-    order = keyed.permutation(keyed.stream("order", seed), n)
+    order = keyed_random.permutation(keyed_random.stream("order", seed), n)
     assert sorted(order.tolist()) == list(range(n))
 
 
 def test_streams_differ_by_every_dimension() -> None:
-    assert len({keyed.stream(*parts) for parts in [(1, 2), (2, 1), (12,), ("1", 2, ""), (1, 2, 3)]}) == 5
+    assert len({keyed_random.stream(*parts) for parts in [(1, 2), (2, 1), (12,), ("1", 2, ""), (1, 2, 3)]}) == 5

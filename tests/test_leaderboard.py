@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
+from transferbench.base.errors import InputError
 from transferbench.leaderboard import build, rows
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
-from transferbench.records import Bits, ChainRecord, CraftedRecord, Origin, Record, Stamp, digest, dump, read
-from transferbench.types import InputError
+from transferbench.results.records import Bits, ChainRecord, CraftedRecord, Origin, Record, Stamp, digest, dump, read
 
 N = 40
 PROMISED = (

@@ -10,12 +10,13 @@ import pytest
 import torch
 from test_methods import StoppedError, StopsAfter, same, settings, state_of
 
-from transferbench import data, methods, train
+from transferbench import data, methods
 from transferbench.data import Dataset, View
-from transferbench.loader import Loader
 from transferbench.methods import Batch, Network
+from transferbench.models import networks
 from transferbench.smoke import trees
-from transferbench.victims import networks
+from transferbench.training import loop
+from transferbench.training.batches import Loader
 
 
 @pytest.fixture
@@ -52,16 +53,16 @@ def test_a_training_with_workers_is_killed_and_resumed_to_the_same_bits(
     id = "renofeation"
     given = {**settings(id), "batch_size": 4}
 
-    def go(workers: int, checkpoint: Any) -> train.Trained:
+    def go(workers: int, checkpoint: Any) -> loop.Trained:
         source = Network(*networks.build("aa-resnet18", 10)[:2])
         fresh = lambda: Network(*networks.build("aa-resnet18", 3)[:2])  # noqa: E731
         with torch.random.fork_rng():
             torch.manual_seed(0)
             for parameter in source.model.parameters():
                 torch.nn.init.normal_(parameter, std=0.05)
-        return train.fit(methods.build(id, given), source, fresh, *photographs, checkpoint=checkpoint, workers=workers)
+        return loop.fit(methods.build(id, given), source, fresh, *photographs, checkpoint=checkpoint, workers=workers)
 
-    plain = go(0, train.NOTHING)
+    plain = go(0, loop.NOTHING)
     stopped = tmp_path / "c"
     with pytest.raises(StoppedError):
         go(1, StopsAfter(stopped, 4))

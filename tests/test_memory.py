@@ -10,11 +10,12 @@ from conftest import Small
 from torch import Tensor, nn
 
 from transferbench import data
-from transferbench.engine import jobs
-from transferbench.engine.evaluate import Target, run_chain
+from transferbench.base.errors import FaultError
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.engine.chain import Target, run_chain
 from transferbench.engine.memory import Rows, is_out_of_memory
-from transferbench.features import Layers, Penultimate
-from transferbench.types import AttackSpec, Chain, FaultError, ThreatModel
+from transferbench.jobs import kinds
+from transferbench.models.features import Layers, Penultimate
 
 CHAIN = Chain(
     "L2",
@@ -68,10 +69,10 @@ def test_crafting_halves_its_rows_too(small: Small) -> None:
     shard, threat = data.load("letters", "test").first(40), ThreatModel.parse("Linf", "0.1")
     layers = Layers(("stage1", "stage2", "stage3", "stage4"), "head")
     spec = AttackSpec.of("pretrained-neuron", neurons=2, n_iter=3)
-    whole = jobs.craft(Penultimate(small.model, layers), spec, threat, shard, 0)[1]["points"]
+    whole = kinds.craft(Penultimate(small.model, layers), spec, threat, shard, 0)[1]["points"]
     inner = Narrow(small.model, 17)
     narrow = Penultimate(inner, Layers(tuple(f"model.{stage}" for stage in layers.stages), "model.head"))
-    assert torch.equal(jobs.craft(narrow, spec, threat, shard, 0)[1]["points"], whole)
+    assert torch.equal(kinds.craft(narrow, spec, threat, shard, 0)[1]["points"], whole)
     assert inner.refused > 0
 
 

@@ -16,13 +16,15 @@ import torch.nn.functional as F
 from conftest import Small
 from torch import nn
 
-from transferbench import data, keyed, methods, registry, schedules, train, victims
-from transferbench.checkpoint import NOTHING, Checkpoint
-from transferbench.features import Layers
-from transferbench.loader import Loader
+from transferbench import data, methods
+from transferbench.base import keyed_random, registry, schedules
+from transferbench.base.errors import FaultError, InputError
 from transferbench.methods import Batch, Network
-from transferbench.types import FaultError, InputError
-from transferbench.victims import networks, trained
+from transferbench.models import networks, trained, victims
+from transferbench.models.features import Layers
+from transferbench.store.checkpoint_file import NOTHING, Checkpoint
+from transferbench.training import loop
+from transferbench.training.batches import Loader
 
 LAYERS = Layers(("stage1", "stage2", "stage3", "stage4"), "head")
 SHORT: dict[str, Any] = {"steps": 8, "batch_size": 32, "seed": 3}
@@ -45,11 +47,11 @@ def settings(id: str) -> dict[str, Any]:
 
 def fit(
     id: str, source: Network | None, given: dict[str, Any] | None = None, checkpoint: Checkpoint = NOTHING
-) -> train.Trained:
+) -> loop.Trained:
     splits = data.load("digits", "train"), data.load("digits", "val")
     method = methods.build(id, given or settings(id))
     fresh = lambda: Network(*networks.build("small-resnet", 10)[:2])  # noqa: E731
-    return train.fit(method, source, fresh, *splits, checkpoint=checkpoint)
+    return loop.fit(method, source, fresh, *splits, checkpoint=checkpoint)
 
 
 @pytest.fixture
@@ -128,7 +130,7 @@ def test_only_what_a_phase_trains_changes(id: str, source: Network) -> None:
     for phase in phases:
         before = state_of(student)
         loader = Loader(digits, method.params)
-        list(train._Steps(method, phase, student, source, loader, step, SHORT["steps"], []).run())
+        list(loop._Steps(method, phase, student, source, loader, step, SHORT["steps"], []).run())
         step += phase.steps
         after = state_of(student)
         for name, _ in student.model.named_parameters():
@@ -183,7 +185,7 @@ def test_paper_defaults_are_those_of_the_code() -> None:
 
 def batch_of(n: int = 8) -> Batch:
     digits = data.load("digits", "train")
-    return Batch(digits.images[:n], digits.labels[:n], keyed.row_keys(1, digits.ids[:n]), 0)
+    return Batch(digits.images[:n], digits.labels[:n], keyed_random.row_keys(1, digits.ids[:n]), 0)
 
 
 def student_of(id: str, source: Network, given: dict[str, Any]) -> tuple[Any, Network]:
@@ -271,10 +273,10 @@ def test_the_average_is_the_mean_of_its_snapshots(source: Network) -> None:
     for steps in (2, 4, 6):
         one = copy.deepcopy(plain)
         constant = methods.Phase("p", steps, 0.01, "constant")
-        list(train._Steps(method, constant, one, source, Loader(digits, method.params), 0, 6, []).run())
+        list(loop._Steps(method, constant, one, source, Loader(digits, method.params), 0, 6, []).run())
         seen.append([parameter.clone() for parameter in one.model.parameters()])
     averaged = methods.Phase("p", 6, 0.01, "constant", average_every=2)
-    list(train._Steps(method, averaged, student, source, Loader(digits, method.params), 0, 6, []).run())
+    list(loop._Steps(method, averaged, student, source, Loader(digits, method.params), 0, 6, []).run())
     for got, *snapshots in zip(student.model.parameters(), *seen, strict=True):
         assert torch.allclose(got, torch.stack(snapshots).mean(0), atol=1e-6)
 
@@ -314,7 +316,7 @@ def test_bad_trainings_are_refused(source: Network) -> None:
     digits = data.load("digits", "train")
     alone = replace(digits.select((digits.labels == 0).nonzero().flatten()), classes=("zero",))
     with pytest.raises(InputError, match=r"one class \('zero'\)"):
-        train.fit(methods.build("natural", SHORT), None, lambda: source, alone, alone)
+        loop.fit(methods.build("natural", SHORT), None, lambda: source, alone, alone)
     with pytest.raises(InputError, match="lwf needs a source"):
         fit("lwf", None)
     with pytest.raises(FaultError, match="the loss is"):
@@ -339,12 +341,12 @@ def test_batches_go_through_every_epoch_once() -> None:
 
 
 def test_a_source_of_another_shape_is_refused() -> None:
-    from transferbench.victims import load
+    from transferbench.models.victims import load
 
     digits = data.load("digits", "train")
-    recipe = train.Recipe("v", "finetune", {}, "x", "")
+    recipe = loop.Recipe("v", "finetune", {}, "x", "")
     with pytest.raises(InputError, match=r"takes images of shape \(3, 32, 32\)"):
-        train.train_victim(recipe, methods.build("finetune", SHORT), load("AA_ResNet18"), digits, digits)
+        loop.train_victim(recipe, methods.build("finetune", SHORT), load("AA_ResNet18"), digits, digits)
 
 
 # The methods of the seeds beyond the first nine, each against an independent recomputation.
@@ -598,7 +600,7 @@ def test_igam_waits_trains_its_teacher_and_then_its_discriminator(source: Networ
         return parts
 
     method.loss = watched
-    done = train.fit(method, source, lambda: Network(*networks.build("small-resnet", 10)[:2]), *splits)
+    done = loop.fit(method, source, lambda: Network(*networks.build("small-resnet", 10)[:2]), *splits)
     assert [not torch.equal(a, b) for a, b in itertools.pairwise(heads)] == [True, True, *[False] * 5]
     assert judges[:4] == [None] * 4, "cross-entropy alone in the first half"
     assert not torch.equal(judges[5], judges[6]), "a step at 4 and 6"
@@ -718,8 +720,8 @@ def test_a_head_with_hidden_layers_is_trained_saved_and_loaded(
 ) -> None:
     digits = data.load("digits", "train"), data.load("digits", "val")
     method = methods.build(id, {**SHORT, **given})
-    recipe = train.Recipe("v", id, {}, "digits", "")
-    model, card, _ = train.train_victim(recipe, method, small_victim, *digits)
+    recipe = loop.Recipe("v", id, {}, "digits", "")
+    model, card, _ = loop.train_victim(recipe, method, small_victim, *digits)
     assert card.network == network
     trained.save(tmp_path / "v", model.state_dict(), card)
     loaded = victims.load(str(tmp_path / "v"))
@@ -792,7 +794,7 @@ def test_igams_discriminators(disc: str, source: Network) -> None:
 
 def test_igams_teacher_of_another_resolution(small_victim: Any) -> None:
     """The up-resize variant: the teacher's gradient is taken w.r.t. the image's own pixels, the student sees them."""
-    from transferbench.victims import fitted
+    from transferbench.models.victims import fitted
 
     resized = fitted(small_victim, (1, 4, 4))
     method = methods.build("igam", settings("igam"))
@@ -815,8 +817,8 @@ def test_igams_teacher_of_another_resolution(small_victim: Any) -> None:
 @pytest.mark.parametrize("id", METHODS)
 def test_saved_and_loaded_weights_give_the_same_logits(id: str, small_victim: Any, tmp_path: Path) -> None:
     splits = data.load("digits", "train"), data.load("digits", "val")
-    recipe = train.Recipe("v", id, {}, "digits", "")
-    model, card, _ = train.train_victim(recipe, methods.build(id, settings(id)), small_victim, *splits)
+    recipe = loop.Recipe("v", id, {}, "digits", "")
+    model, card, _ = loop.train_victim(recipe, methods.build(id, settings(id)), small_victim, *splits)
     trained.save(tmp_path / "v", model.state_dict(), card)
     x = splits[1].images[:16]
     assert torch.equal(victims.load(str(tmp_path / "v")).model(x), model(x))

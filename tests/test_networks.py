@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from transferbench import registry
-from transferbench.features import find_layers, submodule, tap
-from transferbench.types import InputError
-from transferbench.victims import networks
-from transferbench.victims.networks import madry_wrn
-from transferbench.victims.networks.normalised import Normalised
+from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.models import networks
+from transferbench.models.features import find_layers, submodule, tap
+from transferbench.models.networks import madry_wrn
+from transferbench.models.networks.normalised import Normalised
 
 IDS = [
     *(id for id in registry.entries("networks") if id not in ("torchvision", "robustbench", "resized", "mlp-head")),

@@ -14,11 +14,11 @@ import pytest
 from test_leaderboard import record
 from test_tables import three
 
+from transferbench.base.specifications import NORMS
 from transferbench.leaderboard import build, page
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.rows import Row, leaderboard_rows
-from transferbench.records import Record, read_all
-from transferbench.types import NORMS
+from transferbench.results.records import Record, read_all
 
 ROOT = Path(__file__).parent.parent
 BOARD = ROOT / "leaderboards" / "letters-to-digits"

@@ -6,7 +6,7 @@ import torch
 from photographs import crops
 
 import transferbench
-from transferbench.victims import load
+from transferbench.models.victims import load
 
 
 def test_a_broken_net_costs_ten_passes_where_the_reference_makes_three_hundred() -> None:

@@ -10,14 +10,18 @@ import torch.nn.functional as F
 from conftest import Linear
 from suite import Silent
 
-from transferbench import cli, data, methods, train, victims
-from transferbench.cards import ModelCard
+from transferbench import data, methods
+from transferbench.base.errors import InputError
+from transferbench.cli import main
 from transferbench.data import View
-from transferbench.engine.store import Store
-from transferbench.runner import Runner
+from transferbench.jobs.job import Job
+from transferbench.models import networks, trained, victims
+from transferbench.models.cards import ModelCard
+from transferbench.models.victims import Victim, fitted
+from transferbench.scheduling.scheduler import Runner
 from transferbench.smoke import trees
-from transferbench.types import InputError, Job
-from transferbench.victims import Victim, fitted, networks, trained
+from transferbench.store.store import Store
+from transferbench.training import loop
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +72,9 @@ def trained_on(source: Victim, target: str, root: Path, out: Path, **settings: o
     """Two steps of fine-tuning, saved and loaded."""
     method = methods.build("finetune", {"steps": 2, "batch_size": 4, "seed": 0, **settings})
     view = View.of(source.card.preprocessing, source.card.input_shape)
-    splits = train.load_splits(target, root, view)
-    recipe = train.Recipe(out.name, "finetune", {}, target, source.card.network)
-    model, card, _ = train.train_victim(recipe, method, source, *splits)
+    splits = loop.load_splits(target, root, view)
+    recipe = loop.Recipe(out.name, "finetune", {}, target, source.card.network)
+    model, card, _ = loop.train_victim(recipe, method, source, *splits)
     trained.save(out, model.state_dict(), card)
     return trained.load(out)
 
@@ -95,15 +99,15 @@ def test_photographs_come_in_the_sources_resolution_and_the_card_says_how(
     assert (victim.card.input_shape, victim.card.preprocessing) == ((3, 32, 32), "Res37Crop32")
     monkeypatch.chdir(tmp_path)
     words = ["eval", "--model", "v", "--norms", "Linf", "--eps", "Linf=8/255", "--attacks", "fgsm", "--n", "6"]
-    assert cli.main([*words, "--out", "e"]) == 0
+    assert main.main([*words, "--out", "e"]) == 0
     out = capsys.readouterr().out
     assert "mine test, first 6" in out
-    assert cli.main([*words, "--out", "e"]) == 0
+    assert main.main([*words, "--out", "e"]) == 0
     assert "[1/" not in capsys.readouterr().err, "found in the store"
     # Another file under the same name is another data set.
     path = data.load(tree.id, "test", tmp_path, View("Res37Crop32")).images.paths[0]  # type: ignore[union-attr]
     trees.photo(path, 999)
-    assert cli.main([*words, "--out", "e"]) == 0
+    assert main.main([*words, "--out", "e"]) == 0
     assert "[1/" in capsys.readouterr().err
 
 
@@ -119,15 +123,15 @@ def test_training_pipelines_are_keyed(source: Victim, tmp_path: Path, monkeypatc
     method = methods.build("natural", {"steps": 1, "batch_size": 4, "augment": "resized-crop-flip"})
     fresh = methods.Network(*networks.build("small-resnet", 10)[:2])
     with pytest.raises(InputError, match="digits is in memory: use crop-flip or none"):
-        train.fit(method, None, lambda: fresh, *splits)
+        loop.fit(method, None, lambda: fresh, *splits)
 
 
 def test_a_network_of_other_channels_is_refused(tmp_path: Path) -> None:
     method = methods.build("natural", {"steps": 1})
     splits = data.load("digits", "train"), data.load("digits", "val")
-    recipe = train.Recipe("v", "natural", {}, "digits", "preact-resnet18")
+    recipe = loop.Recipe("v", "natural", {}, "digits", "preact-resnet18")
     with pytest.raises(InputError, match="takes 3 channels, digits has 1"):
-        train.train_victim(recipe, method, None, *splits)
+        loop.train_victim(recipe, method, None, *splits)
 
 
 def test_a_runner_decodes_shards_only(source: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +172,7 @@ def test_lists_say_what_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trees.cub200(tmp_path, monkeypatch)
-    assert cli.main(["list", "datasets", "--data-dir", str(tmp_path)]) == 0
+    assert main.main(["list", "datasets", "--data-dir", str(tmp_path)]) == 0
     said = {line.split()[0]: line.split()[1] for line in capsys.readouterr().out.splitlines()}
     assert said["cub200"] == "present"
     assert said["dogs120"] == "missing"
@@ -178,7 +182,7 @@ def test_lists_say_what_is_there(
 def test_few_shots_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["train", "--plugin", "natural", "--target", "digits", "--set", "steps=2", "--set", "batch_size=10"]
-    assert cli.main([*words, "--shots", "3", "--out", "few"]) == 0
+    assert main.main([*words, "--shots", "3", "--out", "few"]) == 0
     assert victims.load("few").card.shots == 3
-    assert cli.main([*words, "--shots", "21", "--out", "many"]) == 2
+    assert main.main([*words, "--shots", "21", "--out", "many"]) == 2
     assert not (tmp_path / "many").exists()

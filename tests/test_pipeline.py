@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 from suite import TINY, Silent
 
-from transferbench import pipeline, suites, verify
-from transferbench.engine.store import Store
+from transferbench import suites
+from transferbench.base.errors import InputError
+from transferbench.jobs.job import Job
 from transferbench.leaderboard import build
 from transferbench.leaderboard.publish import publish
-from transferbench.records import Record, read_all
-from transferbench.runner import Runner
-from transferbench.types import InputError, Job
+from transferbench.results import verification
+from transferbench.results.records import Record, read_all
+from transferbench.scheduling.scheduler import Runner
+from transferbench.store.store import Store
+from transferbench.workflows import run_suite
 
 
 def carry_out(
@@ -22,16 +25,16 @@ def carry_out(
     path = root.parent / "tiny.yaml"
     path.write_text(text)
     suite, reporter = suites.load(str(path)), Silent()
-    pipeline.check(suite)
+    run_suite.check(suite)
     with Store(root) as store:
-        return pipeline.run_suite(suite, seeds, Runner(store, batch_size=slots), reporter), reporter
+        return run_suite.run_suite(suite, seeds, Runner(store, batch_size=slots), reporter), reporter
 
 
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("first") / "out"
     carry_out(root)
-    assert verify.verify(root) == []
+    assert verification.verify(root) == []
     return root
 
 
@@ -109,7 +112,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, first: Path) -> None:
     path.write_text(TINY)
     suite = suites.load(str(path))
     with Store(root) as store, pytest.raises(KeyboardInterrupt):
-        pipeline.run_suite(suite, (0,), Runner(store), Interrupting())
+        run_suite.run_suite(suite, (0,), Runner(store), Interrupting())
     _, reporter = carry_out(root)
     assert len(reporter.found) == 7
     assert (root / "leaderboard.csv").read_bytes() == (first / "leaderboard.csv").read_bytes()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from transferbench.records import read_all
+from transferbench.results.records import read_all
 
 CLI = ("-m", "transferbench.cli")
 PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()

@@ -7,9 +7,9 @@ import torch
 from conftest import Small
 
 from transferbench.attacks import build, lockstep
+from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
 from transferbench.engine import ledger, pool
-from transferbench.engine.evaluate import Target, run_chain
-from transferbench.types import AttackSpec, Chain, Norm, ThreatModel
+from transferbench.engine.chain import Target, run_chain
 
 RADII: dict[Norm, str] = {"Linf": "0.06", "L2": "0.25", "L1": "0.9"}
 

@@ -6,7 +6,7 @@ import pytest
 from conftest import Small, train_small
 
 import transferbench
-from transferbench.types import InputError
+from transferbench.base.errors import InputError
 
 THREATS = {"Linf": "0.12", "L2": "0.5", "L1": "2"}
 SEED = 7

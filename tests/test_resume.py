@@ -17,12 +17,16 @@ from typing import Any
 import pytest
 from suite import TINY, Silent, go
 
-from transferbench import beside, checkpoint, cli, pipeline, verify
-from transferbench.engine.reader import Reader
-from transferbench.engine.store import Store, on_network
-from transferbench.records import read_all
-from transferbench.types import FaultError, InputError
-from transferbench.victims import trained
+from transferbench.base import atomic_files
+from transferbench.base.errors import FaultError, InputError
+from transferbench.cli import main
+from transferbench.models import trained
+from transferbench.results import verification
+from transferbench.results.records import read_all
+from transferbench.store import checkpoint_file
+from transferbench.store.reader import Reader
+from transferbench.store.store import Store, on_network
+from transferbench.workflows import run_suite
 
 JOBS = 22
 
@@ -52,11 +56,11 @@ POINTS: list[tuple[Any, str]] = [
     (Store, "write_examples"),
     (Store, "mark"),
     (Store, "plan"),
-    (beside, "write"),
+    (atomic_files, "write"),
     (trained, "save"),
     (trained, "save_card"),
-    (pipeline, "write_records"),
-    (pipeline.build, "write"),
+    (run_suite, "write_records"),
+    (run_suite.build, "write"),
     (os, "fsync"),
     (os, "replace"),
 ]
@@ -79,7 +83,7 @@ def test_a_crash_at_any_commit_point_costs_nothing(
     reporter = go(tmp_path / "out")
     assert (tmp_path / "out" / "leaderboard.csv").read_bytes() == table
     assert len(reporter.run) + len(reporter.found) == JOBS
-    assert verify.verify(tmp_path / "out") == []
+    assert verification.verify(tmp_path / "out") == []
     assert not list((tmp_path / "out").rglob("*.writing"))
     assert not list((tmp_path / "out" / "unfinished").iterdir())
 
@@ -122,7 +126,7 @@ def test_killed_three_times_for_good(tmp_path: Path, table: bytes) -> None:
     reporter = go(root)
     assert len(reporter.found) >= finished
     assert (root / "leaderboard.csv").read_bytes() == table
-    assert verify.verify(root) == []
+    assert verification.verify(root) == []
 
 
 def test_fresh_runs_everything_anew_and_loses_nothing_on_the_way(tmp_path: Path, table: bytes) -> None:
@@ -193,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_first(tmp_path: Path, capsys
     (tmp_path / "tiny.yaml").write_text(TINY)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "examples").write_text("a file is in the way")
-    assert cli.main(["run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert main.main(["run", str(tmp_path / "tiny.yaml"), "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("transferbench: error: --out ")
     assert len(said.splitlines()) == 1
@@ -245,26 +249,26 @@ def test_train_goes_on_and_knows_its_own_unfinished_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = "train --plugin natural --target letters --set steps=20 --set batch_size=64 --out source"
-    assert cli.main(source.split()) == 0
+    assert main.main(source.split()) == 0
     words = [*TRAIN.split(), "--source", "source"]
-    assert cli.main([*words, "--out", "whole"]) == 0
-    monkeypatch.setattr(checkpoint.Checkpoint, "offer", lambda self, state: self.save(state()))
-    saved, save = [0], checkpoint.Checkpoint.save
+    assert main.main([*words, "--out", "whole"]) == 0
+    monkeypatch.setattr(checkpoint_file.Checkpoint, "offer", lambda self, state: self.save(state()))
+    saved, save = [0], checkpoint_file.Checkpoint.save
 
-    def stops(self: checkpoint.Checkpoint, state: dict[str, Any]) -> None:
+    def stops(self: checkpoint_file.Checkpoint, state: dict[str, Any]) -> None:
         save(self, state)
         saved[0] += 1
         if saved[0] in (70, 300):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.Checkpoint, "save", stops)
+    monkeypatch.setattr(checkpoint_file.Checkpoint, "save", stops)
     for _ in range(2):
-        assert cli.main([*words, "--out", "parts"]) == 130
+        assert main.main([*words, "--out", "parts"]) == 130
     # Another training in the same place is refused, in words.
     capsys.readouterr()
-    assert cli.main([*words[:-4], "--set", "seed=4", "--source", "source", "--out", "parts"]) == 2
+    assert main.main([*words[:-4], "--set", "seed=4", "--source", "source", "--out", "parts"]) == 2
     assert "set seed: 3 -> 4" in capsys.readouterr().err
-    assert cli.main([*words, "--out", "parts"]) == 0
+    assert main.main([*words, "--out", "parts"]) == 0
     assert "going on after step" in capsys.readouterr().err
     for name in ("model.safetensors", "log.csv"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
@@ -275,9 +279,9 @@ def test_train_goes_on_and_knows_its_own_unfinished_work(
         "log.csv",
         "model.safetensors",
     ]
-    assert cli.main([*words, "--out", "parts"]) == 2
+    assert main.main([*words, "--out", "parts"]) == 2
     assert "--fresh" in capsys.readouterr().err
-    assert cli.main([*words, "--out", "parts", "--fresh"]) == 0
+    assert main.main([*words, "--out", "parts", "--fresh"]) == 0
 
 
 @pytest.mark.slow
@@ -294,11 +298,11 @@ def test_a_hundred_random_kills(tmp_path: Path, table: bytes) -> None:
             continue
         assert process.returncode == 0
         assert (root / "leaderboard.csv").read_bytes() == table
-        assert verify.verify(root) == []
+        assert verification.verify(root) == []
         shutil.rmtree(root)
     go(root)
     assert (root / "leaderboard.csv").read_bytes() == table
-    assert verify.verify(root) == []
+    assert verification.verify(root) == []
 
 
 LONG = TINY.replace("n_iter: 4, targets: 2", "n_iter: 400, targets: 9").replace("steps: 30", "steps: 3000")

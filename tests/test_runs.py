@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 from suite import TINY, Silent
 
-from transferbench import cli, pipeline, runs, suites
-from transferbench.engine.reader import Reader
-from transferbench.engine.store import Store
-from transferbench.records import read_all
-from transferbench.runner import Runner
-from transferbench.types import FaultError, InputError, Job
+from transferbench import suites
+from transferbench.base.errors import FaultError, InputError
+from transferbench.cli import main
+from transferbench.jobs.job import Job
+from transferbench.results.records import read_all
+from transferbench.scheduling.scheduler import Runner
+from transferbench.store.reader import Reader
+from transferbench.store.store import Store
+from transferbench.workflows import run_status, run_suite
 
 
 class Stopping(Silent):
@@ -37,18 +40,18 @@ def test_done_interrupted_and_missing(tmp_path: Path, capsys: pytest.CaptureFixt
                 states = [planned.state for planned in Reader(root).planned()]
                 assert states.count("done") == 4
                 assert states.count("missing") == len(states) - 4
-                assert "a driver is at work" in runs.describe(Reader(root))[-2]
+                assert "a driver is at work" in run_status.describe(Reader(root))[-2]
 
     with Store(root) as store, pytest.raises(KeyboardInterrupt):
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store), Looking(5))
-    assert cli.main(["runs", str(root)]) == 0
+        run_suite.run_suite(suites.load(str(path)), (0,), Runner(store), Looking(5))
+    assert main.main(["runs", str(root)]) == 0
     told = capsys.readouterr().out
     assert "5 done" in told
     assert "no driver is at work" in told
     assert told.count("missing ") >= 10
     with Store(root) as store:
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store), Silent())
-    assert cli.main(["runs", str(root), "--verdicts", str(tmp_path / "v.csv")]) == 0
+        run_suite.run_suite(suites.load(str(path)), (0,), Runner(store), Silent())
+    assert main.main(["runs", str(root), "--verdicts", str(tmp_path / "v.csv")]) == 0
     assert "missing" not in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "v.csv").open(newline="")))
     for record in read_all(root):
@@ -73,7 +76,7 @@ def test_a_job_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     path.write_text(TINY.replace("set: {steps: 20, lr: 0.02}", "set: {steps: 20, lr: 1.0e+30}"))
     reporter = Silent()
     with Store(root) as store, pytest.raises(FaultError, match=r"train finetune-s0: the loss is .*\(and 7 more\)"):
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store), reporter)
+        run_suite.run_suite(suites.load(str(path)), (0,), Runner(store), reporter)
     assert len(reporter.reasons) == 8
     states = {job.label: job for job in Reader(root).planned()}
     assert states["train finetune-s0"].state == "failed"

@@ -11,10 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from transferbench import attacks, geometry, verify
+from transferbench import attacks
 from transferbench.attacks import lockstep
+from transferbench.base.errors import FaultError, InputError
+from transferbench.base.specifications import SEED_BALL, AttackSpec, ThreatModel
 from transferbench.engine.judge import check_admissible
-from transferbench.types import SEED_BALL, AttackSpec, FaultError, InputError, ThreatModel
+from transferbench.results import verification
+from transferbench.threats import geometry
 
 MEAN, STD = (torch.tensor(part).view(1, 3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 THREAT = ThreatModel.parse(SEED_BALL, "0.1")
@@ -92,14 +95,14 @@ def test_judge_and_verify_draw_the_same_line(seed: int, share: float) -> None:
     ids = torch.arange(6)
     if share <= 1:
         distances = check_admissible(THREAT, x, points, ids)
-        again = verify.admissible("w", SEED_BALL, "0.1", x.numpy(), points.numpy())
+        again = verification.admissible("w", SEED_BALL, "0.1", x.numpy(), points.numpy())
         assert np.allclose(distances.numpy(), again)
         assert torch.equal(distances, geometry.distance("Linf", x, points)), "the true distance in [0,1] pixels"
         return
     with pytest.raises(FaultError, match=r"outside the ball renofeation-seed:0\.1"):
         check_admissible(THREAT, x, points, ids)
-    with pytest.raises(verify.VerificationError, match="renofeation-seed ball"):
-        verify.admissible("w", SEED_BALL, "0.1", x.numpy(), points.numpy())
+    with pytest.raises(verification.VerificationError, match="renofeation-seed ball"):
+        verification.admissible("w", SEED_BALL, "0.1", x.numpy(), points.numpy())
 
 
 def test_it_is_for_source_only_attacks_on_colour_images() -> None:

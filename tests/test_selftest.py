@@ -7,9 +7,10 @@ import torch
 from conftest import Small
 from torch import Tensor
 
-from transferbench import geometry
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
 from transferbench.engine import selftest
-from transferbench.types import NORMS, AttackSpec, Chain, InputError, ThreatModel
+from transferbench.threats import geometry
 
 RADII = {"Linf": "0.1", "L2": "0.5", "L1": "2"}
 CHAINS = [

@@ -8,16 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from transferbench import cards, pipeline, suites
-from transferbench.cli import main
+from transferbench import suites
+from transferbench.base.errors import InputError
+from transferbench.cli.main import main
 from transferbench.leaderboard.build import render
 from transferbench.leaderboard.publish import publish
-from transferbench.plan import plan
-from transferbench.records import UNTRAINED, read_all
+from transferbench.models import cards
+from transferbench.results.records import UNTRAINED, read_all
+from transferbench.scheduling.plan import plan
 from transferbench.smoke import N
 from transferbench.smoke.shorten import shorten
 from transferbench.suites import Suite
-from transferbench.types import InputError
+from transferbench.workflows import run_suite
 
 PAPERS = ("croce2021", "igam2020", "renofeation2020", "shafahi2020")
 
@@ -41,7 +43,7 @@ def test_the_short_suite_still_uses_everything(name: str) -> None:
     assert used(short) == used(suite)
     assert short.untrained
     assert short.n == N
-    pipeline.check(short)
+    run_suite.check(short)
     planned = plan(short, (0,))
     assert len(planned.jobs) < len(plan(suite, (0,)).jobs) / 2
     for job in planned.jobs:
@@ -56,7 +58,7 @@ def test_the_short_suite_still_uses_everything(name: str) -> None:
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_papers_protocols_are_all_there(name: str) -> None:
     suite = suites.load(name)
-    pipeline.check(suite)
+    run_suite.check(suite)
     for norm in ("Linf", "L2", "L1"):
         tries = [spec.id for spec in suite.protocol.chain(norm, suite.threats[norm]).attacks]
         assert tries == [*(["l1-screen"] if norm == "L1" else []), "apgd-ce", "apgd-t"]

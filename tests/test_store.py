@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from transferbench.engine.store import Store, key_of
-from transferbench.types import InputError, Job
+from transferbench.base.errors import InputError
+from transferbench.jobs.job import Job
+from transferbench.store.store import Store, key_of
 
 JOB = Job("clean", "label", {"a": 1})
 

@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 from suite import TINY, go
 
-from transferbench import data, records
-from transferbench.engine.reader import Reader
-from transferbench.leaderboard import strip
-from transferbench.types import InputError
+from transferbench import data
+from transferbench.base.errors import InputError
+from transferbench.leaderboard import example_gallery
+from transferbench.results import records
+from transferbench.store.reader import Reader
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_the_pictures_are_the_stored_points(run: Path) -> None:
             continue
         path = run / "strips" / f"{record.victim}.png"
         assert path.stat().st_size <= 50_000
-        shown = strip.read(path)
+        shown = example_gallery.read(path)
         grid = np.asarray(Image.open(path).convert("RGB"))
         norms = list(dict.fromkeys(cell.norm for cell in shown.cells))
         assert norms == ["Linf", "L2", "L1"]
@@ -63,19 +64,19 @@ def test_large_photographs_stay_small_and_still_show_something() -> None:
     rng = np.random.default_rng(0)
     pictures = [
         (
-            strip.Cell(norm=norm, column=k, example=k, label="a", pred="b", attack="x", distance=0.1, gain=0),
+            example_gallery.Cell(norm=norm, column=k, example=k, label="a", pred="b", attack="x", distance=0.1, gain=0),
             rng.random((3, 224, 224), dtype=np.float32),
             rng.random((3, 224, 224), dtype=np.float32),
         )
         for norm in ("Linf", "L2", "L1")
         for k in range(8)
     ]
-    content = strip.draw(pictures)
-    assert len(content) <= strip.LIMIT
+    content = example_gallery.draw(pictures)
+    assert len(content) <= example_gallery.LIMIT
 
 
 def test_no_points_no_strip(tmp_path: Path) -> None:
-    from transferbench.types import Keep
+    from transferbench.base.specifications import Keep
 
     go(tmp_path / "out", keep=Keep.parse("none"))
     assert not list((tmp_path / "out" / "strips").glob("*"))
@@ -96,7 +97,7 @@ def test_what_is_no_strip_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"x\.png: not one of ours"):
-        strip.read(path)
+        example_gallery.read(path)
     Image.new("RGB", (4, 4)).save(path)
     with pytest.raises(InputError, match=r"x\.png: not one of ours"):
-        strip.read(path)
+        example_gallery.read(path)

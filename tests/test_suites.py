@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from suite import TINY
 
-from transferbench import pipeline, plan, suites
-from transferbench.types import InputError
+from transferbench import suites
+from transferbench.base.errors import InputError
+from transferbench.scheduling import plan
+from transferbench.workflows import run_suite
 
 SHIPPED = Path(suites.__file__).parent / "letters-to-digits.yaml"
 
@@ -60,12 +62,12 @@ def test_a_bad_suite_is_refused_in_one_line(tmp_path: Path, old: str, new: str, 
 )
 def test_bad_parameters_are_found_before_anything_runs(tmp_path: Path, old: str, new: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
-        pipeline.check(suites.load(str(changed(tmp_path, old, new))))
+        run_suite.check(suites.load(str(changed(tmp_path, old, new))))
 
 
 def test_every_shipped_suite_can_be_built() -> None:
     for name in suites.available():
-        pipeline.check(suites.load(name))
+        run_suite.check(suites.load(name))
 
 
 def test_a_plan_is_pure_and_its_inputs_come_first() -> None:
@@ -147,4 +149,4 @@ def test_bad_blocks_are_refused(tmp_path: Path, old: str, new: str, complaint: s
 def test_a_public_model_is_written_out(tmp_path: Path) -> None:
     suite = blocks(tmp_path, BLOCKS.replace("pretr_L2", "RB_Carmon2019"))
     with pytest.raises(InputError, match="write the model's whole id, RB_Carmon2019Unlabeled@cifar10/Linf"):
-        pipeline.check(suite)
+        run_suite.check(suite)

@@ -17,12 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_leaderboard import N, chain, crafted, first, record, source, stamped, table
 
-from transferbench import cli
+from transferbench.base.errors import InputError
+from transferbench.cli import main
 from transferbench.leaderboard import build, figures, published, transfer
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.leaderboard.statistics import expected, mcnemar, ranks
-from transferbench.records import Bits, Record, dump
-from transferbench.types import InputError
+from transferbench.results.records import Bits, Record, dump
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -287,12 +287,12 @@ def test_the_command_writes_the_page_and_rebuild_the_pictures(
     for one in (*three(), eat()):
         (tmp_path / "records" / f"{one.victim}.json").write_text(dump(stamped(one)))
     file = Path(__file__).parent.parent / "leaderboards" / "published.csv"
-    assert cli.main(["leaderboard", str(tmp_path), "--rebuild", "--check", "--published", str(file)]) == 0
+    assert main.main(["leaderboard", str(tmp_path), "--rebuild", "--check", "--published", str(file)]) == 0
     assert "E-AT Table 1" in capsys.readouterr().out
     assert (tmp_path / "published.csv").is_file()
     assert (tmp_path / "figures" / "pareto.svg").is_file()
     (tmp_path / "figures" / "pareto.svg").unlink()
-    assert cli.main(["leaderboard", str(tmp_path), "--check"]) == 0, "tables are compared, figures are not"
+    assert main.main(["leaderboard", str(tmp_path), "--check"]) == 0, "tables are compared, figures are not"
 
 
 if __name__ == "__main__":

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from transferbench.types import Chain, Epsilon, InputError, Job, ThreatModel, pack_bits, unpack_bits
+from transferbench.base.bits import pack_bits, unpack_bits
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import Chain, Epsilon, ThreatModel
+from transferbench.jobs.job import Job
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from suite import TINY, Silent
 
-from transferbench import cli, pipeline, suites, verify
-from transferbench.engine.store import Store
-from transferbench.records import dump, read, stamped
-from transferbench.runner import Runner
-from transferbench.types import Keep
-from transferbench.victims.weights import sha256_of
+from transferbench import suites
+from transferbench.base.specifications import Keep
+from transferbench.cli import main
+from transferbench.models.weights import sha256_of
+from transferbench.results import verification
+from transferbench.results.records import dump, read, stamped
+from transferbench.scheduling.scheduler import Runner
+from transferbench.store.store import Store
+from transferbench.workflows import run_suite
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,7 @@ def make(root: Path, **more: Any) -> None:
     path = root.parent / "tiny.yaml"
     path.write_text(TINY)
     with Store(root) as store:
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, **more), Silent())
+        run_suite.run_suite(suites.load(str(path)), (0,), Runner(store, **more), Silent())
 
 
 @pytest.fixture
@@ -48,7 +51,7 @@ def run(whole: Path, tmp_path: Path) -> Path:
 
 def test_a_run_as_it_is_holds_and_is_stamped(run: Path) -> None:
     told = []
-    assert verify.verify(run, told=lambda record, tally: told.append((record.victim, tally))) == []
+    assert verification.verify(run, told=lambda record, tally: told.append((record.victim, tally))) == []
     tallies = dict(told)
     assert set(tallies) == {"letters-natural-s0", "probe-s0", "finetune-s0"}
     for path in (run / "records").glob("*.json"):
@@ -60,12 +63,12 @@ def test_a_run_as_it_is_holds_and_is_stamped(run: Path) -> None:
         for name, digest in record.stamp.examples.items():
             assert sha256_of(run / name) == digest
     before = {path: path.read_bytes() for path in (run / "records").iterdir()}
-    assert verify.verify(run) == []
+    assert verification.verify(run) == []
     assert before == {path: path.read_bytes() for path in (run / "records").iterdir()}
 
 
 def test_a_run_that_is_repeated_keeps_its_stamps(run: Path) -> None:
-    assert verify.verify(run) == []
+    assert verification.verify(run) == []
     make(run)
     assert all(stamped(read(path)) for path in (run / "records").glob("*.json"))
 
@@ -225,7 +228,7 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_forgery_is_found_and_not_stamped(name: str, run: Path) -> None:
     forge, complaint = FORGERIES[name]
     forge(run)
-    complaints = verify.verify(run)
+    complaints = verification.verify(run)
     assert len(complaints) == 1, complaints
     assert complaints[0].startswith("finetune-s0: ")
     assert re.search(complaint, complaints[0]), complaints[0]
@@ -236,24 +239,24 @@ def test_a_forgery_is_found_and_not_stamped(name: str, run: Path) -> None:
 
 
 def test_other_data_are_noticed(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = verify.data.load
+    load = verification.data.load
 
     def other(*words: Any) -> Any:
         dataset = load(*words)
         return replace(dataset, images=1 - dataset.images)
 
-    monkeypatch.setattr(verify.data, "load", other)
-    assert all("fingerprint" in complaint for complaint in verify.verify(run))
+    monkeypatch.setattr(verification.data, "load", other)
+    assert all("fingerprint" in complaint for complaint in verification.verify(run))
 
 
 def test_the_command_ends_with_status_1_where_something_does_not_hold(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["verify", str(run)]) == 0
+    assert main.main(["verify", str(run)]) == 0
     assert "end points and all counts hold" in capsys.readouterr().out
     flip_byte(run)
     with pytest.raises(SystemExit) as stop:
-        cli.main(["verify", str(run)])
+        main.main(["verify", str(run)])
     assert stop.value.code == 1
     assert "finetune-s0: " in capsys.readouterr().err
 
@@ -261,29 +264,29 @@ def test_the_command_ends_with_status_1_where_something_does_not_hold(
 @pytest.mark.parametrize("keep", ["none", "sample:1"])
 def test_without_its_end_points_nothing_can_be_verified(keep: str, tmp_path: Path) -> None:
     make(tmp_path / "out", keep=Keep.parse(keep))
-    complaints = verify.verify(tmp_path / "out")
+    complaints = verification.verify(tmp_path / "out")
     assert len(complaints) == 3
     assert all("kept" in complaint for complaint in complaints)
     # What was kept too little of is attacked again when more is wanted, and only that.
     path, again = tmp_path / "tiny.yaml", Silent()
     with Store(tmp_path / "out") as store:
-        pipeline.run_suite(suites.load(str(path)), (0,), Runner(store, keep=Keep("all")), again)
+        run_suite.run_suite(suites.load(str(path)), (0,), Runner(store, keep=Keep("all")), again)
     assert {job.kind for job in again.run} == {"attack"}
-    assert verify.verify(tmp_path / "out") == []
+    assert verification.verify(tmp_path / "out") == []
     files = {path.name: load_file(path) for path in (tmp_path / "out" / "examples").iterdir()}
     assert all(len(tensors["ids"]) == 24 for tensors in files.values())
 
 
 def test_a_tie_may_fall_the_other_way_and_is_counted(whole: Path) -> None:
-    check: Any = object.__new__(verify._Check)
-    check.tally, check.record = verify.Tally(), read(whole / "records" / "probe-s0.json")
+    check: Any = object.__new__(verification._Check)
+    check.tally, check.record = verification.Tally(), read(whole / "records" / "probe-s0.json")
     logits = np.array([[1.0, 1.00001, -4.0], [1.0, 3.0, -4.0]], dtype=np.float32)
     check._differ("here", logits, np.array([True, False]))
     assert (check.tally.changed_ties, check.tally.disagreements) == (1, 0)
-    with pytest.raises(verify.VerificationError, match="1 predictions are others"):
+    with pytest.raises(verification.VerificationError, match="1 predictions are others"):
         check._differ("here", logits, np.array([True, True]))
     check.record = check.record.model_copy(update={"flags": ["randomised"]})
-    check.tally = verify.Tally()
+    check.tally = verification.Tally()
     check._differ("here", logits, np.array([True, True]))
     assert (check.tally.changed_ties, check.tally.disagreements) == (1, 1)
 
@@ -292,15 +295,15 @@ def test_a_tie_may_fall_the_other_way_and_is_counted(whole: Path) -> None:
 def test_the_ball_by_hand(norm: str, size: float) -> None:
     images = np.full((1, 3, 2, 2), 0.5, dtype=np.float32)
     points = images + np.float32(0.1)
-    (distance,) = verify.admissible("here", norm, repr(size * 1.00001), images, points)
+    (distance,) = verification.admissible("here", norm, repr(size * 1.00001), images, points)
     assert distance == pytest.approx(size, rel=1e-6)
-    with pytest.raises(verify.VerificationError, match="outside the"):
-        verify.admissible("here", norm, repr(size * 0.9999), images, points)
-    assert verify.admissible("here", norm, "0.1", images[:0], points[:0]).shape == (0,)
+    with pytest.raises(verification.VerificationError, match="outside the"):
+        verification.admissible("here", norm, repr(size * 0.9999), images, points)
+    assert verification.admissible("here", norm, "0.1", images[:0], points[:0]).shape == (0,)
 
 
 def test_the_second_look_shares_only_the_stores_reader_with_the_engine() -> None:
-    tree = ast.parse(Path(verify.__file__).read_text())
+    tree = ast.parse(Path(verification.__file__).read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     assert {module for module in modules if "engine" in module or "attacks" in module} == {
         "transferbench.engine.reader"
@@ -308,7 +311,7 @@ def test_the_second_look_shares_only_the_stores_reader_with_the_engine() -> None
 
 
 def test_a_changed_record_loses_its_stamp(run: Path) -> None:
-    verify.verify(run)
+    verification.verify(run)
     record = read(run / "records" / "probe-s0.json")
     assert not stamped(record.model_copy(update={"seed": 7}))
     assert dump(record) == (run / "records" / "probe-s0.json").read_text()

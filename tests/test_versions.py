@@ -15,11 +15,14 @@ import torch
 from test_methods import EXTRA
 from torch import Tensor, nn
 
-from transferbench import attacks, data, methods, registry, train
+from transferbench import attacks, data, methods
 from transferbench.attacks import lockstep
+from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.methods import Network
-from transferbench.types import AttackSpec, InputError, ThreatModel
-from transferbench.victims import networks
+from transferbench.models import networks
+from transferbench.training import loop
 
 PINNED = Path(__file__).with_name("pinned.json")
 THREATS = (("Linf", "0.05"), ("L2", "0.4"), ("L1", "1.5"))
@@ -61,7 +64,7 @@ def attack_numbers(id: str) -> dict[str, list[float]]:
 def method_numbers(id: str) -> dict[str, list[float]]:
     """Of six steps on digits from a network of written-down weights: the loss at both ends, and the weights' norm."""
     given = {**EXTRA.get(id, {}), **SHORT}
-    result = train.fit(
+    result = loop.fit(
         methods.build(id, given),
         written(),
         lambda: written(),

@@ -13,11 +13,11 @@ import torch
 from conftest import Linear, Small
 from torch import nn
 
-from transferbench import victims
-from transferbench.cards import ModelCard
-from transferbench.catalogue import robustbench as known
-from transferbench.types import InputError
-from transferbench.victims import networks, robustbench_package, torchvision_models, trained, weights
+from transferbench.base.errors import InputError
+from transferbench.models import networks, trained, victims, weights
+from transferbench.models.cards import ModelCard
+from transferbench.models.catalogue import robustbench as known
+from transferbench.models.loaders import robustbench_package, torchvision_models
 
 
 @pytest.fixture

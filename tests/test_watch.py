@@ -9,12 +9,14 @@ import torch
 from conftest import Linear, Small
 from pyautoattack.autopgd_base import APGDAttack
 
-from transferbench import cards, data, geometry, methods, train
-from transferbench.cli import main
+from transferbench import data, methods
+from transferbench.cli.main import main
 from transferbench.data import Dataset
 from transferbench.methods import Network
-from transferbench.victims import networks
-from transferbench.watch import Watch
+from transferbench.models import cards, networks
+from transferbench.threats import geometry
+from transferbench.training import loop
+from transferbench.training.monitor import Watch
 
 THREATS = {"Linf": "0.1", "L2": "0.4", "L1": "1.5"}
 
@@ -63,9 +65,9 @@ def test_looking_changes_no_weight_and_comes_at_epochs(small: Small) -> None:
     splits = data.load("digits", "train"), data.load("digits", "val")
     source = Network(small.model, networks.build("small-resnet", 10).layers)
 
-    def go(watch: Watch | None) -> train.Trained:
+    def go(watch: Watch | None) -> loop.Trained:
         method = methods.build("eat", {"steps": 13, "batch_size": 50, "at_iter": 1, "l_eps": "0.1,1.5"})
-        return train.fit(method, source, lambda: source, *splits, watch=watch)
+        return loop.fit(method, source, lambda: source, *splits, watch=watch)
 
     plain, seen = go(None), go(Watch(*splits, THREATS, every=2, n=20, n_iter=5))
     for mine, theirs in zip(

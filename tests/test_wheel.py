@@ -38,7 +38,7 @@ def photographs(folder: Path) -> Path:
     """Two folders of crops, named as two of CIFAR-10's classes among ten."""
     import numpy as np
 
-    from transferbench.catalogue import classes
+    from transferbench.models.catalogue import classes
 
     for at, image in enumerate(crops()[:20]):
         place = folder / "test" / classes.of("cifar10")[at % 10]

@@ -11,18 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.attacks.apgd import SCREEN
+from transferbench.base.errors import FaultError, InputError
+from transferbench.base.results import Cost
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.data import Dataset
-from transferbench.engine import checks, jobs
-from transferbench.engine.evaluate import Target, run_chain
+from transferbench.engine import preflight
+from transferbench.engine.chain import Target, run_chain
 from transferbench.engine.reference import STANDARD, run_reference, unchanged_process
 from transferbench.engine.reference import check as check_reference
 from transferbench.engine.replay import REPLAYED, run_replay
-from transferbench.engine.stored import run_stored
-from transferbench.engine.summarise import any_of
 from transferbench.engine.verdicts import ChainResult
-from transferbench.features import Penultimate, find_layers
-from transferbench.types import AttackSpec, Chain, Cost, FaultError, InputError, ThreatModel
-from transferbench.victims import Victim
+from transferbench.jobs import kinds
+from transferbench.jobs.stored import run_stored
+from transferbench.models.features import Penultimate, find_layers
+from transferbench.models.victims import Victim
+from transferbench.results.assemble import any_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +103,7 @@ def evaluate(
 
     Raises InputError for what engine/checks.py refuses, FaultError when a logit stops being finite.
     """
-    x, y, clamped = checks.check_examples(x, y)
+    x, y, clamped = preflight.check_examples(x, y)
     if backend == "autoattack" and replay:
         raise InputError("replay runs our attacks on the reference's starts: give it without backend='autoattack'")
     plain = backend == "autoattack" or replay
@@ -135,9 +138,9 @@ def evaluate(
         aside = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
-    if checks.at_chance(correct, len(x), target.num_classes):
+    if preflight.at_chance(correct, len(x), target.num_classes):
         flags.add("accuracy-at-chance")
-    if any(checks.gradients_masked(result.by_attack) for result in results.values()):
+    if any(preflight.gradients_masked(result.by_attack) for result in results.values()):
         flags.add("gradients-masked")
     return _report(len(x), correct, chains, results, shown, tuple(sorted(flags)), aside)
 
@@ -169,13 +172,13 @@ def _source_only(
     import pandas as pd
 
     network = source.model if isinstance(source, Victim) else source
-    checks.check_model(network, examples.images[:16], None)
+    preflight.check_model(network, examples.images[:16], None)
     penultimate = source.penultimate if isinstance(source, Victim) else Penultimate(network, find_layers(network))
     rows: list[dict[str, Any]] = []
     for name, chain in chains.items():
         for id in SOURCE_ONLY if chain.threat.norm == "Linf" else ():
-            made, tensors = jobs.craft(penultimate, AttackSpec.of(id), chain.threat, examples, seed, target.batch_size)
-            judged, _ = jobs.judge(target, chain.threat, examples, tensors["points"])
+            made, tensors = kinds.craft(penultimate, AttackSpec.of(id), chain.threat, examples, seed, target.batch_size)
+            judged, _ = kinds.judge(target, chain.threat, examples, tensors["points"])
             counts = {"flipped": sum(any_of([judged])), "correct": sum(judged["correct"]), "n": len(examples)}
             rows.append({"threat": name, "attack": id, "tries": made["tries"], **counts})
     return pd.DataFrame(rows)

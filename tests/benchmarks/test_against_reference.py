@@ -20,10 +20,13 @@ from photographs import crops
 from small import Small
 
 import transferbench
-from transferbench import data, methods, train
+from transferbench import data, methods
 from transferbench.api import Report
 from transferbench.methods import Network
-from transferbench.victims import load, networks, robustbench_package
+from transferbench.models import networks
+from transferbench.models.loaders import robustbench_package
+from transferbench.models.victims import load
+from transferbench.training import loop
 
 TITLE = "Against the reference"
 WHAT = (
@@ -96,7 +99,7 @@ def _small(n: int) -> Case:
     }
     letters = [data.load("letters", split) for split in ("train", "val")]
     fresh: Callable[[], Network] = lambda: Network(*networks.build("small-resnet", 26)[:2])  # noqa: E731
-    done = train.fit(methods.build("madry", given), None, fresh, *letters)
+    done = loop.fit(methods.build("madry", given), None, fresh, *letters)
     test = data.load("letters", "test").first(n)
     return Case(
         "small, 8x8, robust", done.network.model, test.images, test.labels, {"Linf": "0.1", "L2": "0.4", "L1": "1.5"}

@@ -18,9 +18,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from photographs import crops
 from small import Small
 
-from transferbench.engine.evaluate import Target, run_chain
-from transferbench.types import AttackSpec, Chain, Norm, ThreatModel
-from transferbench.victims import load
+from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
+from transferbench.engine.chain import Target, run_chain
+from transferbench.models.victims import load
 
 TITLE = "Overhead over bare passes"
 WHAT = (

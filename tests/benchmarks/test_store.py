@@ -14,10 +14,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from suite import Silent
 
-from transferbench import checkpoint
-from transferbench.engine.store import Store
-from transferbench.runner import Runner
-from transferbench.types import AttackSpec, Chain, Job, ThreatModel
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.jobs.job import Job
+from transferbench.scheduling.scheduler import Runner
+from transferbench.store import checkpoint_file
+from transferbench.store.store import Store
 
 TITLE = "Store and cluster"
 WHAT = (
@@ -69,9 +70,9 @@ class Watching(Silent):
 def test_store_and_cluster(
     cluster: str | None, tmp_path: Path, benchmark: Any, note: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saving, save = [0.0], checkpoint.Checkpoint.save
+    saving, save = [0.0], checkpoint_file.Checkpoint.save
 
-    def timed(self: checkpoint.Checkpoint, state: dict[str, Any]) -> None:
+    def timed(self: checkpoint_file.Checkpoint, state: dict[str, Any]) -> None:
         began = time.perf_counter()
         save(self, state)
         saving[0] += time.perf_counter() - began
@@ -87,7 +88,7 @@ def test_store_and_cluster(
             runner.run([TRAIN, probe], reporter, here=True)
             warm = attack(3)
             job = attack(int(60 * 10 / runner.results[probe.name]["seconds"]), warm)
-            monkeypatch.setattr(checkpoint.Checkpoint, "save", timed)
+            monkeypatch.setattr(checkpoint_file.Checkpoint, "save", timed)
             runner.run([TRAIN, warm, job], reporter)
             result = runner.results[job.name]
             assert all(rank == -1 for rank in result["verdicts"]["rank"])

@@ -15,8 +15,9 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from transferbench import registry
-from transferbench.types import AttackSpec, InputError, Scalar, ThreatModel
+from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, Scalar, ThreatModel
 
 State = dict[str, Tensor]
 """An attack's memory: tensors whose first dimension is the row, among them `x`, the point to evaluate next."""

@@ -15,7 +15,8 @@ from transferbench.attacks import parameters
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_base import APGD, Objective
 from transferbench.attacks.apgd_l1 import L1APGD, single_radius, three_radii
-from transferbench.types import AttackSpec, InputError, ThreatModel, parse_norm
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, ThreatModel, parse_norm
 
 IDS = {
     "apgd-ce": "Auto-PGD on the cross-entropy",

@@ -12,11 +12,11 @@ import math
 import torch
 from torch import Tensor
 
-from transferbench import geometry
 from transferbench.attacks import Keys, State
 from transferbench.attacks.apgd_base import APGD, Objective
-from transferbench.geometry import per_row
-from transferbench.types import Norm
+from transferbench.base.specifications import Norm
+from transferbench.threats import geometry
+from transferbench.threats.geometry import per_row
 
 
 def checkpoint_windows(n_iter: int) -> list[int]:

@@ -7,9 +7,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, losses
-from transferbench.types import Norm
+from transferbench.base import keyed_random
+from transferbench.base.specifications import Norm
+from transferbench.threats import geometry
 
 Objective = Literal["ce", "dlr", "dlr-targeted"]
 Draw = Callable[[Norm, Tensor, Keys], Tensor]
@@ -19,8 +20,8 @@ def keyed_draw(norm: Norm, x: Tensor, keys: Keys) -> Tensor:
     """[B, ...]: the start's noise, uniform on [-1, 1) for Linf and Gaussian for L2 and L1, by key."""
     shape = tuple(x.shape[1:])
     if norm == "Linf":
-        return 2 * keyed.uniform(keys.noise, shape) - 1
-    return keyed.normal(keys.noise, shape)
+        return 2 * keyed_random.uniform(keys.noise, shape) - 1
+    return keyed_random.normal(keys.noise, shape)
 
 
 class APGD:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transferbench import geometry
 from transferbench.attacks import Keys, State
 from transferbench.attacks.apgd_base import APGD, Objective
-from transferbench.geometry import per_row
+from transferbench.threats import geometry
+from transferbench.threats.geometry import per_row
 
 
 class Phase(NamedTuple):

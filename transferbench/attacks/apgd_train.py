@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_l1 import L1APGD, single_radius
-from transferbench.types import ThreatModel, parse_norm
+from transferbench.base.specifications import ThreatModel, parse_norm
 
 IN_TRAINING, IN_EVALUATION = 0.05, 0.2
 """The share of entries that the first L1 step moves."""

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from transferbench import keyed
 from transferbench.attacks import Keys, RowAttack, State, losses
-from transferbench.types import FaultError
+from transferbench.base import keyed_random
+from transferbench.base.errors import FaultError
 
 
 class Maximised(NamedTuple):
@@ -89,7 +89,7 @@ def logits(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 def try_keys(seed: int, norm: str, eps: str, rank: int, ids: Tensor) -> Tensor:
     """int64 [B]: the noise keys of the try of that rank on the examples `ids`."""
-    return keyed.row_keys(keyed.stream("start", seed, norm, eps, rank), ids)
+    return keyed_random.row_keys(keyed_random.stream("start", seed, norm, eps, rank), ids)
 
 
 class eval_mode:  # noqa: N801 - reads as a statement: `with eval_mode(net):`

@@ -11,9 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, losses, parameters
-from transferbench.types import AttackSpec, InputError, ThreatModel
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.threats import geometry
 
 IDS = {
     "pgd": "Madry PGD: k sign steps from a random start, CE or CW margin; the end point counts",
@@ -39,7 +41,7 @@ class PGD:
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
         start = x.clone()
         if self.random:
-            noise = 2 * keyed.uniform(keys.noise, tuple(x.shape[1:])) - 1
+            noise = 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1
             start = (x + self.eps * noise).clamp(0, 1)
         return {"x": start, "clean": x, "evaluated": torch.zeros_like(y)}
 

@@ -18,9 +18,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, losses, parameters
-from transferbench.types import SEED_BALL, AttackSpec, InputError, ThreatModel
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import SEED_BALL, AttackSpec, ThreatModel
+from transferbench.threats import geometry
 
 IDS = {"pretrained-neuron": "source only: drive k penultimate neurons of the public network, one by one (Renofeation)"}
 VERSION = 1
@@ -39,7 +41,7 @@ class PretrainedNeuron:
         self.tries, self.passes = neurons, n_iter + 1
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
-        noise = 2 * keyed.uniform(keys.noise, tuple(x.shape[1:])) - 1
+        noise = 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1
         return {"x": self._inside(x, x + self.eps * self._unit(x) * noise), "clean": x, "neuron": keys.tries.clone()}
 
     def _unit(self, x: Tensor) -> Tensor | float:

@@ -11,9 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench import geometry, keyed
 from transferbench.attacks import Keys, State, parameters
-from transferbench.types import SEED_BALL, AttackSpec, InputError, ThreatModel
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import SEED_BALL, AttackSpec, ThreatModel
+from transferbench.threats import geometry
 
 IDS = {"random-sign": "noise control: k draws of random signs at the full radius, no network asked"}
 VERSION = 1
@@ -30,7 +32,7 @@ class RandomSign:
         self.eps, self.tries, self.seed_ball = eps, draws, seed_ball
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
-        signs = keyed.signs(keys.noise, tuple(x.shape[1:]))
+        signs = keyed_random.signs(keys.noise, tuple(x.shape[1:]))
         if self.seed_ball:
             moved = x + self.eps * geometry.seed_scale(x) * signs
             return {"x": torch.clamp(moved, *geometry.seed_bounds(x, self.eps))}

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from transferbench.attacks import Keys, State, losses, parameters
 from transferbench.attacks.pgd import PGD
-from transferbench.types import AttackSpec, InputError, ThreatModel
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, ThreatModel
 
 IDS = {"source-pgd": "source only: Madry PGD on the public network, against its own clean prediction"}
 VERSION = 1

@@ -8,7 +8,6 @@ A file of this folder lists its data sets in a literal `IDS` and has
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -18,10 +17,10 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from transferbench import keyed, registry
+from transferbench.base import keyed_random, registry
+from transferbench.base.errors import FaultError, InputError
 from transferbench.data.augment import crop_flip
 from transferbench.data.files import Files
-from transferbench.types import FaultError, InputError
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -107,7 +106,7 @@ class Dataset:
         fewest = min(self.class_counts())
         if not 1 <= k <= fewest:
             raise InputError(f"{k} shots: data set {self.id} has between 1 and {fewest} training images in every class")
-        order = keyed.permutation(keyed.stream("shots", self.id, seed), len(self))
+        order = keyed_random.permutation(keyed_random.stream("shots", self.id, seed), len(self))
         labels = self.labels[order]
         kept = [order[(labels == label).nonzero().flatten()[:k]] for label in range(len(self.classes))]
         return self.select(torch.cat(kept).sort().values)
@@ -172,12 +171,3 @@ def download(id: str, root: Path | None = None) -> None:
     if not hasattr(module, "download"):
         raise InputError(f"data set {id}: it cannot be downloaded from here; leave --download out to see where it is")
     module.download(id, root or Path("data"))
-
-
-def check_writable(folder: Path) -> None:
-    """InputError, before any work is done, when nothing can be written at the folder."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"--out {folder}: cannot write at {place}: give another folder")

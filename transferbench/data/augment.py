@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from transferbench import keyed
+from transferbench.base import keyed_random
 
 
 def crop_flip(x: Tensor, keys: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def crop_flip(x: Tensor, keys: Tensor) -> Tensor:
     """
     height, width = x.shape[2:]
     pad = max(1, height // 8)
-    drawn = keyed.uniform(keys, (3,))
+    drawn = keyed_random.uniform(keys, (3,))
     top, left = ((drawn[:, axis] * (2 * pad + 1)).long() for axis in (0, 1))
     padded = F.pad(x, (pad, pad, pad, pad))
     rows = top[:, None] + torch.arange(height, device=x.device)

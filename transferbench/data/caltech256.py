@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"caltech256": "Caltech-256, 257 classes with clutter, 20 per class to test"}
 NEEDS = {"caltech256": ("caltech256/256_ObjectCategories",)}

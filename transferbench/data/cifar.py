@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from transferbench import keyed
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.types import InputError
 
 IDS = {
     "cifar10": "CIFAR-10, 10 classes, 32x32 RGB, 50000/10000 images",
@@ -36,7 +36,7 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     images = torch.from_numpy(np.asarray(bundle.data)).permute(0, 3, 1, 2).float() / 255
     labels, ids = torch.tensor(bundle.targets), torch.arange(len(bundle.targets))
     if split != "test":
-        order = keyed.permutation(keyed.stream("validation", id), len(labels))
+        order = keyed_random.permutation(keyed_random.stream("validation", id), len(labels))
         at = order[:VALIDATION] if split == "val" else order[VALIDATION:].sort().values
         images, labels, ids = images[at], labels[at], ids[at]
     return Dataset(id, split, images.contiguous(), labels, ids, tuple(bundle.classes), augment="crop-flip")

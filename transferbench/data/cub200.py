@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"cub200": "CUB-200-2011, 200 bird species, 5994/5794 images"}
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")

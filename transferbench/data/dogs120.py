@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"dogs120": "Stanford Dogs, 120 breeds, 12000/8580 images"}
 NEEDS = {"dogs120": ("stanford_dog/train_list.mat", "stanford_dog/test_list.mat", "stanford_dog/Images")}

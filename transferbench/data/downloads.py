@@ -9,13 +9,13 @@ import urllib.request
 import zlib
 from pathlib import Path
 
-from transferbench import beside
-from transferbench.types import InputError
+from transferbench.base import atomic_files
+from transferbench.base.errors import InputError
 
 
 def fetch_archive(url: str, md5: str, root: Path, holds: str) -> None:
     """Unpack the archive so that `root / holds` exists. InputError for a failed download or another hash."""
-    with beside.temporary(root) as folder:
+    with atomic_files.temporary(root) as folder:
         archive = _fetch(url, md5, folder)
         unpacked = folder / "unpacked"
         try:
@@ -33,7 +33,7 @@ def fetch_archive(url: str, md5: str, root: Path, holds: str) -> None:
 
 def fetch_file(url: str, md5: str, target: Path) -> None:
     """Bring one file to its place. InputError for a failed download or another hash."""
-    with beside.temporary(target.parent) as folder:
+    with atomic_files.temporary(target.parent) as folder:
         fetched = _fetch(url, md5, folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         fetched.replace(target)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"flowers102": "Oxford Flowers-102, 102 species, 2040/6149 images"}
 NEEDS = {"flowers102": ("flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat")}

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import SPLITS, Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"folder": "folder:<path>, your own images: one sub-folder per class, below train/ val/ test/ or alone"}
 

@@ -6,9 +6,9 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"imagenet": "ImageNet-1k, 1000 classes, RobustBench's 5000 validation images to attack"}
 NEEDS = {"imagenet": ("imagenet/val",)}

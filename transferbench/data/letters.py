@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View
-from transferbench.types import InputError
 
 IDS = {"letters": "26 drawn capital letters, 8x8 grey, 6000 images; comes with the package"}
 

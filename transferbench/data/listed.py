@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 import torch
 
-from transferbench import keyed
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View
 from transferbench.data.files import Files, is_image
 from transferbench.data.preprocessing import Preprocessing
-from transferbench.types import InputError
 
 VALIDATION_SHARE = 0.1
 
@@ -73,7 +73,7 @@ def cut(id: str, rows: Iterable[Row], split: Split) -> list[Row]:
     for label, mine in sorted(by_class.items()):
         if len(mine) < 2:
             raise InputError(f"data set {id}: class {label} has one training image: none is left to validate on")
-        order = keyed.permutation(keyed.stream("validation", id, label), len(mine)).tolist()
+        order = keyed_random.permutation(keyed_random.stream("validation", id, label), len(mine)).tolist()
         part = max(1, round(VALIDATION_SHARE * len(mine)))
         kept += [mine[place] for place in (order[:part] if split == "val" else order[part:])]
     return hashed(kept)

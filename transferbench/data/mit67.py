@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"mit67": "MIT Indoor Scenes, 67 classes, 5360/1340 images"}
 NEEDS = {"mit67": ("MIT_67/TrainImages.txt", "MIT_67/TestImages.txt", "MIT_67/Images")}

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset
 from transferbench.data.files import Files
-from transferbench.types import InputError
 
 
 def without(part: Dataset, test: Dataset) -> Dataset:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from transferbench.types import PREPROCESSING, InputError
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import PREPROCESSING
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"stanford40": "Stanford 40 Actions, 40 classes, 4000/5532 images"}
 NEEDS = {"stanford40": ("stanford_40/ImageSplits/actions.txt", "stanford_40/JPEGImages")}

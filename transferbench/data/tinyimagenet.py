@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
+from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import Row
-from transferbench.types import InputError
 
 IDS = {"tinyimagenet": "TinyImageNet, 200 classes, 64x64 RGB, 100000/10000 images"}
 NEEDS = {"tinyimagenet": ("tiny-imagenet-200/wnids.txt", "tiny-imagenet-200/train", "tiny-imagenet-200/val")}

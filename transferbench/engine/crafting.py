@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import RowAttack, State, lockstep
-from transferbench.checkpoint import Checkpoint
+from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
 from transferbench.engine import judge
 from transferbench.engine.judge import at_least
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Progress
-from transferbench.features import Penultimate
-from transferbench.types import ThreatModel
+from transferbench.models.features import Penultimate
+from transferbench.store.checkpoint_file import Checkpoint
 
 
 class Crafting:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from transferbench import geometry
+from transferbench.base.errors import FaultError
+from transferbench.base.specifications import SEED_BALL, ThreatModel
 from transferbench.engine.memory import Rows
-from transferbench.types import SEED_BALL, FaultError, ThreatModel
+from transferbench.threats import geometry
 
 FLOOR, LOW_FLOOR = 16, 4
 """Batches are padded to at least this many rows. Below 16 rows torch takes another convolution for small

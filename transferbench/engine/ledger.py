@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transferbench.types import FaultError
+from transferbench.base.errors import FaultError
 
 PATIENCE = 25
 """An example's next try starts early, in slots that would be empty, once the current one has lived this long:

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from transferbench.types import FaultError
+from transferbench.base.errors import FaultError
 
 _LOG = logging.getLogger(__name__)
 _CPU = ("DefaultCPUAllocator: ", "not enough memory")

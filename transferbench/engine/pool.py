@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace, select
-from transferbench.checkpoint import NOTHING, Checkpoint
-from transferbench.engine.frozen import Frozen
+from transferbench.base.errors import FaultError
+from transferbench.base.specifications import ThreatModel
 from transferbench.engine.judge import Judge, at_least
 from transferbench.engine.ledger import Ledger, Spent
 from transferbench.engine.memory import Rows
-from transferbench.types import FaultError, ThreatModel
+from transferbench.engine.search_model import Frozen
+from transferbench.store.checkpoint_file import NOTHING, Checkpoint
 
 EARLY_ROWS = 16
 """On a CPU a batch gains nothing beyond this many rows: early tries (ledger.PATIENCE) fill up to here."""

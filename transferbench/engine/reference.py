@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import attacks
-from transferbench.checkpoint import NOTHING, Checkpoint
-from transferbench.engine.evaluate import Target
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.engine.chain import Target
 from transferbench.engine.pool import Progress
 from transferbench.engine.verdicts import ChainResult, Tally
-from transferbench.types import AttackSpec, Chain, InputError, ThreatModel
+from transferbench.store.checkpoint_file import NOTHING, Checkpoint
 
 BATCH_SIZE = 250
 """The reference's own default."""

@@ -16,12 +16,12 @@ from transferbench import attacks
 from transferbench.attacks import Keys, lockstep
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_l1 import L1APGD
-from transferbench.checkpoint import NOTHING, Checkpoint
-from transferbench.engine.evaluate import Target
+from transferbench.base.specifications import Chain, Norm
+from transferbench.engine.chain import Target
 from transferbench.engine.pool import Progress
 from transferbench.engine.reference import BATCH_SIZE, check, unchanged_process
 from transferbench.engine.verdicts import ChainResult, Tally
-from transferbench.types import Chain, Norm
+from transferbench.store.checkpoint_file import NOTHING, Checkpoint
 
 REPLAYED = ("apgd-ce", "apgd-t")
 

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from transferbench import keyed
-from transferbench.engine.evaluate import Target, run_chain
-from transferbench.types import Chain, InputError, ThreatModel
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import Chain, ThreatModel
+from transferbench.engine.chain import Target, run_chain
 
 _WITHIN, _CAP, _RANGES = 0.9, 0.95, 10.0
 
@@ -84,18 +85,18 @@ def plant(model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, threat: ThreatMod
 def _deltas(x: Tensor, ids: Tensor, threat: ThreatModel, seed: int) -> Tensor:
     """[n, ...]: perturbations of norm 0.9 eps that stay in the box: each entry points to its roomier side."""
     shape, size = tuple(x.shape[1:]), _WITHIN * float(threat.eps)
-    keys = keyed.row_keys(keyed.stream("selftest", seed, str(threat)), ids)
+    keys = keyed_random.row_keys(keyed_random.stream("selftest", seed, str(threat)), ids)
     side = torch.where(x < 0.5, 1.0, -1.0)
     if threat.norm == "Linf":
         if size > 0.5:
             raise InputError(f"selftest: no point at 0.9 x {threat} fits into [0,1] around every pixel")
         return size * side
     if threat.norm == "L2":
-        weight = keyed.uniform(keys, shape).flatten(1) + 0.5
+        weight = keyed_random.uniform(keys, shape).flatten(1) + 0.5
         return (size * weight / weight.norm(dim=1, keepdim=True)).view_as(x) * side
     # As many entries as are needed for none to move by more than .45, chosen by key.
     count = max(int(-(-size // 0.45)), 1)
-    order = keyed.uniform(keys, shape).flatten(1).argsort(1)[:, :count]
+    order = keyed_random.uniform(keys, shape).flatten(1).argsort(1)[:, :count]
     flat = torch.zeros_like(x.flatten(1)).scatter(1, order, size / count)
     return flat.view_as(x) * side
 

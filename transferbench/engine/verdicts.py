@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferbench.types import Cost, Verdict
+from transferbench.base.results import Cost, Verdict
 
 
 @dataclass

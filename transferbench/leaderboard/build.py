@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from transferbench import beside, cards
-from transferbench.cards import CardResult, ModelCard
+from transferbench.base import atomic_files
+from transferbench.base.errors import InputError
+from transferbench.base.names import file_stem
+from transferbench.base.specifications import NORMS
 from transferbench.leaderboard import markdown, transfer
 from transferbench.leaderboard.columns import COST, LEADERBOARD, TRANSFER
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
 from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
 from transferbench.leaderboard.tables import table
-from transferbench.records import Record, read_all, stamped
-from transferbench.types import NORMS, InputError, file_stem
+from transferbench.models import cards
+from transferbench.models.cards import CardResult, ModelCard
+from transferbench.results.records import Record, read_all, stamped
 
 
 def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -38,7 +41,7 @@ def render(records: Sequence[Record]) -> dict[str, str]:
 def write(folder: Path, records: Sequence[Record]) -> None:
     """Write the tables, each beside and renamed."""
     for name, content in render(records).items():
-        beside.write_text(folder / name, content)
+        atomic_files.write_text(folder / name, content)
 
 
 def rebuild(folder: Path) -> list[Record]:
@@ -77,7 +80,7 @@ def write_cards(folder: Path, records: Sequence[Record], known: dict[str, ModelC
         if row is not None:
             card = card.model_copy(update={"results": _measured(row)})
         text = cards.write(card, "" if row is None else _results(row))
-        beside.write_text(folder / f"{file_stem(record.victim)}.md", text)
+        atomic_files.write_text(folder / f"{file_stem(record.victim)}.md", text)
 
 
 def _measured(row: Row) -> tuple[CardResult, ...]:

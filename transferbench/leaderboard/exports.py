@@ -9,14 +9,16 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from transferbench import beside
-from transferbench.cards import first_problem
+from transferbench.base import atomic_files
+from transferbench.base.errors import InputError
+from transferbench.base.names import file_stem
+from transferbench.base.specifications import NORMS
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.markdown import RATES, mean_and_range, rank_range
 from transferbench.leaderboard.pooling import pooled, values
 from transferbench.leaderboard.rows import leaderboard_rows, percent, union
-from transferbench.records import Record
-from transferbench.types import NORMS, InputError, file_stem
+from transferbench.models.cards import first_problem
+from transferbench.results.records import Record
 
 _STANDARD = {"apgd-ce", "apgd-t", "fab-t", "square"}
 KINDS = ("robustbench", "latex")
@@ -125,6 +127,6 @@ def write(folder: Path, records: Sequence[Record], kinds: Sequence[str]) -> list
     for name, content in found.items():
         path = folder / "exports" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(path, content)
+        atomic_files.write_text(path, content)
         written.append(path)
     return written

@@ -11,11 +11,11 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard.escape import csv_cell
 from transferbench.leaderboard.pooling import average, pooled, values
 from transferbench.leaderboard.rows import Row, curve, leaderboard_rows
-from transferbench.records import Record
-from transferbench.types import NORMS, Norm
+from transferbench.results.records import Record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from transferbench.types import file_stem
+from transferbench.base.names import file_stem
 
 if TYPE_CHECKING:
     from jinja2 import Environment

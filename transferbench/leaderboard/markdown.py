@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from statistics import mean
 
+from transferbench.base.specifications import NORMS
 from transferbench.leaderboard import figures, transfer
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
@@ -12,8 +13,7 @@ from transferbench.leaderboard.pooling import pooled, values
 from transferbench.leaderboard.rows import Row
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
-from transferbench.records import Record
-from transferbench.types import NORMS
+from transferbench.results.records import Record
 
 RATES: dict[str, str] = {
     "clean_acc": "clean",

@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transferbench import beside
+from transferbench.base import atomic_files
+from transferbench.base.names import file_stem
+from transferbench.base.specifications import NORMS
 from transferbench.leaderboard import figures, transfer, victim_page
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.links import TEMPLATES, card_link, environment, page_of
 from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
-from transferbench.records import Record
-from transferbench.types import NORMS, file_stem
+from transferbench.results.records import Record
 
 _ASSETS = ("page.css", "page.js")
 FILES = ("leaderboard.csv", "leaderboard.md", "cost.csv", "transfer.csv")
@@ -96,7 +97,7 @@ def write(folder: Path, records: Sequence[Record]) -> Path:
     wanted = render(folder, records)
     (folder / "pages").mkdir(exist_ok=True)
     for name, content in wanted.items():
-        beside.write_text(folder / name, content)
+        atomic_files.write_text(folder / name, content)
     for stale in (folder / "pages").glob("*.html"):
         if f"pages/{stale.name}" not in wanted:
             stale.unlink()

@@ -6,9 +6,10 @@ import re
 import shutil
 from pathlib import Path
 
+from transferbench.base.errors import InputError
+from transferbench.base.names import file_stem
 from transferbench.leaderboard import build, figures, page
-from transferbench.records import UNTRAINED, read_all, stamped
-from transferbench.types import InputError, file_stem
+from transferbench.results.records import UNTRAINED, read_all, stamped
 
 
 def publish(run: Path, repository: Path) -> Path:

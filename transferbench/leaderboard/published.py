@@ -14,13 +14,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from transferbench import beside as files
+from transferbench.base import atomic_files as files
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import NORMS, Epsilon
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
 from transferbench.leaderboard.rows import Row, percent, union
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
-from transferbench.records import Bits, ChainRecord, Record
-from transferbench.types import NORMS, Epsilon, InputError
+from transferbench.results.records import Bits, ChainRecord, Record
 
 COLUMNS = (
     *("victim", "measure", "eps", "measured", "low", "high", "n"),

@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Sequence
 from fractions import Fraction
 
+from transferbench.base.names import file_stem
+from transferbench.base.specifications import NORMS, SEED_BALL, Epsilon, Norm
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.statistics import expected, ranks, wilson
-from transferbench.records import UNTRAINED, Bits, Record
-from transferbench.types import NORMS, SEED_BALL, Epsilon, Norm, file_stem
+from transferbench.results.records import UNTRAINED, Bits, Record
 
 Cell = str | int | float
 Row = dict[str, Cell]

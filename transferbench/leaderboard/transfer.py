@@ -11,7 +11,7 @@ from transferbench.leaderboard.pooling import Line, labels
 from transferbench.leaderboard.rows import Row, percent
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
-from transferbench.records import Record
+from transferbench.results.records import Record
 
 CONTROL = "random-sign"
 

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from transferbench import cards
-from transferbench.cards import ModelCard
-from transferbench.leaderboard import strip
+from transferbench.base.names import file_stem
+from transferbench.base.specifications import NORMS
+from transferbench.leaderboard import example_gallery
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.links import card_file, card_link, environment, page_of
 from transferbench.leaderboard.rows import Row, curve, percent, union
 from transferbench.leaderboard.statistics import wilson
-from transferbench.records import Bits, ChainRecord, Record
-from transferbench.types import NORMS, file_stem
+from transferbench.models import cards
+from transferbench.models.cards import ModelCard
+from transferbench.results.records import Bits, ChainRecord, Record
 
 
 def render(folder: Path, record: Record, row: Row | None, known: set[str]) -> str:
@@ -153,7 +154,7 @@ def _strip(folder: Path, record: Record) -> dict[str, Any] | None:
     path = folder / "strips" / f"{file_stem(record.victim)}.png"
     if not path.is_file():
         return None
-    shown = strip.read(path)
+    shown = example_gallery.read(path)
     # Small images are seen at about 40 pixels a cell, larger ones as they are.
     scale = max(1, 40 // shown.side)
     names = ("norm", "example", "label", "pred", "attack")

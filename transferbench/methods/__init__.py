@@ -17,11 +17,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferbench import heads, registry
-from transferbench.cards import first_problem
-from transferbench.features import Layers
-from transferbench.schedules import Schedule
-from transferbench.types import InputError
+from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.base.schedules import Schedule
+from transferbench.models import heads
+from transferbench.models.cards import first_problem
+from transferbench.models.features import Layers
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from transferbench.base.errors import InputError
 from transferbench.methods import Network, eat
-from transferbench.types import InputError
 
 VERSION = 1
 

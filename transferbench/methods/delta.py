@@ -27,9 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transferbench.features import submodule, tap
+from transferbench.base.errors import InputError
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.types import InputError
+from transferbench.models.features import submodule, tap
 
 VERSION = 1
 

@@ -16,12 +16,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from transferbench import keyed
 from transferbench.attacks import lockstep
 from transferbench.attacks.apgd_train import apgd_train
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
+from transferbench.base.schedules import Schedule
+from transferbench.base.specifications import Epsilon
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.schedules import Schedule
-from transferbench.types import Epsilon, InputError
 
 VERSION = 1
 
@@ -85,8 +86,8 @@ class Method(BaseMethod[Params]):
 
     def _draw(self, step: int) -> str:
         names = list(self.attacks)
-        key = torch.tensor([keyed.stream("eat norm", self.params.seed, step)])
-        unit = float(keyed.uniform(key, (1,)))
+        key = torch.tensor([keyed_random.stream("eat norm", self.params.seed, step)])
+        unit = float(keyed_random.uniform(key, (1,)))
         weights = self.weights()
         total = sum(weights)
         if total == 0:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transferbench.base.schedules import Schedule
+from transferbench.base.specifications import ThreatModel
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.schedules import Schedule
-from transferbench.types import ThreatModel
 
 VERSION = 1
 

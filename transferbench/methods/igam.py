@@ -33,11 +33,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from transferbench import heads, keyed, schedules
-from transferbench.features import tap
+from transferbench.base import keyed_random, schedules
+from transferbench.base.schedules import Schedule
+from transferbench.base.specifications import Epsilon
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.schedules import Schedule
-from transferbench.types import Epsilon
+from transferbench.models import heads
+from transferbench.models.features import tap
 
 VERSION = 1
 
@@ -133,7 +134,7 @@ class Method(BaseMethod[Params]):
         self.discriminator: Discriminator | None = None
         self.recalled: dict[str, Any] | None = None
         # Made when the images' shape is known, from a state of its own: the student's draws do not depend on it.
-        self.disc_seed = keyed.stream("igam discriminator", self.params.seed)
+        self.disc_seed = keyed_random.stream("igam discriminator", self.params.seed)
         return student
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
@@ -177,7 +178,7 @@ class Method(BaseMethod[Params]):
     def _noisy(self, batch: Batch) -> Tensor:
         if self.params.input_noise == "0":
             return batch.x
-        noise = 2 * keyed.uniform(batch.noise, tuple(batch.x.shape[1:])) - 1
+        noise = 2 * keyed_random.uniform(batch.noise, tuple(batch.x.shape[1:])) - 1
         return (batch.x + float(Epsilon.parse(self.params.input_noise)) * noise).clamp(0, 1)
 
     def _train_teacher(self, x: Tensor, y: Tensor) -> None:

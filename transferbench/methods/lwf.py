@@ -18,8 +18,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench.features import tap
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, probe
+from transferbench.models.features import tap
 
 VERSION = 1
 

@@ -15,9 +15,9 @@ from pydantic import Field
 from torch import Tensor
 
 from transferbench.attacks import lockstep, pgd
+from transferbench.base.schedules import Schedule
+from transferbench.base.specifications import Epsilon
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.schedules import Schedule
-from transferbench.types import Epsilon
 
 VERSION = 1
 

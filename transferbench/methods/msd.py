@@ -18,11 +18,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from transferbench import geometry, keyed
 from transferbench.attacks import lockstep
+from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
+from transferbench.base.schedules import Schedule
+from transferbench.base.specifications import Norm, ThreatModel
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.schedules import Schedule
-from transferbench.types import InputError, Norm, ThreatModel
+from transferbench.threats import geometry
 
 VERSION = 1
 
@@ -87,7 +89,9 @@ class Method(BaseMethod[Params]):
         elif norm == "L2":
             moved = point + params.step_l2 * geometry.unit_l2(gradient)
         else:
-            drawn = keyed.uniform(torch.tensor([keyed.stream("msd", params.seed, batch.step, step)]), (1,))
+            drawn = keyed_random.uniform(
+                torch.tensor([keyed_random.stream("msd", params.seed, batch.step, step)]), (1,)
+            )
             k = _SPARSEST + int(float(drawn) * (_DENSEST - _SPARSEST + 1))
             moved = point + params.step_l1 * 20 / k * _sparse_sign(point, gradient, k)
         return geometry.project(norm, batch.x, moved, eps)

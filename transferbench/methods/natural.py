@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from transferbench.base.schedules import Schedule
 from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative
-from transferbench.schedules import Schedule
 
 VERSION = 1
 

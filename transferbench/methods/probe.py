@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from transferbench import heads
+from transferbench.base.schedules import Schedule
 from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative, Phase, Positive
-from transferbench.schedules import Schedule
+from transferbench.models import heads
 
 VERSION = 1
 

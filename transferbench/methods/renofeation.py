@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from transferbench.features import spatial_dropout
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, delta_r
+from transferbench.models.features import spatial_dropout
 
 VERSION = 1
 

@@ -18,11 +18,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from transferbench import geometry, keyed
 from transferbench.attacks import lockstep
+from transferbench.base import keyed_random
+from transferbench.base.schedules import Schedule
+from transferbench.base.specifications import ThreatModel
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.schedules import Schedule
-from transferbench.types import ThreatModel
+from transferbench.threats import geometry
 
 VERSION = 1
 
@@ -65,7 +66,7 @@ class Method(BaseMethod[Params]):
         eps = float(ThreatModel.parse("Linf", self.params.eps).eps)
         with torch.no_grad():
             target = F.log_softmax(network(batch.x), 1)
-        x = batch.x + _START * keyed.normal(batch.noise, tuple(batch.x.shape[1:]))
+        x = batch.x + _START * keyed_random.normal(batch.noise, tuple(batch.x.shape[1:]))
         for _ in range(self.params.k):
             _, _, gradient = lockstep.forward_backward(
                 network,

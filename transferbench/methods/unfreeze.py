@@ -13,10 +13,10 @@ from typing import Literal
 
 from torch import nn
 
-from transferbench.features import submodule
+from transferbench.base.errors import InputError
+from transferbench.base.schedules import Schedule
 from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative, Phase, Positive
-from transferbench.schedules import Schedule
-from transferbench.types import InputError
+from transferbench.models.features import submodule
 
 VERSION = 1
 

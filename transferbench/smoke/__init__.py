@@ -13,10 +13,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from unittest import mock
 
-from transferbench.records import Record
+from transferbench.base.errors import InputError
+from transferbench.results.records import Record
 from transferbench.smoke import trees
 from transferbench.suites import Suite
-from transferbench.types import InputError
 
 N = 4
 
@@ -37,10 +37,12 @@ def made(suite: Suite, folder: Path) -> Iterator[tuple[Path, Path]]:
     """
     import torch
 
-    from transferbench import executor, registry, victims
-    from transferbench.engine import evaluate, judge
-    from transferbench.engine.frozen import as_is
-    from transferbench.victims import networks, torchvision_models
+    from transferbench.base import registry
+    from transferbench.engine import chain, judge
+    from transferbench.engine.search_model import as_is
+    from transferbench.jobs import executor
+    from transferbench.models import networks, victims
+    from transferbench.models.loaders import torchvision_models
 
     data, models = folder / "data", folder / "models"
     shutil.rmtree(folder, ignore_errors=True)
@@ -53,7 +55,7 @@ def made(suite: Suite, folder: Path) -> Iterator[tuple[Path, Path]]:
         patches.setattr(torchvision_models, "_check_hash", lambda path: None)
         # No verdict is kept, so a row's bits may depend on its neighbours, and making a fast copy does not pay.
         patches.setattr(judge, "FLOOR", 1)
-        patches.setattr(evaluate, "freeze", lambda model, sample: as_is(model))
+        patches.setattr(chain, "freeze", lambda model, sample: as_is(model))
         patches.setattr(executor, "PREFLIGHT", 2)
         threads = torch.get_num_threads()
         patches.callback(torch.set_num_threads, threads)

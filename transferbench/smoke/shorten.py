@@ -6,10 +6,12 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from transferbench import attacks, registry
+from transferbench import attacks
+from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import AttackSpec, Ball, Scalar, ThreatModel
 from transferbench.smoke import N
 from transferbench.suites import Attack, NamedChain, Protocol, Row, Source, SourceOnly, Suite, Training
-from transferbench.types import AttackSpec, Ball, InputError, Scalar, ThreatModel
 
 _ATTACKS: dict[str, Scalar] = {"n_iter": 2, "k": 2, "restarts": 1, "targets": 1, "neurons": 1, "draws": 1}
 _TRAININGS: dict[str, Scalar] = {

@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from transferbench.catalogue import classes
-from transferbench.types import InputError
+from transferbench.base.errors import InputError
+from transferbench.models.catalogue import classes
 
 SIDE = 40
 

@@ -22,8 +22,9 @@ from pydantic import (
     model_validator,
 )
 
-from transferbench import registry
-from transferbench.types import NORMS, PREPROCESSING, AttackSpec, Ball, Chain, InputError, Norm, Scalar, ThreatModel
+from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import NORMS, PREPROCESSING, AttackSpec, Ball, Chain, Norm, Scalar, ThreatModel
 
 _FOLDER = Path(__file__).parent
 

@@ -1,0 +1,5 @@
+import sys
+
+from transferbench.cli.main import main
+
+sys.exit(main())

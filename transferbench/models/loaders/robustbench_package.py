@@ -1,0 +1,64 @@
+"""The installed robustbench as a source of architectures: imported in one place, quietly, and only when needed.
+
+PyPI's robustbench imports `autoattack`, which is not on PyPI; `pyautoattack` is the same code under another name.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from transferbench.base.errors import InputError
+from transferbench.models.catalogue.robustbench import Entry
+from transferbench.models.networks.normalised import Normalised
+
+
+def model_dicts() -> Any:
+    """{data set: {threat: {id: {"model": constructor, ...}}}} with robustbench's own enums as keys."""
+    if "autoattack" not in sys.modules and find_spec("autoattack") is None:
+        for name in ("", ".state"):
+            sys.modules[f"autoattack{name}"] = importlib.import_module(f"pyautoattack{name}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("robustbench.model_zoo.models").model_dicts
+
+
+def timm_name(dataset: str, threat: str, id: str) -> str:
+    """The name under which robustbench registers a model with timm, where it does."""
+    return f"{id.lower().replace('-', '_')}_{dataset.lower()}_{threat.lower()}"
+
+
+def construct(entry: Entry) -> nn.Module:
+    """The architecture with fresh weights. InputError for one whose own code cannot build it here.
+
+    Nothing is downloaded: constructors of robustbench that would (timm's and torchvision's own weights) are
+    replaced by the same architecture without them.
+    """
+    known = model_dicts()
+    if entry.elsewhere == "timm":
+        import timm
+
+        classes = {"cifar10": 10, "cifar100": 100, "imagenet": 1000}[entry.dataset]
+        name = timm_name(entry.dataset, entry.threat, entry.id)
+        model: nn.Module = timm.create_model(name, num_classes=classes, pretrained=False)
+        return model
+    if entry.elsewhere == "torchvision":
+        from torchvision.models import resnet50
+
+        return Normalised(resnet50())
+    models = {data.value: {threat.value: ids for threat, ids in threats.items()} for data, threats in known.items()}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model = models[entry.dataset][entry.threat][entry.id]["model"]()
+    except RuntimeError as error:
+        if torch.cuda.is_available() or "NVIDIA" not in str(error):
+            raise
+        raise InputError(f"model {entry.name}: robustbench's constructor of it needs a GPU, and none is here") from None
+    return model

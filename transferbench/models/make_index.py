@@ -1,0 +1,58 @@
+"""Write robustbench.json, and ImageNet's part of classes.json, from the installed robustbench: `make index`."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transferbench.models.catalogue import classes, robustbench
+
+_TORCHVISION = {("imagenet", "Linf", "Standard_R50"), ("imagenet", "corruptions", "Standard_R50")}
+
+
+def index() -> list[dict[str, Any]]:
+    """Every entry of the installed package's `model_dicts`, in its order."""
+    import timm
+
+    from transferbench.models.loaders.robustbench_package import model_dicts, timm_name
+
+    rows: list[dict[str, Any]] = []
+    for dataset, threats in model_dicts().items():
+        for threat, models in threats.items():
+            for id, entry in models.items():
+                given = entry["gdrive_id"]
+                place = (dataset.value, threat.value, id)
+                on_timm = timm.is_model(timm_name(*place))
+                rows.append(
+                    {
+                        "dataset": dataset.value,
+                        "threat": threat.value,
+                        "id": id,
+                        "files": given if isinstance(given, list) else [given] if given else [],
+                        "ensemble": isinstance(given, list),
+                        "preprocessing": entry.get("preprocessing") or "",
+                        "elsewhere": "timm" if on_timm else "torchvision" if place in _TORCHVISION else "",
+                    }
+                )
+    return rows
+
+
+def imagenet_classes() -> list[str]:
+    """WordNet ids in label order, from the map that robustbench ships."""
+    spec = find_spec("robustbench")
+    assert spec is not None
+    assert spec.origin is not None
+    given = json.loads((Path(spec.origin).parent / "helper_files" / "imagenet_class_to_id_map.json").read_text())
+    return sorted(given, key=given.__getitem__)
+
+
+def main() -> None:
+    robustbench.INDEX.write_text(json.dumps(index(), indent=0) + "\n", encoding="utf-8")
+    names = json.loads(classes.NAMES.read_text(encoding="utf-8")) | {"imagenet": imagenet_classes()}
+    classes.NAMES.write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""torchvision's ImageNet classifiers, `torchvision:<name>`, behind their normalisation.
+
+Stages are exposed where Renofeation matches features: the outputs of layer1..layer4 of a ResNet, and of
+MobileNetV2 the groups that end with 24, 32, 64, 160 and 1280 channels (fe_resnet.py, fe_mobilenet.py of its code).
+"""
+
+from __future__ import annotations
+
+from torch import nn
+
+from transferbench.base.errors import InputError
+from transferbench.base.registry import unknown
+from transferbench.models.features import find_layers
+from transferbench.models.networks import Built
+from transferbench.models.networks.normalised import Normalised
+
+IDS = {"torchvision": "torchvision:<name>, any classifier of torchvision: resnet18, resnet50, mobilenet_v2, ..."}
+
+_MOBILENET = tuple(f"model.features.{end}" for end in (3, 6, 10, 16, 18))
+
+
+def check_name(name: str) -> None:
+    """InputError unless it is one of torchvision's classifiers."""
+    import torchvision.models
+
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise InputError(unknown("torchvision network", name, known).partition(" (there are")[0])
+
+
+def build(id: str, num_classes: int) -> Built:
+    import torchvision.models
+
+    name = id.partition(":")[2]
+    check_name(name)
+    inner: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    model = Normalised(inner)
+    layers = find_layers(model)
+    return Built(model, layers._replace(stages=_MOBILENET) if name == "mobilenet_v2" else layers, (3, 224, 224))

@@ -1,0 +1,60 @@
+"""What has become of a run: its plan with the state of every job, and the verdicts of every example as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+
+from transferbench.base import atomic_files
+from transferbench.base.errors import InputError
+from transferbench.store.reader import Reader
+
+COLUMNS = ("run", "chain", "norm", "eps", "seed", "example", "fooled", "attack", "try", "pred", "distance", "tie")
+"""Of the export. `run` is the job's label up to the colon (the victim), `example` the id in its data set's order,
+`attack` is `clean` for an example that was wrong before any attack and empty for a survivor."""
+_OPEN = ("running", "interrupted", "failed", "missing")
+
+
+def describe(reader: Reader) -> list[str]:
+    """Lines: one for every job of the last plan that is not done, then the count of each state."""
+    planned, finished = reader.planned(), reader.jobs()
+    width = max((len(job.label) for job in planned), default=0)
+    lines = [
+        f"{job.state:<12} {job.kind:<7} {job.label:<{width}}  {job.note}".rstrip()
+        for job in planned
+        if job.state in _OPEN
+    ]
+    states = Counter(job.state for job in planned)
+    told = ", ".join(f"{states[state]} {state}" for state in ("done", *_OPEN) if states[state])
+    driver = "a driver is at work" if reader.driven() else "no driver is at work"
+    plan = f"the last plan has {len(planned)} jobs: {told}" if planned else "no plan was made here"
+    examples = sum(len(job.result["verdicts"]["example"]) for job in finished if job.kind == "attack")
+    return [*lines, f"{plan}; {driver}", f"in all {len(finished)} finished jobs with {examples} verdicts are kept"]
+
+
+def write_verdicts(reader: Reader, path: Path) -> int:
+    """Every verdict of the last plan's finished attacks (of all, where there was no plan); how many there are.
+
+    InputError where the file cannot be written.
+    """
+    keys = {job.key for job in reader.planned()}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    rows = 0
+    for job in reader.jobs():
+        if job.kind != "attack" or (keys and job.key not in keys):
+            continue
+        chain, columns = job.spec["chain"], job.result["verdicts"]
+        common = [job.label.rpartition(": ")[0], chain["name"], chain["norm"], chain["eps"], job.spec["seed"]]
+        names = ("example", "fooled", "attack", "rank", "pred", "distance", "tie")
+        for verdict in zip(*(columns[name] for name in names), strict=True):
+            writer.writerow([*common, *verdict])
+            rows += 1
+    try:
+        atomic_files.write_text(path, text.getvalue())
+    except OSError as error:
+        raise InputError(f"--verdicts {path}: cannot be written ({error.strerror})") from None
+    return rows
