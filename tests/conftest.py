@@ -14,7 +14,7 @@ from transferbench import data
 from transferbench.models import networks
 from transferbench.models.cards import ModelCard
 from transferbench.models.networks import small_resnet
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 
 torch.set_num_threads(1)
 # Examples are bounded in number; on a busy machine a single one may take long.

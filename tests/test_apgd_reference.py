@@ -11,6 +11,7 @@ from torch import Tensor
 from transferbench.attacks import Keys, build, lockstep
 from transferbench.attacks.apgd_ball import checkpoint_windows
 from transferbench.base.specifications import AttackSpec, Norm, ThreatModel
+from transferbench.threats import LpBall
 
 RADII: dict[Norm, str] = {"Linf": "0.06", "L2": "0.25", "L1": "0.9"}
 
@@ -49,7 +50,7 @@ def test_verdicts_are_the_references(net: Small, norm: Norm, id: str) -> None:
     attack = build(AttackSpec.of(id), ThreatModel.parse(norm, RADII[norm]), classes)
     noise = noise_of(net.x, norm, 3)
 
-    def draw(_: Norm, x: Tensor, keys: Keys) -> Tensor:
+    def draw(_: LpBall, x: Tensor, keys: Keys) -> Tensor:
         return noise
 
     attack.draw = draw  # type: ignore[attr-defined]

@@ -7,11 +7,12 @@ import torch
 from conftest import Linear
 from torch import Tensor
 
+from transferbench import threats
 from transferbench.attacks import build
 from transferbench.base import keyed_random
 from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
 from transferbench.engine.chain import Target, run_chain
-from transferbench.threats import geometry
+from transferbench.engine.verdicts import Examples
 
 DUAL = {"Linf": 1, "L2": 2, "L1": float("inf")}
 
@@ -62,10 +63,14 @@ def test_every_attack_wins_outside_the_boundary_and_never_inside(spec: AttackSpe
             eps = repr(share * float(distances[row]))
             chain = Chain("one", ThreatModel.parse(norm, eps), (spec,))
             at = slice(row, row + 1)
-            verdict = run_chain(target, chain, x[at], y[at], torch.tensor([row]), seed=0).verdicts[0]
+            verdict = run_chain(target, chain, Examples(x[at], y[at], torch.tensor([row])), seed=0).verdicts[0]
             assert verdict.fooled is fooled, f"{share} x the boundary distance, row {row}"
             if fooled:
-                assert 0.99 * float(distances[row]) <= verdict.distance <= float(eps) + geometry.tolerance(norm, 48)
+                assert (
+                    0.99 * float(distances[row])
+                    <= verdict.distance
+                    <= float(eps) + threats.build(chain.threat).tolerance(48)
+                )
 
 
 @pytest.mark.parametrize("n_iter", [1, 2, 3, 4, 7])
@@ -74,7 +79,7 @@ def test_a_few_iterations_end_inside_the_ball_too(n_iter: int) -> None:
     model, x, y = linear_problem(10)
     target = Target.prepare(model, x, y)
     chain = Chain("L1", ThreatModel.parse("L1", "0.8"), (AttackSpec.of("apgd-ce", n_iter=n_iter),))
-    done = run_chain(target, chain, x, y, torch.arange(len(x)), seed=0)
+    done = run_chain(target, chain, Examples(x, y, torch.arange(len(x))), seed=0)
     assert any(verdict.fooled for verdict in done.verdicts)
     assert all(verdict.distance <= 0.8 + 1e-5 for verdict in done.verdicts)
 

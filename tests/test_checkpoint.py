@@ -15,19 +15,21 @@ from transferbench import data
 from transferbench.attacks import build
 from transferbench.base import atomic_files
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.engine.verdicts import Examples
 from transferbench.engine.chain import Target, run_chain
 from transferbench.engine.reference import run_reference
 from transferbench.jobs import kinds
 from transferbench.models import networks
 from transferbench.models.features import Layers, Penultimate
-from transferbench.store.checkpoint_file import NOTHING, Checkpoint
+from transferbench.base.checkpoint import NO_CHECKPOINT
+from transferbench.store.checkpoint_file import CheckpointFile
 
 
 class StoppedError(Exception):
     pass
 
 
-class Stops(Checkpoint):
+class Stops(CheckpointFile):
     """Saves whenever it is offered something, and is killed right after the n-th time."""
 
     def __init__(self, path: Path, after: int) -> None:
@@ -44,7 +46,7 @@ class Stops(Checkpoint):
         self.save(state())
 
 
-def until_done(work: Callable[[Checkpoint], Any], path: Path, after: int) -> tuple[Any, int]:
+def until_done(work: Callable[[CheckpointFile], Any], path: Path, after: int) -> tuple[Any, int]:
     """The work's result after being killed after every `after` savings, and how often it was."""
     kills = 0
     while True:
@@ -55,7 +57,7 @@ def until_done(work: Callable[[Checkpoint], Any], path: Path, after: int) -> tup
 
 
 def test_half_a_file_is_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    checkpoint = Checkpoint(tmp_path / "c")
+    checkpoint = CheckpointFile(tmp_path / "c")
     assert checkpoint.load() is None
     checkpoint.save({"step": 3, "x": torch.arange(4), "names": ["a"], "none": None})
     assert checkpoint.load() == {"step": 3, "x": pytest.approx(torch.arange(4)), "names": ["a"], "none": None}
@@ -68,17 +70,17 @@ def test_half_a_file_is_no_checkpoint(tmp_path: Path, caplog: pytest.LogCaptureF
     (tmp_path / "c").write_bytes(whole)
     checkpoint.remove()
     assert list(tmp_path.iterdir()) == []
-    NOTHING.save({"step": 1})
-    assert NOTHING.load() is None
+    NO_CHECKPOINT.save({"step": 1})
+    assert NO_CHECKPOINT.load() is None
 
 
 @pytest.mark.parametrize(("name", "other"), [("version", lambda name: "0.0"), ("_FORMAT", -1)])
 def test_another_version_does_not_go_on(
     name: str, other: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Checkpoint(tmp_path / "c").save({"step": 3})
+    CheckpointFile(tmp_path / "c").save({"step": 3})
     monkeypatch.setattr(f"transferbench.store.checkpoint_file.{name}", other)
-    assert Checkpoint(tmp_path / "c").load() is None
+    assert CheckpointFile(tmp_path / "c").load() is None
     assert "begins anew" in caplog.text
 
 
@@ -94,7 +96,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     torch.save({"x": Evil()}, stream)
     body = stream.getvalue()
     (tmp_path / "c").write_bytes(hashlib.sha256(body).digest() + body)
-    assert Checkpoint(tmp_path / "c").load() is None
+    assert CheckpointFile(tmp_path / "c").load() is None
     assert not (tmp_path / "ran").exists()
 
 
@@ -104,7 +106,7 @@ def test_savings_are_rare_where_they_are_dear_and_the_walls_clock_does_not_matte
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time, "time", lambda: -1e9)
-    checkpoint, saved = Checkpoint(tmp_path / "c", every=4), []
+    checkpoint, saved = CheckpointFile(tmp_path / "c", every=4), []
 
     def state() -> dict[str, Any]:
         saved.append(now[0])
@@ -139,11 +141,11 @@ def test_the_pool_goes_on_where_it_was_killed(norm: str, small: Small, tmp_path:
     eps = {"Linf": "0.08", "L2": "0.3", "L1": "1.2"}[norm]
     chain = Chain(norm, ThreatModel.parse(norm, eps), CHAIN)
 
-    def run(checkpoint: Checkpoint) -> Any:
+    def run(checkpoint: CheckpointFile) -> Any:
         target = Target.prepare(small.model, small.x, small.y, 16)
-        return run_chain(target, chain, small.x, small.y, small.ids, 0, checkpoint=checkpoint)
+        return run_chain(target, chain, Examples(small.x, small.y, small.ids), 0, checkpoint=checkpoint)
 
-    whole = run(NOTHING)
+    whole = run(NO_CHECKPOINT)
     broken, kills = until_done(run, tmp_path / "c", 3)
     assert kills > 8
     assert broken.verdicts == whole.verdicts
@@ -155,10 +157,10 @@ def test_the_reference_goes_on_after_its_last_whole_attack(small: Small, tmp_pat
     chain = Chain("Linf", ThreatModel.parse("Linf", "0.05"), (AttackSpec.of("apgd-ce"), AttackSpec.of("apgd-t")))
     x, y, ids = small.x[:12], small.y[:12], small.ids[:12]
 
-    def run(checkpoint: Checkpoint) -> Any:
-        return run_reference(Target.prepare(small.model, x, y), chain, x, y, ids, 0, checkpoint=checkpoint)
+    def run(checkpoint: CheckpointFile) -> Any:
+        return run_reference(Target.prepare(small.model, x, y), chain, Examples(x, y, ids), 0, checkpoint=checkpoint)
 
-    whole = run(NOTHING)
+    whole = run(NO_CHECKPOINT)
     broken, kills = until_done(run, tmp_path / "c", 1)
     assert kills == 2
     assert broken.verdicts == whole.verdicts
@@ -174,15 +176,15 @@ def test_crafting_judging_and_counting_go_on_where_they_were_killed(small: Small
     spec = AttackSpec.of("pretrained-neuron", neurons=3, n_iter=4)
     source = Penultimate(small.model, LETTERS)
 
-    def craft(checkpoint: Checkpoint, rows: int | None = None) -> Any:
+    def craft(checkpoint: CheckpointFile, rows: int | None = None) -> Any:
         return kinds.craft(source, spec, threat, shard, 0, rows, checkpoint=checkpoint)
 
-    whole, kept = craft(NOTHING)
+    whole, kept = craft(NO_CHECKPOINT)
     (again, parts), kills = until_done(lambda checkpoint: craft(checkpoint, 16), tmp_path / "c", 5)
     assert kills >= 6
     assert again == whole
     assert torch.equal(parts["points"], kept["points"])
-    assert torch.equal(craft(NOTHING, 17)[1]["points"], kept["points"])
+    assert torch.equal(craft(NO_CHECKPOINT, 17)[1]["points"], kept["points"])
 
     net = networks.build("small-resnet", 26).model.eval()
     target = Target.prepare(net, shard.pixels, shard.labels)

@@ -11,7 +11,7 @@ from test_tables import three
 
 from transferbench.base.errors import InputError
 from transferbench.cli import main
-from transferbench.leaderboard import exports, published
+from transferbench.leaderboard import exports, published_numbers
 from transferbench.results.records import dump
 
 THEIRS = (
@@ -62,7 +62,7 @@ def test_every_norm_is_a_file_that_our_own_reader_finds(tmp_path: Path) -> None:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
-    rates = {(number.robustbench, number.measure): number.value for number in published.robustbench(tmp_path)}
+    rates = {(number.robustbench, number.measure): number.value for number in published_numbers.robustbench(tmp_path)}
     assert rates["RB_whole-s0@digits/L2", "L2"] == 55.0
 
 

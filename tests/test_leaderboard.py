@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from transferbench.base.errors import InputError
-from transferbench.leaderboard import build, rows
+from transferbench.leaderboard import build, exports, page
+from transferbench.leaderboard.column import Group
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import csv_cell, markdown_cell
+from transferbench.leaderboard.families import RateColumn, ends, ends_of
+from transferbench.leaderboard.rates import Rate, percent
+from transferbench.models.cards import ModelCard
 from transferbench.results.records import Bits, ChainRecord, CraftedRecord, Origin, Record, Stamp, digest, dump, read
 
 N = 40
@@ -101,8 +107,66 @@ def table(records: list[Record]) -> list[dict[str, str]]:
 
 
 def test_the_columns_are_those_that_were_promised_in_order() -> None:
-    assert tuple(LEADERBOARD)[: len(PROMISED)] == PROMISED
-    assert list(table([source(), record()])[0]) == list(LEADERBOARD)
+    names = [column.name for column in LEADERBOARD]
+    assert tuple(names[: len(PROMISED)]) == PROMISED
+    assert list(table([source(), record()])[0]) == names
+    assert len(set(names)) == len(names)
+    assert all(column.meaning for column in LEADERBOARD)
+
+
+@pytest.fixture
+def ties() -> Iterator[RateColumn]:
+    """A statistic from outside, with its interval, appended to the list of columns."""
+    column = RateColumn(
+        "linf_ties",
+        "share of the n examples that the Linf chain leaves in a tie, %",
+        "Linf ties",
+        Group.EXPECTED,
+        rate=lambda m: Rate(m.record.chains[0].ties + 5, m.record.n),
+        interval=ends_of("linf_ties"),
+        norm="Linf",
+        summary="ties",
+        metric="accuracy",
+    )
+    added = [column, *ends(column)]
+    LEADERBOARD.extend(added)
+    yield column
+    del LEADERBOARD[-len(added) :]
+
+
+def test_a_column_from_outside_is_everywhere(ties: RateColumn, tmp_path: Path) -> None:
+    records = [source(), record()]
+    (row,) = table(records)
+    assert (row["linf_ties"], row["linf_ties_low"], row["linf_ties_high"]) == ("12.50", "5.46", "26.11")
+    markdown = build.render(records)["leaderboard.md"]
+    assert f"- `linf_ties`: {ties.meaning}\n- `linf_ties_low`: lower end" in markdown
+    over_seeds, every_victim = markdown.split("\n## ")[:2]
+    assert "| ties |" in over_seeds
+    assert "| 12.50 |" in over_seeds
+    assert "| ties |" in every_victim
+    assert "| 12.50 [5.46, 26.11] |" in every_victim
+    assert " & ties" in exports.latex(records)
+
+    index = page.render(tmp_path, records)["index.html"]
+    head = '<th scope="col" role="columnheader" data-column="linf_ties" class="g-expected n-Linf linf_ties"'
+    tip = f'<button type="button" data-tip="{ties.meaning}">Linf ties</button>'
+    assert re.search(f"{re.escape(head)}[^>]*>{re.escape(tip)}", index)
+    cell = '<td role="cell" class="g-expected n-Linf linf_ties" data-k="12.50">12.50'
+    assert f'{cell}<span class="low">5.46\u201326.11</span>' in index
+    assert 'data-group="expected"' in index
+    assert index.count("<option>Linf</option>") == 1
+    assert "#board .linf_ties { width:" in index
+
+    cards = {
+        one.victim: ModelCard(
+            id=one.victim, network="net", dataset="digits", classes=("0", "1"), input_shape=(1, 8, 8), method="lwf"
+        )
+        for one in records
+    }
+    build.write_cards(tmp_path / "cards", records, cards)
+    card = (tmp_path / "cards" / "a-s0.md").read_text()
+    assert "| linf_ties | 12.50 |" in card
+    assert "name: Linf ties 8/255" in card
 
 
 def test_rates_come_from_bits() -> None:
@@ -151,8 +215,8 @@ def test_ranks_are_formed_within_a_seed() -> None:
 
 
 def test_rows_of_different_sources_are_ranked_together() -> None:
-    """What each was shown of its own source's making is the same, whatever that source is called."""
-    other = [crafted(made.attack["id"], 2, "other-s0", len(made.flips)) for made in record().crafted]
+    """Each was attacked with the same sets of its own source, whatever that source is called."""
+    other = [crafted(one.attack["id"], 2, "other-s0", len(one.flips)) for one in record().crafted]
     records = [record("a-s0", 30), record("b-s0", 6, source="other-s0", crafted=other)]
     assert [(row["victim"], row["rank"]) for row in table(records)] == [("a-s0", "1"), ("b-s0", "2")]
 
@@ -194,8 +258,8 @@ def test_building_does_not_depend_on_the_order_of_records_and_check_sees_a_chang
     assert len(build.check(tmp_path)) == 4
     build.rebuild(tmp_path)
     assert build.check(tmp_path) == []
-    page = tmp_path / "leaderboard.csv"
-    page.write_text(page.read_text().replace("75.00", "76.00"))
+    file = tmp_path / "leaderboard.csv"
+    file.write_text(file.read_text().replace("75.00", "76.00"))
     assert "differs from its records" in build.check(tmp_path)[0]
 
 
@@ -210,7 +274,7 @@ def test_a_record_without_a_fresh_stamp_is_refused(tmp_path: Path) -> None:
     ):
         path.write_text(dump(written))
         build.rebuild(tmp_path)
-        assert [complaint in told for told in build.check(tmp_path)] == [True]
+        assert [complaint in line for line in build.check(tmp_path)] == [True]
     path.write_text(dump(sealed))
     build.rebuild(tmp_path)
     assert build.check(tmp_path) == []
@@ -225,14 +289,14 @@ HOSTILE = [
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_names_are_harmless(name: str) -> None:
     texts = ("method", "source", "network", "suite", "protocol", "source_dataset", "target_dataset")
-    made = [crafted("pretrained-neuron", 9, name), crafted("random-sign", 3, name), crafted(name, 3, name)]
-    hostile = record(**dict.fromkeys(texts, name), flags=[name], crafted=made)
+    sets = [crafted("pretrained-neuron", 9, name), crafted("random-sign", 3, name), crafted(name, 3, name)]
+    hostile = record(**dict.fromkeys(texts, name), flags=[name], crafted=sets)
     files = build.render([source(), hostile])
     (row,) = list(csv.DictReader(io.StringIO(files["leaderboard.csv"])))
-    shown = list(csv.DictReader(io.StringIO(files["transfer.csv"])))
-    assert len(shown) == 2
+    transfers = list(csv.DictReader(io.StringIO(files["transfer.csv"])))
+    assert len(transfers) == 2
     assert row["victim"] == "a-s0"
-    for cell in (*(row[column] for column in (*texts[:4], "target_dataset", "flags")), *shown[1].values()):
+    for cell in (*(row[column] for column in (*texts[:4], "target_dataset", "flags")), *transfers[1].values()):
         assert cell[:1] not in ("=", "+", "-", "@")
         assert "\n" not in cell
         assert "\u202e" not in cell
@@ -250,5 +314,5 @@ def test_numbers_are_not_taken_for_formulas() -> None:
 
 
 def test_percentages_have_two_decimals() -> None:
-    assert rows.percent(1, 3) == "33.33"
-    assert rows.percent(0, 0) == ""
+    assert percent(1, 3) == "33.33"
+    assert percent(0, 0) == ""

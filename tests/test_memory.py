@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transferbench import data
 from transferbench.base.errors import FaultError
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.engine.verdicts import Examples
 from transferbench.engine.chain import Target, run_chain
 from transferbench.engine.memory import Rows, is_out_of_memory
 from transferbench.jobs import kinds
@@ -44,14 +45,14 @@ def test_half_the_rows_give_the_same_verdicts(
     small: Small, error: type[Exception], caplog: pytest.LogCaptureFixture
 ) -> None:
     plain = Target.prepare(small.model, small.x, small.y)
-    whole = run_chain(plain, CHAIN, small.x, small.y, small.ids, 0)
+    whole = run_chain(plain, CHAIN, Examples(small.x, small.y, small.ids), 0)
     target = Target.prepare(small.model, small.x, small.y)
     narrow = Narrow(small.model, 20, error)
     frozen = Narrow(target.frozen.network, 20, error)  # type: ignore[arg-type]
     target.judge.model = narrow
     object.__setattr__(target.frozen, "network", frozen)
     with caplog.at_level(logging.WARNING):
-        got = run_chain(target, CHAIN, small.x, small.y, small.ids, 0)
+        got = run_chain(target, CHAIN, Examples(small.x, small.y, small.ids), 0)
     assert narrow.refused > 0
     assert frozen.refused > 0
     assert got.verdicts == whole.verdicts
@@ -61,7 +62,7 @@ def test_half_the_rows_give_the_same_verdicts(
     assert target.rows.halvings > 0
     assert "going on with" in caplog.text
     refused = narrow.refused + frozen.refused
-    run_chain(target, CHAIN, small.x, small.y, small.ids, 0)
+    run_chain(target, CHAIN, Examples(small.x, small.y, small.ids), 0)
     assert narrow.refused + frozen.refused == refused, "what did not fit once is not tried again"
 
 

@@ -22,7 +22,8 @@ from transferbench.base.errors import FaultError, InputError
 from transferbench.methods import Batch, Network
 from transferbench.models import networks, trained, victims
 from transferbench.models.features import Layers
-from transferbench.store.checkpoint_file import NOTHING, Checkpoint
+from transferbench.base.checkpoint import NO_CHECKPOINT
+from transferbench.store.checkpoint_file import CheckpointFile
 from transferbench.training import loop
 from transferbench.training.batches import Loader
 
@@ -46,7 +47,7 @@ def settings(id: str) -> dict[str, Any]:
 
 
 def fit(
-    id: str, source: Network | None, given: dict[str, Any] | None = None, checkpoint: Checkpoint = NOTHING
+    id: str, source: Network | None, given: dict[str, Any] | None = None, checkpoint: CheckpointFile = NO_CHECKPOINT
 ) -> loop.Trained:
     splits = data.load("digits", "train"), data.load("digits", "val")
     method = methods.build(id, given or settings(id))
@@ -87,7 +88,7 @@ class StoppedError(Exception):
     pass
 
 
-class StopsAfter(Checkpoint):
+class StopsAfter(CheckpointFile):
     """Saves after every step, and is killed after as many."""
 
     def __init__(self, path: Path, steps: int) -> None:
@@ -794,7 +795,7 @@ def test_igams_discriminators(disc: str, source: Network) -> None:
 
 def test_igams_teacher_of_another_resolution(small_victim: Any) -> None:
     """The up-resize variant: the teacher's gradient is taken w.r.t. the image's own pixels, the student sees them."""
-    from transferbench.models.victims import fitted
+    from transferbench.models.victim import fitted
 
     resized = fitted(small_victim, (1, 4, 4))
     method = methods.build("igam", settings("igam"))

@@ -17,7 +17,7 @@ from transferbench.data import View
 from transferbench.jobs.job import Job
 from transferbench.models import networks, trained, victims
 from transferbench.models.cards import ModelCard
-from transferbench.models.victims import Victim, fitted
+from transferbench.models.victim import Victim, fitted
 from transferbench.scheduling.scheduler import Runner
 from transferbench.smoke import trees
 from transferbench.store.store import Store

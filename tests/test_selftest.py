@@ -7,10 +7,11 @@ import torch
 from conftest import Small
 from torch import Tensor
 
+from transferbench import threats
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
 from transferbench.engine import selftest
-from transferbench.threats import geometry
+from transferbench.threats import LpBall
 
 RADII = {"Linf": "0.1", "L2": "0.5", "L1": "2"}
 CHAINS = [
@@ -23,18 +24,19 @@ CHAINS = [
 def test_the_planted_region_is_where_it_should_be(small: Small, chain: Chain) -> None:
     net = small.correct()
     wrapped = selftest.plant(net.model, net.x, net.y, net.ids, chain.threat)
-    delta = selftest._deltas(net.x, net.ids, chain.threat, 0)
+    ball = threats.build(chain.threat)
+    assert isinstance(ball, LpBall)
+    delta = selftest._offsets(ball, net.x, net.ids, 0)
     planted = net.x + delta
     assert float(planted.min()) >= 0
     assert float(planted.max()) <= 1
-    size = 0.9 * float(chain.threat.eps)
-    assert torch.allclose(geometry.distance(chain.threat.norm, net.x, planted), torch.tensor(size).double(), rtol=1e-4)
+    assert torch.allclose(ball.distance(net.x, planted), torch.tensor(0.9 * ball.radius).double(), rtol=1e-4)
     with torch.no_grad():
         assert bool((wrapped(planted).argmax(1) != net.y).all()), "the region is there"
         assert bool((wrapped(net.x).argmax(1) == net.y).all())
         for share in (0.5, 0.9):
             assert bool((wrapped(net.x + share * delta).argmax(1) == net.y).all()), "and it is narrow"
-        noise = geometry.random_start(chain.threat.norm, net.x, float(chain.threat.eps), net.ids)
+        noise = ball.random_start(net.x, net.ids)
         assert bool((wrapped(noise).argmax(1) == net.y).all()), "a random point does not find it"
 
 
@@ -62,6 +64,12 @@ def test_a_victim_whose_gradients_lie_fails_it(small: Small, monkeypatch: pytest
     monkeypatch.setattr(selftest._Wrapped, "forward", lambda self, x: honest(self, _Reversed.apply(x)))
     got = selftest.selftest(small.model, small.x, small.y, small.ids, CHAINS[:1])
     assert not got.passed
+
+
+def test_regions_are_planted_in_balls_only(small: Small) -> None:
+    threat = ThreatModel.parse("renofeation", "0.1")
+    with pytest.raises(InputError, match="ball of a norm, not in renofeation"):
+        selftest.plant(small.model, small.x, small.y, small.ids, threat)
 
 
 def test_nothing_to_plant_is_refused(small: Small) -> None:

@@ -19,7 +19,7 @@ from test_leaderboard import N, chain, crafted, first, record, source, stamped, 
 
 from transferbench.base.errors import InputError
 from transferbench.cli import main
-from transferbench.leaderboard import build, figures, published, transfer
+from transferbench.leaderboard import build, figures, published, published_numbers, transfer
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.leaderboard.statistics import expected, mcnemar, ranks
 from transferbench.results.records import Bits, Record, dump
@@ -72,9 +72,9 @@ def test_the_new_cells_by_hand() -> None:
 
 def test_a_set_of_another_source_than_the_cards_has_its_noise_and_its_place() -> None:
     """eval --source B for a victim whose card says A, beside a victim of B: no cell is own where none was made."""
-    made = [crafted("pretrained-neuron", 9, "b-s0"), crafted("random-sign", 3, "b-s0")]
-    mine = crafted("pretrained-neuron", 5, "src-s0")
-    records = [record("x-s0", crafted=made), record("y-s0", crafted=[mine], method="probe")]
+    sets_of_b = [crafted("pretrained-neuron", 9, "b-s0"), crafted("random-sign", 3, "b-s0")]
+    own = crafted("pretrained-neuron", 5, "src-s0")
+    records = [record("x-s0", crafted=sets_of_b), record("y-s0", crafted=[own], method="probe")]
     rows = {row["victim"]: row for row in transfer.rows(records)}
     assert (rows["x-s0"]["own"], rows["x-s0"]["noise_asr"]) == ("no", f"{100 * 3 / 36:.2f}")
     assert rows["y-s0"]["noise_asr"] == ""
@@ -179,9 +179,9 @@ def eat(**changes: Any) -> Record:
     return record("eat-s0", **{**EAT, "chains": chains, "crafted": [], **changes})
 
 
-def test_published_numbers_stand_beside_the_measured_ones() -> None:
-    numbers = published.read(Path(__file__).parent.parent / "leaderboards" / "published.csv")
-    rows = published.beside([eat()], numbers)
+def test_published_numbers_stand_next_to_the_measured_ones() -> None:
+    numbers = published_numbers.read(Path(__file__).parent.parent / "leaderboards" / "published.csv")
+    rows = published.compare([eat()], numbers)
     mine = {row["measure"]: row for row in rows if str(row["table"]).startswith("E-AT Table 1")}
     assert set(mine) == {"clean", "Linf", "L2", "L1", "union"}
     assert mine["Linf"]["measured"] == "45.00"
@@ -193,9 +193,10 @@ def test_published_numbers_stand_beside_the_measured_ones() -> None:
     assert "source here: RB_Engstrom2019Robustness@cifar10/Linf" in notes
     assert "protocol here" not in notes, "the chain is the paper's"
     shortened = [eat_chain("Linf", "8/255", first(18), n_iter=20)]
-    told = [str(row["notes"]) for row in published.beside([eat(chains=shortened)], numbers) if row["measure"] == "Linf"]
-    assert told
-    assert all("protocol here: short" in note for note in told)
+    compared = published.compare([eat(chains=shortened)], numbers)
+    notes_of_linf = [str(row["notes"]) for row in compared if row["measure"] == "Linf"]
+    assert notes_of_linf
+    assert all("protocol here: short" in note for note in notes_of_linf)
     page = published.render(rows, len(numbers), False)["published.md"]
     assert "RobustBench's own numbers were not given" in page
 
@@ -211,8 +212,8 @@ def test_published_numbers_stand_beside_the_measured_ones() -> None:
     ],
 )
 def test_what_is_not_the_same_thing_is_not_compared(changes: dict[str, Any]) -> None:
-    numbers = published.read(Path(__file__).parent.parent / "leaderboards" / "published.csv")
-    rows = published.beside([eat(**changes)], numbers)
+    numbers = published_numbers.read(Path(__file__).parent.parent / "leaderboards" / "published.csv")
+    rows = published.compare([eat(**changes)], numbers)
     assert [row for row in rows if row["measure"] == "Linf" and "train+eval" not in str(row["notes"])] == []
     if "chains" not in changes:
         assert [row for row in rows if "E-AT" in str(row["paper"])] == []
@@ -235,7 +236,7 @@ def test_robustbenchs_numbers_come_from_a_checkout(tmp_path: Path) -> None:
         eps=0.5, clean_acc=90.57, autoattack_acc=76.15, external="75.90", unreliable=True, footnote="one net",
     )  # fmt: skip
     rb(tmp_path, "cifar10", "corruptions", "Standard", eps=None, clean_acc="94.78", corruptions_acc="73.46")
-    numbers = published.robustbench(tmp_path)
+    numbers = published_numbers.robustbench(tmp_path)
     assert [(number.measure, number.eps, number.value) for number in numbers] == [
         ("clean", "", 90.57),
         ("L2", "0.5", 76.15),
@@ -248,16 +249,16 @@ def test_robustbenchs_numbers_come_from_a_checkout(tmp_path: Path) -> None:
         target_dataset="cifar10",
         chains=[eat_chain("Linf", "8/255", first(24)), eat_chain("L2", "0.5", first(24))],
     )
-    rows = published.beside([carmon], numbers)
+    rows = published.compare([carmon], numbers)
     assert [(row["measure"], row["published"]) for row in rows] == [("clean", "89.69"), ("Linf", "59.53")]
     assert "reported by its authors: 62.5" in str(rows[1]["notes"])
     helper = [str(number.notes) for number in numbers if number.measure == "L2"]
     assert all(text in helper[0] for text in ("best known attack: 75.90", "unreliable", "one net"))
     with pytest.raises(InputError, match="no model_info"):
-        published.robustbench(tmp_path / "model_info")
+        published_numbers.robustbench(tmp_path / "model_info")
     (tmp_path / "model_info" / "cifar10" / "Linf" / "Bad.json").write_text("[1")
     with pytest.raises(InputError, match=r"Bad.json: cannot be read"):
-        published.robustbench(tmp_path)
+        published_numbers.robustbench(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +278,7 @@ def test_impossible_published_numbers_are_refused(change: Any, complaint: str, t
     text = (Path(__file__).parent.parent / "leaderboards" / "published.csv").read_text(encoding="utf-8")
     (tmp_path / "p.csv").write_text(change(text), encoding="utf-8")
     with pytest.raises(InputError, match=complaint):
-        published.read(tmp_path / "p.csv")
+        published_numbers.read(tmp_path / "p.csv")
 
 
 def test_the_command_writes_the_page_and_rebuild_the_pictures(

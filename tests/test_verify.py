@@ -21,7 +21,7 @@ from suite import TINY, Silent
 from transferbench import suites
 from transferbench.base.specifications import Keep
 from transferbench.cli import main
-from transferbench.models.weights import sha256_of
+from transferbench.base.atomic_files import sha256_of
 from transferbench.results import verification
 from transferbench.results.records import dump, read, stamped
 from transferbench.scheduling.scheduler import Runner

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from transferbench.base.atomic_files import sha256_of
 import argparse
 import pickle
 from collections.abc import Callable
@@ -39,7 +40,7 @@ def test_a_trained_victim_comes_back_as_it_was(folder: Path, small: Small) -> No
         victim = victims.load(str(name))
         assert torch.equal(victim.model(small.x), small.model(small.x))
         assert not any(module.training for module in victim.model.modules())
-        assert victim.sha256 == weights.sha256_of(folder / "model.safetensors")
+        assert victim.sha256 == sha256_of(folder / "model.safetensors")
 
 
 class Evil:
@@ -148,7 +149,7 @@ def test_robustbench_files_load_strictly_in_any_dress(
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(victim.model(x), resnet(x))
     assert victim.id == R18
-    assert victim.sha256 == victim.card.sha256 == weights.sha256_of(path)
+    assert victim.sha256 == victim.card.sha256 == sha256_of(path)
     assert (len(victim.layers.stages), victim.layers.head) == (4, "linear")
     assert not any(parameter.requires_grad for parameter in victim.model.parameters())
 
@@ -326,7 +327,7 @@ def fake_weights(path: Path) -> Any:
     """A weights enum's member whose file is the one at the path, hash in its name."""
     from torchvision.models import ResNet18_Weights
 
-    named = path.with_name(f"resnet18-{weights.sha256_of(path)[:8]}.pth")
+    named = path.with_name(f"resnet18-{sha256_of(path)[:8]}.pth")
     path.rename(named)
     real = ResNet18_Weights.IMAGENET1K_V1
     return SimpleNamespace(name="IMAGENET1K_V1", url=f"https://example.org/{named.name}", transforms=real.transforms)
@@ -450,7 +451,7 @@ def test_data_that_contradict_the_card_are_refused(
     card = ModelCard(
         id="toy", network="x", dataset="x", classes=("cat", "pick-up truck", "2"), input_shape=(1, 2, 2), method="x"
     )
-    victim = victims.Victim(card, Linear(torch.zeros(3, 4), torch.zeros(3)), networks.Layers((), ""), "0" * 64)
+    victim = Victim(card, Linear(torch.zeros(3, 4), torch.zeros(3)), networks.Layers((), ""), "0" * 64)
     if complaint is None:
         victim.check_fits("mine", shape, classes)
     else:

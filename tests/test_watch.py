@@ -14,7 +14,7 @@ from transferbench.cli.main import main
 from transferbench.data import Dataset
 from transferbench.methods import Network
 from transferbench.models import cards, networks
-from transferbench.threats import geometry
+from transferbench.threats import LinfBall
 from transferbench.training import loop
 from transferbench.training.monitor import Watch
 
@@ -54,7 +54,7 @@ def test_it_is_the_references_attack_from_the_clean_image(small: Small) -> None:
     seen = Watch(part, part, {"Linf": "0.05"}, 1).look(small.model, "cpu")
     attack = APGDAttack(small.model, n_iter=100, norm="Linf", eps=0.05, seed=0, device="cpu")
     point = attack.perturb(part.pixels, part.labels)
-    assert float(geometry.distance("Linf", part.pixels, point).max()) <= 0.05 + 1e-6
+    assert float(LinfBall.parse("0.05").distance(part.pixels, point).max()) <= 0.05 + 1e-6
     with torch.no_grad():
         theirs = float((small.model(point).argmax(1) == part.labels).float().mean())
     assert abs(seen["val Linf"] - theirs) <= 0.03

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from transferbench import attacks as attack_plugins
 from transferbench.attacks.apgd import SCREEN
+from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
+from transferbench.base.ids import PRETRAINED_NEURON, RANDOM_SIGN
 from transferbench.base.results import Cost
+from transferbench.base.settings import MIN_ROWS
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
-from transferbench.data import Dataset
 from transferbench.engine import preflight
-from transferbench.engine.chain import Target, run_chain
+from transferbench.engine.chain import Target, default_slots, run_chain
+from transferbench.engine.crafting import Crafting
+from transferbench.engine.memory import Rows
 from transferbench.engine.reference import STANDARD, run_reference, unchanged_process
 from transferbench.engine.reference import check as check_reference
 from transferbench.engine.replay import REPLAYED, run_replay
-from transferbench.engine.verdicts import ChainResult
-from transferbench.jobs import kinds
-from transferbench.jobs.stored import run_stored
+from transferbench.engine.verdicts import ChainResult, Examples
+from transferbench.jobs.judge import judge_points
 from transferbench.models.features import Penultimate, find_layers
-from transferbench.models.victims import Victim
-from transferbench.results.assemble import any_of
+from transferbench.models.victim import Victim
+from transferbench.workflows.evaluate_model import as_dataset, run_stored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCE_ONLY = ("pretrained-neuron", "random-sign")
+SOURCE_ONLY = (PRETRAINED_NEURON, RANDOM_SIGN)
 """The attack that holds the source alone, and its noise control: 8 tries each by default."""
 
 Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | int]]
@@ -40,8 +44,8 @@ Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | in
 class TotalCost(Cost):
     """All chains together; `by_attack` has one row per (threat, attack): tries, broke, standing, passes.
 
-    `checks` also holds the pre-flight, its backwards too, and what the source-only attack's points were judged by; what
-    made those points went through the source, not through the model, and is not counted.
+    `checks` also counts the pre-flight, backwards included, and the judging of the source-only attack's points. The
+    passes that made those points went through the source, not through the model, and are not counted.
     """
 
     by_attack: pd.DataFrame | None = None
@@ -49,15 +53,15 @@ class TotalCost(Cost):
 
 @dataclass(frozen=True)
 class Report:
-    """What an evaluation found. Rates are fractions of all n.
+    """The result of an evaluation. Rates are fractions of all n.
 
     `clean`; `robust` by threat; `union` over threats, None unless each norm has one radius. `verdicts`: one row
     per (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled,
     attack (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n
-    rows, the clean image where nothing was found. `source_only`, where a source was given: one row per Linf
-    radius for the attack that holds the source alone and one for its noise control, with the columns threat,
+    rows, the clean image where no adversarial example was found. `source_only`, where a source was given: one row per
+    Linf radius for the attack that holds the source alone and one for its noise control, with the columns threat,
     attack, tries, flipped (examples that were correct and any of the tries flipped), correct, n. `flags`: see
-    engine.checks.FLAGS.
+    engine.preflight.FLAGS.
     """
 
     n: int
@@ -88,20 +92,20 @@ def evaluate(
     source: nn.Module | Victim | None = None,
     store: str | Path | None = None,
 ) -> Report:
-    """Attack a model that is in eval mode on images x [n, ...] in [0,1] with labels y [n].
+    """Attack a model in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
     `threats` is {"Linf": "8/255", "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are
     then named `Linf:8/255`. `ids` int64 [n] key the random starts (0..n-1 by default), `batch_size` is rows in
     flight: neither it nor the order changes a verdict. `screen` puts 10 APGD iterations at the target radius
-    before the L1 chain. `backend="autoattack"` lets pyautoattack do it, with `attacks=("standard",)` in its full
+    before the L1 chain. `backend="autoattack"` runs pyautoattack instead, with `attacks=("standard",)` in its full
     standard version; `replay` runs our attacks on the starts,
     batches (`batch_size`) and order of tries that pyautoattack would have, without screen or early exit. `source`
     is the public network the model was fine-tuned from (its own classes may be others): the attack that holds it
-    alone is made and shown to the model, beside as many random signs. `store` is a folder that makes the
-    evaluation resumable: what it holds of the same model, images, threats and seed is not run again. The model,
+    alone is crafted and judged on the model, beside as many draws of random signs. `store` is a folder that makes the
+    evaluation resumable: shards of the same model, images, threats and seed that it holds are not run again. The model,
     the tensors and the random states are as before afterwards.
 
-    Raises InputError for what engine/checks.py refuses, FaultError when a logit stops being finite.
+    Raises InputError for what engine/preflight.py refuses, FaultError when a logit stops being finite.
     """
     x, y, clamped = preflight.check_examples(x, y)
     if backend == "autoattack" and replay:
@@ -120,7 +124,7 @@ def evaluate(
     ids = torch.arange(len(x)) if ids is None else ids
     if ids.shape != y.shape or len(ids.unique()) != len(ids) or ids.is_floating_point():
         raise InputError(f"ids must be {len(x)} distinct whole numbers")
-    ids = ids.to(device=where, dtype=torch.int64)
+    examples = Examples(x, y, ids.to(device=where, dtype=torch.int64))
     if store is not None and replay:
         raise InputError("replay goes through all examples at once and cannot be stored: leave store or replay out")
     if source is not None and not any(chain.threat.norm == "Linf" for chain in chains.values()):
@@ -128,21 +132,25 @@ def evaluate(
     run = run_reference if backend == "autoattack" else run_replay if replay else run_chain
     with unchanged_process():
         target = Target.prepare(model, x, y, batch_size)
-        examples = Dataset("given", "test", x, y, ids, tuple(map(str, range(target.num_classes))))
         if store is not None:
             results = run_stored(Path(store), target, chains, examples, seed, backend)
         else:
-            results = {name: run(target, chain, x, y, ids, seed) for name, chain in chains.items()}
+            results = {name: run(target, chain, examples, seed) for name, chain in chains.items()}
         before = target.judge.checks
-        shown = _source_only(source, target, chains, examples, seed) if source is not None else None
-        aside = target.preflight + target.judge.checks - before
+        source_only = _source_only(source, target, chains, examples, seed) if source is not None else None
+        other_checks = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
     if preflight.at_chance(correct, len(x), target.num_classes):
         flags.add("accuracy-at-chance")
     if any(preflight.gradients_masked(result.by_attack) for result in results.values()):
         flags.add("gradients-masked")
-    return _report(len(x), correct, chains, results, shown, tuple(sorted(flags)), aside)
+    report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
+    return _with(report, source_only=source_only, flags=tuple(sorted(flags)))
+
+
+def _with(report: Report, **changes: Any) -> Report:
+    return Report(**{**vars(report), **changes})
 
 
 def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool) -> dict[str, Chain]:
@@ -166,37 +174,32 @@ def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool)
 
 
 def _source_only(
-    source: nn.Module | Victim, target: Target, chains: dict[str, Chain], examples: Dataset, seed: int
+    source: nn.Module | Victim, target: Target, chains: dict[str, Chain], examples: Examples, seed: int
 ) -> pd.DataFrame:
     """The source-only attack and its noise control at every Linf radius, counted the same way (any of k)."""
     import pandas as pd
 
     network = source.model if isinstance(source, Victim) else source
-    preflight.check_model(network, examples.images[:16], None)
+    preflight.check_model(network, examples.x[:16], None)
     penultimate = source.penultimate if isinstance(source, Victim) else Penultimate(network, find_layers(network))
+    shard = as_dataset(examples, target.num_classes)
     rows: list[dict[str, Any]] = []
     for name, chain in chains.items():
         for id in SOURCE_ONLY if chain.threat.norm == "Linf" else ():
-            made, tensors = kinds.craft(penultimate, AttackSpec.of(id), chain.threat, examples, seed, target.batch_size)
-            judged, _ = kinds.judge(target, chain.threat, examples, tensors["points"])
-            counts = {"flipped": sum(any_of([judged])), "correct": sum(judged["correct"]), "n": len(examples)}
-            rows.append({"threat": name, "attack": id, "tries": made["tries"], **counts})
+            attack = attack_plugins.build(AttackSpec.of(id), chain.threat, target.num_classes)
+            slots = Rows(target.batch_size or default_slots(examples.x[0].numel()), MIN_ROWS)
+            points = Crafting(penultimate, attack, chain.threat, shard, seed, slots, NO_CHECKPOINT).run()
+            judged = judge_points(target, chain.threat, shard, points)
+            counts = {"flipped": sum(judged.any_flip()), "correct": sum(judged.correct), "n": len(shard)}
+            rows.append({"threat": name, "attack": id, "tries": attack.tries, **counts})
     return pd.DataFrame(rows)
 
 
-def _report(
-    n: int,
-    correct: int,
-    chains: dict[str, Chain],
-    results: dict[str, ChainResult],
-    shown: pd.DataFrame | None,
-    flags: tuple[str, ...],
-    checks_aside: int,
-) -> Report:
+def _report(n: int, correct: int, chains: dict[str, Chain], results: dict[str, ChainResult], cost: TotalCost) -> Report:
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    cost, by_attack = TotalCost(checks=checks_aside), []
+    by_attack: list[dict[str, Any]] = []
     robust: dict[str, float] = {}
     for name, result in results.items():
         for position, verdict in enumerate(result.verdicts):
@@ -205,7 +208,7 @@ def _report(
             rows.append(row)
         robust[name] = sum(not verdict.fooled for verdict in result.verdicts) / n
         cost.add(result.cost)
-        by_attack += [{"threat": name, **part} for part in result.by_attack]
+        by_attack += [{"threat": name, **asdict(part)} for part in result.by_attack]
     cost.by_attack = pd.DataFrame(by_attack)
     columns = ["example", "threat", "fooled", "attack", "try", "pred", "distance", "tie"]
     norms = [chain.threat.norm for chain in chains.values()]
@@ -216,4 +219,4 @@ def _report(
         if union > min(robust.values()):
             raise FaultError("the union is above a norm's rate: verdicts are inconsistent")
     points = {name: result.points for name, result in results.items()}
-    return Report(n, correct / n, robust, union, pd.DataFrame(rows, columns=columns), points, cost, shown, flags)
+    return Report(n, correct / n, robust, union, pd.DataFrame(rows, columns=columns), points, cost)

@@ -19,6 +19,7 @@ from photographs import crops
 from small import Small
 
 from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
+from transferbench.engine.verdicts import Examples
 from transferbench.engine.chain import Target, run_chain
 from transferbench.models.victims import load
 
@@ -51,7 +52,7 @@ def share(target: Target, chain: Chain, x: Tensor, y: Tensor) -> float:
         alone.append(bare(target.frozen.network, x))
 
     began = time.process_time()
-    done = run_chain(target, chain, x, y, torch.arange(len(x)), 0, iterated)
+    done = run_chain(target, chain, Examples(x, y, torch.arange(len(x))), 0, iterated)
     chained = time.process_time() - began - sum(alone)
     assert not any(verdict.fooled for verdict in done.verdicts)
     with torch.no_grad():
@@ -75,7 +76,7 @@ def test_overhead(name: str, n_iter: int, runs: int, benchmark: Any, note: Calla
             warm, chain = (
                 Chain(norm, threat, (AttackSpec.of("apgd-ce", n_iter=steps, restarts=1),)) for steps in (4, n_iter)
             )
-            run_chain(target, warm, x, y, torch.arange(len(x)), 0)
+            run_chain(target, warm, Examples(x, y, torch.arange(len(x))), 0)
             shares[norm] = statistics.median(share(target, chain, x, y) for _ in range(runs))
 
     benchmark.pedantic(measure, rounds=1)

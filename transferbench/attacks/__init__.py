@@ -1,26 +1,30 @@
-"""One attack, one file: a recurrence over independent rows, not a loop.
+"""Attacks, one file each: recurrences over independent rows.
 
-A *row* is one (example, try). An attack starts rows, turns a network's output into a loss per row, and steps
-them; who keeps the rows in flight (engine/pool.py) or runs them side by side (attacks/lockstep.py) is not its
-business, and it never says whether it succeeded: the judge does.
+A *row* is one (example, try). An attack starts rows, turns a network's output into a loss per row, and steps them. The
+loop around it is the pool (engine/pool.py) or the naive one (attacks/lockstep.py). An attack does not decide whether it
+succeeded: the judge does.
 
-A file of this folder lists its attacks in a literal `IDS` and has
-`build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack`.
+A file of this folder lists its attacks in a literal `IDS`, has an integer `VERSION`, and
+`build(spec: AttackSpec, threat: Threat, num_classes: int) -> RowAttack`.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from transferbench import threats
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, Scalar, ThreatModel
+from transferbench.threats import Threat
 
 State = dict[str, Tensor]
 """An attack's memory: tensors whose first dimension is the row, among them `x`, the point to evaluate next."""
+
+KnownThreat = TypeVar("KnownThreat", bound=Threat)
 
 
 class Keys(NamedTuple):
@@ -31,7 +35,7 @@ class Keys(NamedTuple):
 
 
 class RowAttack(Protocol):
-    """What the pool and the naive loop need of an attack. All tensors have the rows first.
+    """The interface of an attack. All tensors have the rows first.
 
     A try of an attack is `passes` evaluations of the network: the start, then one after each step. Rows may
     stand at different iterations in one call, so every count lives in the state, row by row.
@@ -61,16 +65,25 @@ class RowAttack(Protocol):
         """The next point [B, ...] of every row; the state is updated, all but its `x`. May write over `gradient`."""
 
     def candidate(self, state: State) -> Tensor:
-        """bool [B]: rows whose `x` lies inside the threat's ball and may count."""
+        """bool [B]: rows whose `x` is admissible under the threat and may count."""
 
     def best(self, state: State) -> Tensor:
-        """[B, ...]: the row's strongest admissible point so far: what is confirmed when nothing fooled."""
+        """[B, ...]: the row's strongest admissible point so far, which is confirmed when no point fooled."""
 
 
 def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack:
-    """The attack of a specification. InputError for an unknown id or parameter."""
-    attack: RowAttack = registry.find("attacks", spec.id).load().build(spec, threat, num_classes)
+    """The attack of a specification. InputError for an unknown id or parameter, or a threat it is not defined in."""
+    attack: RowAttack = registry.find("attacks", spec.id).load().build(spec, threats.build(threat), num_classes)
     return attack
+
+
+def require(spec: AttackSpec, threat: Threat, *kinds: type[KnownThreat]) -> KnownThreat:
+    """The threat, which is of one of the classes that the attack is defined in. InputError otherwise."""
+    if isinstance(threat, kinds):
+        return threat
+    *others, last = (kind.name for kind in kinds)
+    known = f"{', '.join(others)} and {last}" if others else last
+    raise InputError(f"attack {spec.id} is defined in {known} only, not in {threat.name}")
 
 
 def parameters(spec: AttackSpec, **defaults: Scalar) -> dict[str, Scalar]:

@@ -11,12 +11,13 @@ Targets are capped at classes - 1, where the reference stops with an IndexError.
 
 from __future__ import annotations
 
-from transferbench.attacks import parameters
+from transferbench.attacks import parameters, require
 from transferbench.attacks.apgd_ball import BallAPGD
 from transferbench.attacks.apgd_base import APGD, Objective
 from transferbench.attacks.apgd_l1 import L1APGD, single_radius, three_radii
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, ThreatModel, parse_norm
+from transferbench.base.specifications import AttackSpec
+from transferbench.threats import L1Ball, L2Ball, LinfBall, Threat
 
 IDS = {
     "apgd-ce": "Auto-PGD on the cross-entropy",
@@ -29,24 +30,25 @@ VERSION = 1
 _OBJECTIVES: dict[str, Objective] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}
 
 SCREEN = AttackSpec.of("l1-screen")
-"""Try 0 of an L1 chain. The protocol's iterations at 3 eps and 2 eps can hit nothing, so that an example that
-falls at once still costs 62 passes; the screen finds it in a few. It is APGD at the target radius with a keyed
-start of its own, so it can only add certified breaks; what it broke is counted apart, and replay leaves it out."""
+"""Try 0 of an L1 chain: APGD at the target radius with a keyed start of its own.
+
+The protocol's iterations at 3 eps and 2 eps cannot hit, so an example that falls at once would cost 62 passes; the
+screen finds it in a few. It can only add certified breaks, which are counted apart; replay leaves it out."""
 
 
-def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> APGD:
+def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
     """n_iter=100; restarts (apgd-ce, apgd-dlr) or targets (apgd-t): the protocol's where 0 is given.
 
     `large_radii` (L1 only): start at 3 eps as the protocol does. InputError for a bad value, or for apgd-dlr
     below 3 classes.
     """
-    norm = parse_norm(threat.norm)
-    l1 = norm == "L1"
+    ball = require(spec, threat, LinfBall, L2Ball, L1Ball)
+    l1 = isinstance(ball, L1Ball)
     if spec.id == SCREEN.id:
-        if not l1:
-            raise InputError(f"attack {SCREEN.id} is a step of the L1 chain, not of {threat.norm}")
+        if not isinstance(ball, L1Ball):
+            raise InputError(f"attack {SCREEN.id} is a step of the L1 chain, not of {ball.name}")
         n_iter = int(parameters(spec, n_iter=10)["n_iter"])
-        return L1APGD(SCREEN.id, "ce", 1, single_radius(float(threat.eps), max(n_iter, 1)))
+        return L1APGD(SCREEN.id, "ce", 1, ball, single_radius(ball.radius, max(n_iter, 1)))
     targeted = spec.id == "apgd-t"
     given = parameters(spec, n_iter=100, large_radii=True, **{"targets" if targeted else "restarts": 0})
     n_iter = int(given["n_iter"])
@@ -59,8 +61,7 @@ def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> APGD:
         tries = (5 if l1 else 9) if targeted else (5 if l1 else 1)
     if targeted:
         tries = min(tries, num_classes - 1)
-    eps = float(threat.eps)
-    if l1:
-        phases = three_radii(eps, n_iter) if given["large_radii"] else single_radius(eps, n_iter)
-        return L1APGD(spec.id, _OBJECTIVES[spec.id], tries, phases)
-    return BallAPGD(spec.id, _OBJECTIVES[spec.id], tries, norm, eps, n_iter)
+    if isinstance(ball, L1Ball):
+        phases = (three_radii if given["large_radii"] else single_radius)(ball.radius, n_iter)
+        return L1APGD(spec.id, _OBJECTIVES[spec.id], tries, ball, phases)
+    return BallAPGD(spec.id, _OBJECTIVES[spec.id], tries, ball, n_iter)

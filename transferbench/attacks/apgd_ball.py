@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import Keys, State
-from transferbench.attacks.apgd_base import APGD, Objective
-from transferbench.base.specifications import Norm
-from transferbench.threats import geometry
-from transferbench.threats.geometry import per_row
+from transferbench.attacks.apgd_base import APGD, Objective, replace_rows_
+from transferbench.threats import LinfBall, LpBall
+from transferbench.threats.projections import into_l2_ball_, per_row, unit_l2_
 
 
 def checkpoint_windows(n_iter: int) -> list[int]:
@@ -32,32 +31,32 @@ def checkpoint_windows(n_iter: int) -> list[int]:
 
 
 class BallAPGD(APGD):
-    """`state["i"]` counts evaluations: 0 at the start, n_iter at the last. `share` is how much of a step is made, the
-    rest is momentum: 1 in the first, .75 in the others."""
+    """Auto-PGD in the ball of Linf or L2.
+
+    `state["i"]` counts evaluations: 0 at the start, n_iter at the last. `share` is the part of a move that is the step,
+    the rest is momentum: 1 in the first iteration, .75 in the others.
+    """
 
     def __init__(
         self,
         id: str,
         objective: Objective,
         tries: int,
-        norm: Norm,
-        eps: float,
+        ball: LpBall,
         n_iter: int,
         random_start: bool = True,
     ) -> None:
-        super().__init__(id, objective, tries)
-        self.norm, self.eps, self.random_start = norm, eps, random_start
+        super().__init__(id, objective, tries, ball)
+        self.radius, self.random_start = ball.radius, random_start
         self.passes = n_iter + 1
         self.windows = torch.tensor(checkpoint_windows(n_iter))
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
         point = x.clone()
         if self.random_start:
-            point = geometry.start_from_noise(self.norm, x, self.eps, self.draw(self.norm, x, keys))
+            point = self.ball.start_from_noise(x, self.draw(self.ball, x, keys))
         flat = torch.zeros(len(x), device=x.device)
-        low, high = geometry.box_bounds(x, self.eps)
-        return {
-            **({"low": low, "high": high} if self.norm == "Linf" else {}),
+        state = {
             "x": point,
             "clean": x,
             "target": self.targets(clean_logits, keys),
@@ -69,15 +68,18 @@ class BallAPGD(APGD):
             "loss_before": flat + math.inf,
             "rises": flat.clone(),
             "halved": torch.ones_like(flat, dtype=torch.bool),
-            "step": flat + 2 * self.eps,
+            "step": flat + 2 * self.radius,
             "share": flat + 1,
             "i": torch.zeros_like(y),
         }
+        if isinstance(self.ball, LinfBall):
+            state["low"], state["high"] = self.ball.bounds(x)
+        return state
 
     def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         x, i = state["x"], state["i"]
         better = loss > state["loss_best"]
-        geometry.replace_rows_(better, (state["x_best"], x), (state["grad_best"], gradient))
+        replace_rows_(better, (state["x_best"], x), (state["grad_best"], gradient))
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
         state["rises"] += loss > state["loss_before"]
         # The first window compares its first loss with 0, not with the start's loss: the reference reads an
@@ -110,15 +112,15 @@ class BallAPGD(APGD):
     def _move(self, state: State, x: Tensor, gradient: Tensor) -> Tensor:
         """A step, projected; then momentum, projected: in place, because fresh buffers cost page faults."""
         share = per_row(state["share"], x)
-        direction = gradient.sign_() if self.norm == "Linf" else geometry.unit_l2_(gradient)
+        direction = gradient.sign_() if isinstance(self.ball, LinfBall) else unit_l2_(gradient)
         point = self._into_ball_(state, direction.mul_(per_row(state["step"], x)).add_(x))
         momentum = torch.sub(x, state["x_before"], out=state["x_before"]).mul_(1 - share)
         return self._into_ball_(state, momentum.add_(point.sub_(x).mul_(share).add_(x)))
 
     def _into_ball_(self, state: State, point: Tensor) -> Tensor:
-        if self.norm == "Linf":
+        if isinstance(self.ball, LinfBall):
             return point.clamp_(state["low"], state["high"])
-        return geometry.into_l2_ball_(point.sub_(state["clean"]), state["clean"], self.eps)
+        return into_l2_ball_(point.sub_(state["clean"]), state["clean"], self.radius)
 
     def candidate(self, state: State) -> Tensor:
         return torch.ones_like(state["halved"])

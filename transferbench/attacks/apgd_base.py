@@ -1,4 +1,4 @@
-"""What Auto-PGD's three norms share: the objective, the target classes, the draw of the start."""
+"""The common part of Auto-PGD in Linf, L2 and L1: the objective, the target classes, the noise of the start."""
 
 from __future__ import annotations
 
@@ -8,33 +8,39 @@ from typing import Literal
 from torch import Tensor
 
 from transferbench.attacks import Keys, State, losses
-from transferbench.base import keyed_random
-from transferbench.base.specifications import Norm
-from transferbench.threats import geometry
+from transferbench.threats import LpBall
 
 Objective = Literal["ce", "dlr", "dlr-targeted"]
-Draw = Callable[[Norm, Tensor, Keys], Tensor]
+Draw = Callable[[LpBall, Tensor, Keys], Tensor]
 
 
-def keyed_draw(norm: Norm, x: Tensor, keys: Keys) -> Tensor:
-    """[B, ...]: the start's noise, uniform on [-1, 1) for Linf and Gaussian for L2 and L1, by key."""
-    shape = tuple(x.shape[1:])
-    if norm == "Linf":
-        return 2 * keyed_random.uniform(keys.noise, shape) - 1
-    return keyed_random.normal(keys.noise, shape)
+def keyed_draw(ball: LpBall, x: Tensor, keys: Keys) -> Tensor:
+    """[B, ...]: the start's noise, by key."""
+    return ball.noise(keys.noise, tuple(x.shape[1:]))
+
+
+def replace_rows_(rows: Tensor, *pairs: tuple[Tensor, Tensor]) -> None:
+    """Of each pair (kept, new), write the rows of `new` over those of `kept` where `rows` bool [B] is True.
+
+    Only these rows are touched: in most iterations of APGD few rows improve, and a network's pass has emptied the
+    caches.
+    """
+    places = rows.nonzero().flatten()
+    if len(places) > 0:
+        for kept, new in pairs:
+            kept.index_copy_(0, places, new.index_select(0, places))
 
 
 class APGD:
-    """The common part; `apgd_ball` and `apgd_l1` hold the recurrences. Any iterate counts."""
+    """The subclasses in `apgd_ball` and `apgd_l1` hold the recurrences. Any iterate counts."""
 
     needs_grad = True
     counts: Literal["any"] = "any"
     sees: Literal["victim"] = "victim"
-    norm: Norm
     passes: int
 
-    def __init__(self, id: str, objective: Objective, tries: int) -> None:
-        self.id, self.objective, self.tries = id, objective, tries
+    def __init__(self, id: str, objective: Objective, tries: int, ball: LpBall) -> None:
+        self.id, self.objective, self.tries, self.ball = id, objective, tries, ball
         # Replay replaces it by the reference's own draws.
         self.draw: Draw = keyed_draw
 
@@ -56,7 +62,7 @@ class APGD:
         if x.device.type == "cpu" and not bool(rows.any()):
             return x, gradient
         point = x.clone()
-        geometry.replace_rows_(rows, (point, state["x_best"]), (gradient, state["grad_best"]))
+        replace_rows_(rows, (point, state["x_best"]), (gradient, state["grad_best"]))
         return point, gradient
 
     def best(self, state: State) -> Tensor:

@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import Keys, State
-from transferbench.attacks.apgd_base import APGD, Objective
-from transferbench.threats import geometry
-from transferbench.threats.geometry import per_row
+from transferbench.attacks.apgd_base import APGD, Objective, replace_rows_
+from transferbench.threats import L1Ball
+from transferbench.threats.projections import l1_correction, per_row
 
 
 class Phase(NamedTuple):
@@ -43,24 +43,26 @@ def single_radius(eps: float, n_iter: int) -> list[Phase]:
 
 
 class L1APGD(APGD):
-    """`state["i"]` counts evaluations over all phases. One phase starts as the reference does without radii:
-    from the projected noise (or the clean image) with a sparsity of `topk`."""
+    """Auto-PGD in L1. `ball` is the threat; its radius is that of the last of `phases`.
 
-    norm = "L1"
+    `state["i"]` counts evaluations over all phases. One phase starts as the reference does without radii: from the
+    projected noise (or the clean image) with a sparsity of `topk`.
+    """
 
     def __init__(
         self,
         id: str,
         objective: Objective,
         tries: int,
+        ball: L1Ball,
         phases: list[Phase],
         random_start: bool = True,
         topk: float = 0.2,
     ) -> None:
-        super().__init__(id, objective, tries)
+        super().__init__(id, objective, tries, ball)
         self.phases, self.random_start, self.topk = phases, random_start, topk
         # Replay replaces it by the reference's own, whose last bits differ.
-        self.correction: Callable[[Tensor, Tensor, float | Tensor], Tensor] = geometry.l1_correction
+        self.correction: Callable[[Tensor, Tensor, float | Tensor], Tensor] = l1_correction
         self.passes = sum(phase.n_iter + 1 for phase in phases)
         phase_of, last, due = [], [], []
         for number, phase in enumerate(phases):
@@ -82,7 +84,7 @@ class L1APGD(APGD):
         radius = self.phases[0].eps
         point = x.clone()
         if self.random_start:
-            noise = self.draw("L1", x, keys)
+            noise = self.draw(self.ball, x, keys)
             if len(self.phases) > 1:
                 point = x + noise
                 for _ in range(2):
@@ -109,7 +111,7 @@ class L1APGD(APGD):
         return state
 
     def _measure(self, state: State, point: Tensor, rows: Tensor) -> None:
-        """Set the rows' sparsity from the point they stand at: its changed entries, and topk = 1/1.5 of them."""
+        """Set the rows' sparsity from their points: the number of changed entries, and topk = 1/1.5 of their share."""
         places = rows.nonzero().flatten()
         if len(places) == 0:
             return
@@ -124,7 +126,7 @@ class L1APGD(APGD):
         phase = tables["phase"][i]
         better = tables["begins"][i] | (loss > state["loss_best"])
         state["moved"] |= better
-        geometry.replace_rows_(better, (state["x_best"], x), (state["grad_best"], gradient))
+        replace_rows_(better, (state["x_best"], x), (state["grad_best"], gradient))
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
         x, gradient = self._checkpoint(state, x, gradient, tables["due"][i], tables["eps"][phase], phase)
         state["i"] = i + 1
@@ -140,7 +142,7 @@ class L1APGD(APGD):
         if x.device.type == "cpu" and not bool(due.any()):
             return x, gradient
         before = state["entries"]
-        # A best point that stands where it stood has the entries that it had.
+        # The entries of a best point that has not changed are known.
         self._measure(state, state["x_best"], due & state["moved"])
         state["moved"] &= ~due
         sparser = state["entries"] / before < 0.95
@@ -165,7 +167,7 @@ class L1APGD(APGD):
         start = (best + self.correction(clean, best - clean, eps)).clamp(0, 1)
         state["step"] = torch.where(rows, eps, state["step"])
         self._measure(state, start, rows)
-        geometry.replace_rows_(rows, (following, start))
+        replace_rows_(rows, (following, start))
         return following
 
     def candidate(self, state: State) -> Tensor:
@@ -173,7 +175,7 @@ class L1APGD(APGD):
 
 
 def kth_smallest(values: Tensor, topk: Tensor) -> Tensor:
-    """[B]: of each row of values [B, d], the entry at place int((1 - topk) * d) in ascending order."""
+    """[B]: of each row of values [B, d], the entry at index int((1 - topk) * d) in ascending order."""
     d = values.shape[1]
     place = ((1.0 - topk) * d).clamp(0, d - 1).long()
     if values.is_cuda or d <= 256:

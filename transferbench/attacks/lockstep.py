@@ -1,7 +1,7 @@
-"""The naive loop: all rows of one try start together and run to the end side by side.
+"""The naive loop: all rows of one try start together and run in lockstep to the end.
 
-Methods use it as the inner maximisation of adversarial training; tests use it as the pool's oracle; crafted
-sets are made with it. It has no early exit and no queue, so that it is plainly right.
+Methods use it as the inner maximisation of adversarial training, tests as the pool's oracle, and crafted sets are made
+with it. It has no early exit and no queue.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from transferbench.base import keyed_random
 from transferbench.base.errors import FaultError
 
 
-class Maximised(NamedTuple):
-    """[B, ...] each: `last` the end points, `best` the points of highest loss, `fooling` the first candidate
-    that was misclassified (the clean image where `fooled` [B] is False)."""
+class Outcome(NamedTuple):
+    """The outcome of one try.
+
+    [B, ...] each: `last` the end points, `best` the points of highest loss, `fooling` the first candidate that was
+    misclassified (the clean image where `fooled` [B] is False).
+    """
 
     last: Tensor
     best: Tensor
@@ -42,7 +45,7 @@ def forward_backward(
             rows = (~torch.isfinite(output.detach().flatten(1)).all(1)).nonzero().flatten().tolist()
             raise FaultError(f"the network's output is not finite for rows {rows[:8]} of the batch")
         gradient = torch.autograd.grad(per_row.sum(), point)[0] if needs_grad else torch.zeros_like(point)
-    # A copy of its own: attacks write over it, and a model may hand out a tensor that it keeps.
+    # A copy, because attacks write over it and a model may return a tensor that it keeps.
     return output.detach(), per_row.detach(), gradient.clone(memory_format=torch.contiguous_format)
 
 
@@ -54,11 +57,11 @@ def maximise(
     noise: Tensor,
     clean_output: Tensor | None = None,
     attempt: int = 0,
-) -> Maximised:
+) -> Outcome:
     """Run one try of an attack on x [B, ...] in [0,1], y int64 [B], from start to end.
 
     `noise` int64 [B] keys the starts (see `try_keys`); `clean_output` [B, C] ranks the targets, which only
-    targeted attacks need. The network must be in the mode it shall be attacked in.
+    targeted attacks need. The network is attacked in the mode it is in.
     """
     ranking = x.new_empty(len(x), 0) if clean_output is None else clean_output
     state = attack.start(x, y, ranking, Keys(noise, torch.full_like(y, attempt)))
@@ -78,11 +81,11 @@ def maximise(
         following = attack.step(state, output, loss, gradient)
         if evaluation < attack.passes - 1:
             state["x"] = following
-    return Maximised(state["x"], attack.best(state), fooling, fooled)
+    return Outcome(state["x"], attack.best(state), fooling, fooled)
 
 
 def logits(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """[B, C] without a gradient: what the network says of x."""
+    """[B, C]: the network's output for x, without a gradient."""
     with torch.no_grad():
         return network(x)
 
@@ -119,11 +122,11 @@ def end_point(
     begun: tuple[int, State] | None = None,
     keep: Callable[[int, State], None] | None = None,
 ) -> Tensor:
-    """[B, ...]: where a `counts = "last"` attack ends, without evaluating the network there.
+    """[B, ...]: the end point of a `counts = "last"` attack. The network is not evaluated at the end point.
 
-    The inner maximisation of adversarial training, whose own loss evaluates that point anyway, and the maker of
-    crafted sets. `clean_output` is as in `maximise`. `begun` is (steps done, state) to go on from; `keep` is given
-    the same after every step.
+    For the inner maximisation of adversarial training, whose own loss evaluates that point, and for crafted sets.
+    `clean_output` is as in `maximise`. `begun` is (steps done, state) to go on from; `keep` is called with the same
+    after every step.
     """
     ranking = x.new_empty(len(x), 0) if clean_output is None else clean_output
     done, state = begun or (0, attack.start(x, y, ranking, Keys(noise, torch.full_like(y, attempt))))

@@ -1,7 +1,7 @@
 """Madry PGD-k and FGSM in Linf, as LwF, IGAM and Free adversarial training evaluate.
 
 x <- clip(x + a * sign(gradient)) into the ball and into [0,1], from x + U(-eps, eps) clipped to [0,1]
-(Madry et al. 2018, arXiv:1706.06083). Only the end point counts, as in the seeds' code.
+(Madry et al. 2018, arXiv:1706.06083). Only the end point counts, as in the papers' code.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, State, losses, parameters
+from transferbench.attacks import Keys, State, losses, parameters, require
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, ThreatModel
-from transferbench.threats import geometry
+from transferbench.base.specifications import AttackSpec
+from transferbench.threats import LinfBall, Threat
 
 IDS = {
     "pgd": "Madry PGD: k sign steps from a random start, CE or CW margin; the end point counts",
@@ -25,24 +25,32 @@ VERSION = 1
 
 
 class PGD:
-    """`step` is a fraction of eps: the seeds' 2/255 at eps 8/255 is 0.25."""
+    """`step` is a fraction of eps: the papers' 2/255 at eps 8/255 is 0.25."""
 
     needs_grad = True
     counts: Literal["last"] = "last"
     sees: Literal["victim"] = "victim"
 
     def __init__(
-        self, id: str, eps: float, k: int, step: float, random: bool, loss: str, kappa: float, restarts: int
+        self,
+        id: str,
+        ball: LinfBall,
+        k: int,
+        step: float,
+        *,
+        random_start: bool = True,
+        loss: str = "ce",
+        kappa: float = 0.0,
+        restarts: int = 1,
     ) -> None:
-        self.id, self.eps, self.step_size, self.random = id, eps, step * eps, random
+        self.id, self.ball, self.step_size, self.random_start = id, ball, step * ball.radius, random_start
         self.loss_name, self.kappa = loss, kappa
         self.tries, self.passes = restarts, k + 1
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
         start = x.clone()
-        if self.random:
-            noise = 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1
-            start = (x + self.eps * noise).clamp(0, 1)
+        if self.random_start:
+            start = self.ball.displace(x, 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1)
         return {"x": start, "clean": x, "evaluated": torch.zeros_like(y)}
 
     def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
@@ -52,7 +60,7 @@ class PGD:
 
     def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         state["evaluated"] += 1
-        return geometry.project("Linf", state["clean"], state["x"] + self.step_size * gradient.sign(), self.eps)
+        return self.ball.project(state["clean"], state["x"] + self.step_size * gradient.sign())
 
     def candidate(self, state: State) -> Tensor:
         return torch.ones_like(state["evaluated"], dtype=torch.bool)
@@ -61,14 +69,12 @@ class PGD:
         return state["x"]
 
 
-def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> PGD:
-    """pgd: k=20, step=0.25 (of eps), restarts=1, loss=ce|cw, kappa=0. InputError for a norm but Linf."""
-    if threat.norm != "Linf":
-        raise InputError(f"attack {spec.id} is defined in Linf only, not in {threat.norm}")
-    eps = float(threat.eps)
+def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PGD:
+    """pgd: k=20, step=0.25 (of eps), restarts=1, loss=ce|cw, kappa=0. InputError for a threat but Linf."""
+    ball = require(spec, threat, LinfBall)
     if spec.id == "fgsm":
         parameters(spec)
-        return PGD("fgsm", eps, 1, 1.0, False, "ce", 0.0, 1)
+        return PGD("fgsm", ball, 1, 1.0, random_start=False)
     given = parameters(spec, k=20, step=0.25, restarts=1, random_start=True, loss="ce", kappa=0.0)
     if given["loss"] not in ("ce", "cw"):
         raise InputError(f"attack pgd: loss={given['loss']!r} is not one of ce, cw")
@@ -77,11 +83,11 @@ def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> PGD:
         raise InputError(f"attack pgd: k={k} and restarts={restarts} must be at least 1")
     return PGD(
         "pgd",
-        eps,
+        ball,
         k,
         float(given["step"]),
-        bool(given["random_start"]),
-        str(given["loss"]),
-        float(given["kappa"]),
-        restarts,
+        random_start=bool(given["random_start"]),
+        loss=str(given["loss"]),
+        kappa=float(given["kappa"]),
+        restarts=restarts,
     )

@@ -1,4 +1,4 @@
-"""The noise control of source-only attacks: random signs at the full radius, no network asked.
+"""The noise control of source-only attacks: random signs at the full radius, without any network.
 
 A source-only attack that flips k tries out of many examples means something only beside as many random draws
 at the same radius, counted in the same way (any of k).
@@ -11,32 +11,30 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, State, parameters
+from transferbench.attacks import Keys, State, parameters, require
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import SEED_BALL, AttackSpec, ThreatModel
-from transferbench.threats import geometry
+from transferbench.base.specifications import AttackSpec
+from transferbench.threats import BoundedThreat, LinfBall, RenofeationBox, Threat
 
 IDS = {"random-sign": "noise control: k draws of random signs at the full radius, no network asked"}
 VERSION = 1
 
 
 class RandomSign:
+    """Every try moves every entry by plus or minus the radius."""
+
     id = "random-sign"
     needs_grad = False
     counts: Literal["last"] = "last"
     sees: Literal["source-features"] = "source-features"
     passes = 1
 
-    def __init__(self, eps: float, draws: int, seed_ball: bool = False) -> None:
-        self.eps, self.tries, self.seed_ball = eps, draws, seed_ball
+    def __init__(self, threat: BoundedThreat, draws: int) -> None:
+        self.threat, self.tries = threat, draws
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
-        signs = keyed_random.signs(keys.noise, tuple(x.shape[1:]))
-        if self.seed_ball:
-            moved = x + self.eps * geometry.seed_scale(x) * signs
-            return {"x": torch.clamp(moved, *geometry.seed_bounds(x, self.eps))}
-        return {"x": (x + self.eps * signs).clamp(0, 1)}
+        return {"x": self.threat.displace(x, keyed_random.signs(keys.noise, tuple(x.shape[1:])))}
 
     def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
         return output.sum(1) * 0
@@ -51,11 +49,10 @@ class RandomSign:
         return state["x"]
 
 
-def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RandomSign:
-    """draws=8. InputError for a threat but Linf and renofeation-seed."""
-    if threat.norm not in ("Linf", SEED_BALL):
-        raise InputError(f"attack {spec.id} is defined in Linf and {SEED_BALL} only, not in {threat.norm}")
+def build(spec: AttackSpec, threat: Threat, num_classes: int) -> RandomSign:
+    """draws=8. InputError for a threat but Linf and renofeation."""
+    box = require(spec, threat, LinfBall, RenofeationBox)
     draws = int(parameters(spec, draws=8)["draws"])
     if draws < 1:
         raise InputError(f"attack {spec.id}: draws={draws} must be at least 1")
-    return RandomSign(float(threat.eps), draws, threat.norm == SEED_BALL)
+    return RandomSign(box, draws)

@@ -1,4 +1,4 @@
-"""Source-model PGD: Madry PGD on the public network, shown to every network that was fine-tuned from it.
+"""Source-model PGD: Madry PGD on the public network; every network that was fine-tuned from it is judged on the result.
 
 The plainest transfer attack (IGAM's code takes its black-box gradients from another model in the same way; "Two Sides
 of the Same Coin", arXiv:2008.11089, measures transferability by it). Source and victim may have other classes, so what
@@ -11,10 +11,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from transferbench.attacks import Keys, State, losses, parameters
+from transferbench.attacks import Keys, State, losses, parameters, require
 from transferbench.attacks.pgd import PGD
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.base.specifications import AttackSpec
+from transferbench.threats import LinfBall, Threat
 
 IDS = {"source-pgd": "source only: Madry PGD on the public network, against its own clean prediction"}
 VERSION = 1
@@ -32,12 +33,11 @@ class SourcePGD(PGD):
         return losses.cross_entropy(output, state["target"])
 
 
-def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> SourcePGD:
-    """k=20, step=0.25 (of eps), restarts=1. InputError for a norm but Linf."""
-    if threat.norm != "Linf":
-        raise InputError(f"attack {spec.id} is defined in Linf only, not in {threat.norm}")
+def build(spec: AttackSpec, threat: Threat, num_classes: int) -> SourcePGD:
+    """k=20, step=0.25 (of eps), restarts=1. InputError for a threat but Linf."""
+    ball = require(spec, threat, LinfBall)
     given = parameters(spec, k=20, step=0.25, restarts=1)
     k, restarts = int(given["k"]), int(given["restarts"])
     if k < 1 or restarts < 1:
         raise InputError(f"attack {spec.id}: k={k} and restarts={restarts} must be at least 1")
-    return SourcePGD(spec.id, float(threat.eps), k, float(given["step"]), True, "ce", 0.0, restarts)
+    return SourcePGD(spec.id, ball, k, float(given["step"]), restarts=restarts)

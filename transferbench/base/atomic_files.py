@@ -1,8 +1,9 @@
-"""What is written is written beside its place and moved there whole, or not at all."""
+"""Atomic writes (temporary sibling, fsync, rename), the folder lock, and hashes of files."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -14,9 +15,9 @@ from transferbench.base.errors import InputError
 
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
-    """The file that `fill` makes at the path it is given: synced, then renamed; nothing is left of a failed one.
+    """Atomic write: `fill(temporary)` writes a sibling, which is synced and renamed; a failed one is removed.
 
-    A reader, also after a crash, sees the old file or the new one. Two processes that write the same do not meet.
+    A reader, also after a crash, sees the old file or the new one. Two processes use different siblings.
     """
     writing = path.with_name(f"{path.name}.{os.uname().nodename}-{os.getpid()}.writing")
     try:
@@ -46,10 +47,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """The folder is made, and is nobody else's to write in until the block ends.
+    """Create the folder and hold its lock within the block.
 
-    The kernel's lock: a killed process leaves none behind. InputError when another holds it, or nothing can be
-    written there.
+    It is the kernel's lock: a killed process leaves none behind. InputError when another process holds it, or the
+    folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -68,15 +69,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def temporary(place: Path) -> Iterator[Path]:
-    """A new folder in `place`, or in the nearest folder above it that exists; gone after the block."""
+    """A temporary folder in `place`, or in the nearest existing folder above it; removed after the block."""
     nearest = place
     while not nearest.exists():
         nearest = nearest.parent
-    made = Path(tempfile.mkdtemp(prefix=".download-", dir=nearest))
+    folder = Path(tempfile.mkdtemp(prefix=".download-", dir=nearest))
     try:
-        yield made
+        yield folder
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_writable(folder: Path) -> None:
@@ -86,3 +87,9 @@ def check_writable(folder: Path) -> None:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
         raise InputError(f"--out {folder}: cannot write at {place}: give another folder")
+
+
+def sha256_of(path: Path) -> str:
+    """64 hex digits of a file's content."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

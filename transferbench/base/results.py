@@ -1,17 +1,24 @@
-"""Typed results of evaluations."""
+"""Typed results of jobs: what each kind computes, as the store keeps it.
+
+They are plain frozen dataclasses of JSON values; `to_json` and `from_json` convert them. Tensors (end points, weights)
+are files beside the store that a result names by path and sha256.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+R = TypeVar("R")
+_ADAPTERS: dict[type, Any] = {}
 
 
 class Verdict(NamedTuple):
     """What one chain did to one example.
 
-    `attack` is the id of the attack whose try fooled (`clean` for an example that was wrong before any
-    attack, empty for a survivor), `rank` the try's rank in the chain, `pred` the class predicted at the end
-    point, `distance` the end point's float64 distance in the chain's norm, `tie` whether the hit's logit
+    `attack` is the id of the attack whose try fooled the model (`clean` for an example that was wrong before any
+    attack, empty for a survivor), `rank` the try's rank in the chain (-1 without one), `pred` the class predicted at
+    the end point, `distance` the end point's float64 distance under the chain's threat, `tie` whether the hit's logit
     margin is below 1e-4 of the logit range.
     """
 
@@ -26,8 +33,8 @@ class Verdict(NamedTuple):
 
 @dataclass
 class Cost:
-    """Rows through a network once. `wasted` counts backwards of cancelled tries, `checks` clean predictions and
-    confirmations."""
+    """Passes, counted in rows through a network. `wasted`: backwards of cancelled tries; `checks`: clean predictions
+    and confirmations."""
 
     forwards: int = 0
     backwards: int = 0
@@ -42,5 +49,126 @@ class Cost:
         self.checks += other.checks
         self.seconds += other.seconds
 
-    def as_dict(self) -> dict[str, int | float]:
-        return dict(vars(self))
+
+@dataclass(frozen=True)
+class AttackTally:
+    """One attack of a chain: its tries, how many examples it broke, how many stand after it, its passes."""
+
+    attack: str
+    tries: int
+    broke: int
+    standing: int
+    forwards: int = 0
+    backwards: int = 0
+    wasted: int = 0
+
+    def plus(self, other: AttackTally) -> AttackTally:
+        """The sum over two sets of examples."""
+        return AttackTally(
+            self.attack,
+            self.tries,
+            self.broke + other.broke,
+            self.standing + other.standing,
+            self.forwards + other.forwards,
+            self.backwards + other.backwards,
+            self.wasted + other.wasted,
+        )
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of a run: its path relative to the run's folder, and its sha256."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a job was run: wall time in seconds, peak resident memory in MiB, processor or GPU."""
+
+    seconds: float = 0.0
+    memory_mb: int = 0
+    hardware: str = ""
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What every kind of result has. `key` is the key under which the store has it (not stored again inside)."""
+
+    execution: Execution = field(default_factory=Execution, kw_only=True)
+    key: str = field(default="", kw_only=True)
+
+
+@dataclass(frozen=True)
+class TrainResult(JobResult):
+    """A trained network. `folder` holds it, relative to the run's folder; `validation_accuracy` is a share."""
+
+    folder: str
+    sha256: str
+    validation_accuracy: float
+    log: list[dict[str, int | float | str]]
+
+
+@dataclass(frozen=True)
+class AttackResult(JobResult):
+    """One chain on one shard. `kept` says which end points `examples` holds (Keep, as text)."""
+
+    verdicts: tuple[Verdict, ...]
+    by_attack: tuple[AttackTally, ...]
+    cost: Cost
+    flags: tuple[str, ...]
+    folded: bool
+    halvings: int
+    kept: str
+    examples: StoredFile | None = None
+
+
+@dataclass(frozen=True)
+class CraftResult(JobResult):
+    """A crafted set of one shard: `tries` points per example, in the file `examples`."""
+
+    tries: int
+    cost: Cost
+    examples: StoredFile | None = None
+
+
+@dataclass(frozen=True)
+class JudgeResult(JobResult):
+    """A crafted set shown to one victim: per example whether it is correct on the clean image, and per try and example
+    whether it is correct there and wrong at the crafted point."""
+
+    correct: tuple[bool, ...]
+    flips: tuple[tuple[bool, ...], ...]
+    cost: Cost
+
+    def any_flip(self) -> list[bool]:
+        """Per example, whether any try flips it."""
+        return [any(tries) for tries in zip(*self.flips, strict=True)]
+
+
+@dataclass(frozen=True)
+class CleanResult(JobResult):
+    """`correct` of `n` examples, without an attack."""
+
+    correct: int
+    n: int
+    cost: Cost
+
+
+def to_json(result: JobResult) -> dict[str, Any]:
+    """JSON values, without the key."""
+    values = asdict(result)
+    del values["key"]
+    return values
+
+
+def from_json(kind: type[R], values: object) -> R:
+    """The typed result. pydantic's ValidationError (a ValueError) where the values are not of that kind."""
+    # pydantic takes 50 ms to import, which `list` and `--help` need not pay.
+    from pydantic import TypeAdapter
+
+    if kind not in _ADAPTERS:
+        _ADAPTERS[kind] = TypeAdapter(kind)
+    result: R = _ADAPTERS[kind].validate_python(values)
+    return result

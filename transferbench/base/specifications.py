@@ -18,11 +18,12 @@ Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
-Ball = Literal["Linf", "L2", "L1", "renofeation-seed"]
-"""What a point may be: a norm's ball inside [0,1], or the box of Renofeation's own evaluator (geometry.seed_bounds)."""
+RENOFEATION: Literal["renofeation"] = "renofeation"
 
 
-SEED_BALL: Literal["renofeation-seed"] = "renofeation-seed"
+ThreatName = Literal["Linf", "L2", "L1", "renofeation"]
+"""The name of a threat: a norm, whose ball is kept inside [0,1], or the box of Renofeation's own evaluator
+(threats/renofeation.py)."""
 
 
 Scalar = str | int | float | bool
@@ -70,18 +71,18 @@ def parse_norm(text: str) -> Norm:
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """The ball an attacker may use: a norm and a radius, around the image and inside [0,1].
+    """The specification of a threat: its name and its radius. `threats.build` makes the object that computes with it.
 
-    In `renofeation-seed` the radius is in units of ImageNet's standard deviations, and [0,1] is not kept.
+    The radius of a norm is in [0,1] pixels; that of `renofeation` is in units of ImageNet's standard deviations.
     """
 
-    norm: Ball
+    norm: ThreatName
     eps: Epsilon
 
     @classmethod
     def parse(cls, norm: str, eps: str | int | float | Fraction) -> ThreatModel:
         """InputError for an unknown norm, a radius that is not a number above 0, or a Linf radius over 1."""
-        parsed = cls(SEED_BALL if norm == SEED_BALL else parse_norm(norm), Epsilon.parse(eps))
+        parsed = cls(RENOFEATION if norm == RENOFEATION else parse_norm(norm), Epsilon.parse(eps))
         if parsed.norm == "Linf" and parsed.eps.value > 1:
             raise InputError(f"Linf eps {parsed.eps} is over 1: pixels are in [0,1], so write 8/255 and not 8")
         return parsed

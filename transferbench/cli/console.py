@@ -1,36 +1,44 @@
-"""What the terminal shows: bars while jobs run, the table when they are done."""
+"""Console output: progress bars while jobs run, tables and reports when they are done."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
 from rich.table import Table
 
+from transferbench.base.ids import SOURCE_PGD
+from transferbench.base.progress import OnProgress, Progress
 from transferbench.jobs.job import Job
 from transferbench.leaderboard.markdown import mean_and_range
+from transferbench.leaderboard.measurements import union
 from transferbench.leaderboard.pooling import pooled
-from transferbench.leaderboard.rows import leaderboard_rows, percent, union
+from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.leaderboard.statistics import wilson
-from transferbench.results.records import Record
-from transferbench.store.checkpoint_file import Checkpoint
+from transferbench.results.records import CraftedRecord, Record
+from transferbench.results.verification import Tally
 
 
 class Bars:
-    """A workplaces.Reporter: one bar over all jobs with the time left, one for every job under way.
+    """A scheduling.reporter.Reporter: one bar over all jobs with the time left, and one for every running job.
 
-    Where the output is no terminal, one line per finished job takes the bars' place.
+    Where the output is no terminal, one line per finished job takes their place.
     """
 
     def __init__(self) -> None:
         self.console = Console(stderr=True)
         self.live = self.console.is_terminal
         self.done, self.total, self.reused = 0, 0, 0
-        self.bars: dict[str, TaskID] = {}
-        self.progress = Progress(
+        self._tasks: dict[str, TaskID] = {}
+        self._listeners: list[OnProgress] = []
+        self._progress = RichProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
@@ -41,62 +49,63 @@ class Bars:
             transient=True,
         )
 
+    def also(self, listener: OnProgress) -> None:
+        """Call the listener with every job's progress as well."""
+        self._listeners.append(listener)
+
     def __enter__(self) -> Bars:
-        self.progress.start()
-        self.all = self.progress.add_task("all jobs", total=None, note="", visible=False)
+        self._progress.start()
+        self._all = self._progress.add_task("all jobs", total=None, note="", visible=False)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.progress.stop()
+        self._progress.stop()
 
-    def begin(self, job: Job, number: int, total: int) -> None:
+    def begin(self, job: Job[Any], number: int, total: int) -> None:
         if number == 0:
             self.done = 0
-            self.progress.reset(self.all)
+            self._progress.reset(self._all)
         self.total = total
-        self.progress.update(self.all, total=total, visible=True)
-        self.bars[job.name] = self.progress.add_task(job.label, total=None, note="", visible=False)
+        self._progress.update(self._all, total=total, visible=total > 1)
+        self._tasks[job.name] = self._progress.add_task(job.label, total=None, note="", visible=False)
 
-    def update(self, job: Job, done: int, total: int, robust: int | None) -> None:
-        unit = "steps" if robust is None else f"examples, {robust} still robust"
-        if job.name in self.bars:
-            self.progress.update(self.bars[job.name], completed=done, total=total, note=unit, visible=True)
+    def update(self, job: Job[Any], progress: Progress) -> None:
+        for listener in self._listeners:
+            listener(progress)
+        if job.name in self._tasks:
+            task = self._tasks[job.name]
+            self._progress.update(
+                task, completed=progress.done, total=progress.total, note=_note(progress), visible=True
+            )
 
-    def end(self, job: Job, reused: bool) -> None:
-        self._over(job)
+    def end(self, job: Job[Any], reused: bool) -> None:
+        self._remove(job)
         self.reused += reused
         if not self.live and not reused:
             self.console.print(f"[{self.done}/{self.total}] {job.label}", markup=False, highlight=False)
 
-    def failed(self, job: Job, reason: str) -> None:
-        self._over(job)
+    def failed(self, job: Job[Any], reason: str) -> None:
+        self._remove(job)
         self.note(f"failed: {reason}")
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
-    def _over(self, job: Job) -> None:
+    def _remove(self, job: Job[Any]) -> None:
         self.done += 1
-        self.progress.advance(self.all)
-        bar = self.bars.pop(job.name, None)
-        if bar is not None:
-            self.progress.remove_task(bar)
-
-    def training(self, label: str, checkpoint: Checkpoint) -> Callable[[int, int, dict[str, float]], None]:
-        """For `train`: one bar of steps with the loss by its parts, and a line where it goes on from a checkpoint."""
-        saved = checkpoint.load()
-        if saved is not None and saved["log"]:
-            self.note(f"{label}: going on after step {saved['log'][-1]['step'] + 1}")
-        bar = self.progress.add_task(label, total=None, note="")
-
-        def progress(done: int, total: int, parts: dict[str, float]) -> None:
-            note = "steps  " + "  ".join(f"{name} {value:.3f}" for name, value in parts.items())
-            self.progress.update(bar, completed=done, total=total, note=note)
-
-        return progress
+        self._progress.advance(self._all)
+        task = self._tasks.pop(job.name, None)
+        if task is not None:
+            self._progress.remove_task(task)
 
 
-_SHOWN = {
+def _note(progress: Progress) -> str:
+    if progress.robust is not None:
+        return f"examples, {progress.robust} still robust"
+    return "steps  " + "  ".join(f"{name} {value:.3f}" for name, value in progress.values.items())
+
+
+_SUMMARY = {
     "clean_acc": "clean",
     "linf_acc": "Linf",
     "l2_acc": "L2",
@@ -114,22 +123,37 @@ def summary_table(records: Sequence[Record]) -> Table:
     seeds = len({row["seed"] for row in rows})
     table = Table(
         title=f"{first.suite} ({first.protocol})",
-        caption=f"%, n = {first.n} attacked examples per victim, mean of {seeds} seed(s). ASR: any of k points made "
-        "with the source alone flips; noise: the same for k draws of random signs.",
+        caption=f"%, n = {first.n} attacked examples per victim, mean of {seeds} seed(s). ASR: share of the "
+        "clean-correct examples that an attacker who holds only the source fools (any of k points); noise: the same "
+        "for k draws of random signs.",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )
     table.add_column("method", no_wrap=True)
     table.add_column("source", no_wrap=True)
-    for heading in _SHOWN.values():
+    for heading in _SUMMARY.values():
         table.add_column(heading, justify="right", no_wrap=True)
-    for method, source, group in pooled(rows):
-        table.add_row(method, source, *(mean_and_range(group, column).partition(" ")[0] for column in _SHOWN))
+    for pool in pooled(rows):
+        means = (mean_and_range(pool.rows, column).partition(" ")[0] for column in _SUMMARY)
+        table.add_row(pool.label, pool.source, *means)
     return table
 
 
+_FILES = ("leaderboard.md", "leaderboard.csv", "cost.csv", "transfer.csv")
+_FOLDERS = ("figures", "galleries", "records", "cards", "victims", "examples")
+
+
+def print_board(folder: Path, records: Sequence[Record]) -> None:
+    """Print the summary of a board, and where its files are."""
+    Console().print(summary_table(records))
+    present = [name for name in (*_FILES, *_FOLDERS) if (folder / name).exists()]
+    print(f"files: {folder}/ ({', '.join(present)})")
+    if (folder / "index.html").is_file():
+        print(f"page: {folder / 'index.html'}")
+
+
 def evaluation_report(record: Record, weights: str) -> str:
-    """What `eval` prints: weights, data, seed, and per threat the rate with n, interval and every attack."""
+    """The report of `eval`: weights, data, seed, and per threat the rate with n, interval and every attack."""
     lines = [
         f"model    {record.victim} ({record.network})",
         f"weights  {weights or 'in memory'}, sha256 {record.weights_sha256}",
@@ -143,18 +167,13 @@ def evaluation_report(record: Record, weights: str) -> str:
         ties = f", {chain.ties} ties" if chain.ties else ""
         broke = broke or "no example was correct on clean"
         lines.append(f"{chain.norm:<5}{chain.eps:>6}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})")
-    together = union(record)
-    if together is not None:
-        lines.append(f"union    {_rate(together.count, record.n)}")
-    correct = record.clean.count
-    for made in record.crafted:
-        noise = record.control(made.norm)
-        if made is noise or noise is None:
-            continue
-        k = len(made.flips)
-        flips = f"any of {k} flips {percent(made.any_of(), correct)} % of {correct} clean-correct"
-        control = percent(noise.any_of(k), correct)
-        lines.append(f"source   {made.norm} {made.eps}: {made.attack['id']}, {flips}; noise control {control} %")
+    survivors = union(record)
+    if survivors is not None:
+        lines.append(f"union    {_rate(survivors.count, record.n)}")
+    for crafted in record.crafted:
+        control = record.control(crafted.norm)
+        if control is not None and crafted is not control:
+            lines.append(f"source   {crafted.norm} {crafted.eps}: {_source_only(record, crafted, control)}")
     if record.weights_sha256.startswith("python-"):
         lines.append(
             "note     the model declares no fingerprint: a second run will not find this result and attacks anew"
@@ -164,6 +183,38 @@ def evaluation_report(record: Record, weights: str) -> str:
     return "\n".join(lines)
 
 
+def _source_only(record: Record, crafted: CraftedRecord, control: CraftedRecord) -> str:
+    """What an attacker who holds only the source achieves, beside noise of the same size."""
+    correct, k = record.clean.count, len(crafted.flips)
+    how = "its gradient" if crafted.attack["id"] == SOURCE_PGD else f"any of {k} of its neurons"
+    return (
+        f"an attacker who holds only {crafted.source} fools {_count(crafted.any_of(), correct)} ({how}); equal-sized "
+        f"noise {_count(control.any_of(k), correct)}"
+    )
+
+
+def _count(flipped: int, correct: int) -> str:
+    if not correct:
+        return "0 of 0"
+    low, high = wilson(flipped, correct)
+    return f"{flipped} of {correct} [{100 * low:.0f}-{100 * high:.0f} %]"
+
+
 def _rate(count: int, n: int) -> str:
     low, high = wilson(count, n)
     return f"{100 * count / n:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]  {count}/{n}"
+
+
+def print_verified(record: Record, tally: Tally) -> None:
+    """One line about a record that was verified."""
+    ties = f", {tally.changed_ties} ties fell the other way" if tally.changed_ties else ""
+    others = f", {tally.disagreements} predictions differ (randomised)" if tally.disagreements else ""
+    print(f"{record.victim}: {tally.points} end points and all counts hold{ties}{others}")
+
+
+def exit_on(complaints: Sequence[str]) -> None:
+    """Print complaints, one line each, and exit with status 1 if there are any."""
+    for complaint in complaints:
+        print(f"transferbench: error: {complaint}", file=sys.stderr)
+    if complaints:
+        raise SystemExit(1)

@@ -30,11 +30,13 @@ Augment = Literal["none", "crop-flip", "resized-crop-flip"]
 class View(NamedTuple):
     """How a network wants photographs of any size: its preprocessing where it names one, else its input's side.
 
-    Data sets of one small size (CIFAR, digits) are what they are; a network resizes them inside itself.
+    Data sets of one small size (CIFAR, digits) are what they are; a network resizes them inside itself. `made`: the
+    files have the official layout but are made for a smoke run, few and without the official hashes.
     """
 
     preprocessing: str = ""
     side: int | None = None
+    made: bool = False
 
     @classmethod
     def of(cls, preprocessing: str, shape: Sequence[int]) -> View:

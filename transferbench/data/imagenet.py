@@ -12,12 +12,14 @@ from transferbench.data.listed import Row
 
 IDS = {"imagenet": "ImageNet-1k, 1000 classes, RobustBench's 5000 validation images to attack"}
 NEEDS = {"imagenet": ("imagenet/val",)}
+MADE_LISTS = "lists"
 WHERE = "https://image-net.org (the validation images sorted into val/<wnid>/, for training also train/<wnid>/)"
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     """Only the split asked for needs to be there. Labels are those of RobustBench, the sorted WordNet ids."""
-    helper = _robustbench()
+    # A made set brings its own list of images.
+    helper = root / MADE_LISTS if view.made else _robustbench()
     labels: dict[str, int] = json.loads((helper / "imagenet_class_to_id_map.json").read_text(encoding="utf-8"))
     classes = sorted(labels, key=labels.__getitem__)
     part = "val" if split == "test" else "train"
@@ -30,7 +32,9 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
             Row(f"{wnid}/{path}", label) for wnid, label in labels.items() for path in listed.images_below(base / wnid)
         ]
         rows = listed.cut(id, rows, split)
-    return listed.dataset(id, split, base, rows, classes, view if view.preprocessing else View("Res256Crop224"))
+    return listed.dataset(
+        id, split, base, rows, classes, view if view.preprocessing else view._replace(preprocessing="Res256Crop224")
+    )
 
 
 def _robustbench() -> Path:

@@ -9,17 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import attacks
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
+from transferbench.base.settings import ENGINE, EngineOptions
 from transferbench.base.specifications import Chain
-from transferbench.engine import judge, preflight
+from transferbench.engine import preflight
 from transferbench.engine.judge import Judge, floor_of
 from transferbench.engine.memory import Rows
-from transferbench.engine.pool import Pool, Progress
+from transferbench.engine.pool import OnProgress, Pool
 from transferbench.engine.row_counter import Counted
-from transferbench.engine.search_model import Frozen, as_is, freeze
-from transferbench.engine.verdicts import ChainResult, Tally
-from transferbench.store.checkpoint_file import NOTHING, Checkpoint
-
-_PREFLIGHT_ROWS = 16
+from transferbench.engine.search_model import SearchModel, as_is, copy_of
+from transferbench.engine.verdicts import ChainResult, Examples, Hits, Tally
 
 
 def default_slots(dimension: int) -> int:
@@ -29,14 +28,14 @@ def default_slots(dimension: int) -> int:
 
 @dataclass
 class Target:
-    """A model made ready for evaluation once and used for many chains: its judge, its copy, its flags.
+    """A model prepared for evaluation once and used for many chains: its judge, its search model, its flags.
 
-    `batch_size` is what was asked for, `rows` how many are in flight now, `preflight` how many rows went through model
-    and copy to make it ready.
+    `batch_size` as requested (None: by the images' size), `rows` the batch in use (memory may lower it), `preflight`
+    the rows that went through the model and its copies while it was prepared.
     """
 
     judge: Judge
-    frozen: Frozen
+    search: SearchModel
     num_classes: int
     flags: tuple[str, ...]
     batch_size: int | None
@@ -45,23 +44,31 @@ class Target:
     _clean: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
-    def prepare(cls, model: nn.Module, x: Tensor, y: Tensor, batch_size: int | None = None) -> Target:
-        """Pre-flight on the first images. InputError where the model or the examples are refused."""
-        rows = x[:_PREFLIGHT_ROWS]
-        looked = preflight.check_model(model, rows, y[:_PREFLIGHT_ROWS])
+    def prepare(
+        cls,
+        model: nn.Module,
+        x: Tensor,
+        y: Tensor,
+        batch_size: int | None = None,
+        options: EngineOptions = ENGINE,
+    ) -> Target:
+        """Run pre-flight on the first images. InputError when it refuses the model or the examples."""
+        rows = x[: options.preflight_rows]
+        looked = preflight.check_model(model, rows, y[: options.preflight_rows])
         preflight.check_labels(y, looked.num_classes)
-        frozen = freeze(model, rows) if looked.copyable else as_is(model)
+        copyable = looked.copyable and options.search_copy
+        search = copy_of(model, rows) if copyable else as_is(model, options.min_rows)
         asked = Counted(model)
-        floor = floor_of(asked, rows) if looked.copyable else judge.FLOOR
-        in_flight = Rows(batch_size or default_slots(x[0].numel()), frozen.floor)
+        floor = floor_of(asked, rows) if copyable else options.min_rows
+        in_flight = Rows(batch_size or default_slots(x[0].numel()), search.floor)
         return cls(
             Judge(model, batch_size or 256, floor),
-            frozen,
+            search,
             looked.num_classes,
             looked.flags,
             batch_size,
             in_flight,
-            looked.rows + frozen.rows + asked.rows,
+            looked.rows + search.rows + asked.rows,
         )
 
     def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:
@@ -74,22 +81,21 @@ class Target:
 def run_chain(
     target: Target,
     chain: Chain,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
+    examples: Examples,
     seed: int,
-    progress: Progress | None = None,
-    checkpoint: Checkpoint = NOTHING,
+    on_progress: OnProgress | None = None,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> ChainResult:
-    """Attack x [n, ...] in [0,1] with labels y and ids int64 [n]; examples that are wrong on clean are fooled."""
+    """Attack the examples; those that are wrong on the clean image count as fooled."""
+    x, ids = examples.x, examples.ids
     began, checked = time.perf_counter(), target.judge.checks
     built = [attacks.build(spec, chain.threat, target.num_classes) for spec in chain.attacks]
     logits = target.clean_logits(x, ids)
-    tally = Tally(x, y, ids, logits.argmax(1))
+    tally = Tally(examples, logits.argmax(1))
     standing = tally.left
-    pool = Pool(built, chain.threat, target.frozen, target.judge, target.rows, seed)
+    pool = Pool(built, chain.threat, target.search, target.judge, target.rows, seed)
     if len(standing):
-        swept = pool.run(x[standing], y[standing], ids[standing], logits[standing], progress, checkpoint)
+        swept = pool.run(examples.at(standing), logits[standing], on_progress, checkpoint)
         for number, attack in enumerate(built):
             ranks = [rank for rank, owner in enumerate(pool.owner) if owner == number]
             mine = torch.isin(swept.rank, torch.tensor(ranks, device=x.device)).nonzero().flatten()
@@ -97,10 +103,7 @@ def run_chain(
                 attack.id,
                 swept.rank[mine].tolist(),
                 standing[mine],
-                swept.points[mine],
-                swept.pred[mine],
-                swept.distance[mine],
-                swept.tie[mine],
+                Hits(swept.points[mine], swept.pred[mine], swept.distance[mine], swept.tie[mine]),
             )
             spent = {name: int(getattr(swept.spent, name)[ranks].sum()) for name in swept.spent.__dataclass_fields__}
             tally.attack_done(attack.id, len(ranks), spent)

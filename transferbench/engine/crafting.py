@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import RowAttack, State, lockstep
+from transferbench.base.checkpoint import Checkpoint
 from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
-from transferbench.engine import judge
 from transferbench.engine.judge import at_least
 from transferbench.engine.memory import Rows
-from transferbench.engine.pool import Progress
+from transferbench.engine.pool import OnProgress
 from transferbench.models.features import Penultimate
-from transferbench.store.checkpoint_file import Checkpoint
 
 
 class Crafting:
@@ -37,26 +36,26 @@ class Crafting:
         self.done: list[Tensor] = saved["done"]
         self.begun: dict[str, Any] | None = saved["begun"]
 
-    def run(self, progress: Progress | None = None) -> Tensor:
+    def run(self, on_progress: OnProgress | None = None) -> Tensor:
         """Points [tries, n, ...] on the CPU."""
         n = len(self.shard)
         while (finished := sum(map(len, self.done))) < self.attack.tries * n:
             self.done.append(self.rows.within_memory(lambda most: self._part(*divmod(finished, n), most)))
             self.begun = None
-            if progress is not None:
-                progress(sum(map(len, self.done)) // self.attack.tries, n)
+            if on_progress is not None:
+                on_progress(sum(map(len, self.done)) // self.attack.tries, n)
         return torch.cat(self.done).view(self.attack.tries, n, *self.shard.shape)
 
     def _part(self, attempt: int, first: int, most: int) -> Tensor:
         """The end points of a try on the next `most` images from `first` on, [rows, ...]."""
         device, state = self.shard.pixels.device, None
-        if self.begun is not None and self.begun["rows"] <= max(most, judge.FLOOR):
+        if self.begun is not None and self.begun["rows"] <= max(most, self.rows.floor):
             most = self.begun["rows"]
             state = self.begun["step"], {name: part.to(device) for name, part in self.begun["state"].items()}
         rows = slice(first, min(first + most, len(self.shard)))
-        # No fewer than FLOOR rows: see engine/judge.py.
+        # No fewer rows than the floor: see engine/judge.py.
         x, y, ids = (
-            at_least(part[rows], judge.FLOOR) for part in (self.shard.pixels, self.shard.labels, self.shard.ids)
+            at_least(part[rows], self.rows.floor) for part in (self.shard.pixels, self.shard.labels, self.shard.ids)
         )
         noise = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, attempt, ids)
 

@@ -1,7 +1,8 @@
-"""The judge: the only one who says that an example fooled a network. Attacks never report their own success.
+"""The judge decides which points fool a network. Attacks do not report their own success.
 
-A point counts when it is finite, inside [0,1], inside the ball in float64, and when the *original* model, in
-fp32, does not predict the label there. A point outside its ball is not a miss but a fault: it raises.
+A point counts when it is admissible under the threat (for a ball: finite, inside [0,1], inside the ball in float64)
+and when the *original* model, in fp32, does not predict the label at it. An inadmissible point is a fault of the
+attack: it raises.
 """
 
 from __future__ import annotations
@@ -12,23 +13,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from transferbench import threats
 from transferbench.base.errors import FaultError
-from transferbench.base.specifications import SEED_BALL, ThreatModel
+from transferbench.base.specifications import ThreatModel
 from transferbench.engine.memory import Rows
-from transferbench.threats import geometry
 
 FLOOR, LOW_FLOOR = 16, 4
 """Batches are padded to at least this many rows. Below 16 rows torch takes another convolution for small
-contiguous images on a CPU, and a row's logits would depend, in the last bit, on how many rows came with it. Where
-4 and 5 rows are seen to give the same bits as 16, padding stops at 4."""
+contiguous images on a CPU, and a row's logits would depend, in the last bit, on the number of rows in the batch. Where
+4 and 5 rows give the same bits as 16, batches are padded to 4 only."""
 
 TIE = 1e-4
-
-_SEED_EXCESS = 2.0**-22
-"""Four roundings of a float32 below 1: of the scaled radius, the sum, the bound, the sum that made the bound."""
+"""A hit whose margin is below this share of the logit range is a tie."""
 
 
-class Judged(NamedTuple):
+class Judgement(NamedTuple):
     """Per row: fooled bool, tie bool (fooled by less than 1e-4 of the logit range), pred int64, distance float64."""
 
     fooled: Tensor
@@ -38,7 +37,7 @@ class Judged(NamedTuple):
 
 
 class Judge:
-    """Predictions of the original model with a count of the rows it was asked for (`checks`)."""
+    """Predictions of the original model, with a count of the rows it evaluated (`checks`)."""
 
     def __init__(self, model: nn.Module, batch_size: int = 256, floor: int = FLOOR) -> None:
         self.model, self.floor = model, floor
@@ -64,7 +63,7 @@ class Judge:
             parts = [self.model(at_least(chunk, self.floor))[: len(chunk)].float() for chunk in x.split(most)]
         return torch.cat(parts)
 
-    def __call__(self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor) -> Judged:
+    def __call__(self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor) -> Judgement:
         """Judge the points [B, ...] against the images x and labels y. FaultError for an inadmissible point."""
         distance = check_admissible(threat, x, adversarial, ids)
         logits = self.logits(adversarial, ids)
@@ -73,7 +72,7 @@ class Judge:
         others = logits.scatter(1, y[:, None], -float("inf")).amax(1)
         margin = others - logits.gather(1, y[:, None]).squeeze(1)
         tie = fooled & (margin < TIE * (logits.amax(1) - logits.amin(1)))
-        return Judged(fooled, tie, pred, distance)
+        return Judgement(fooled, tie, pred, distance)
 
 
 def at_least(x: Tensor, rows: int) -> Tensor:
@@ -83,7 +82,7 @@ def at_least(x: Tensor, rows: int) -> Tensor:
 
 
 def floor_of(model: Callable[[Tensor], Tensor], sample: Tensor) -> int:
-    """The smallest batch in which the model's rows were seen not to depend on their neighbours: 4 or 16."""
+    """The smallest batch in which the rows' outputs do not depend on the batch, by a test on `sample`: 4 or 16."""
     if len(sample) < FLOOR:
         return FLOOR
     with torch.no_grad():
@@ -93,26 +92,11 @@ def floor_of(model: Callable[[Tensor], Tensor], sample: Tensor) -> int:
 
 
 def check_admissible(threat: ThreatModel, x: Tensor, adversarial: Tensor, ids: Tensor) -> Tensor:
-    """float64 [B]: distances. FaultError when a point is not finite, outside [0,1] or outside the ball.
-
-    In Renofeation's own ball [0,1] need not be kept: its bounds stand in for both, and the distance is Linf's.
-    """
-    finite = torch.isfinite(adversarial.flatten(1)).all(1)
-    distance = geometry.distance(threat.norm, x, adversarial)
-    if threat.norm == SEED_BALL:
-        low, high = geometry.seed_bounds(x.double(), float(threat.eps))
-        inside = (adversarial >= low - _SEED_EXCESS) & (adversarial <= high + _SEED_EXCESS)
-        near, boxed = inside.flatten(1).all(1), torch.ones_like(finite)
-    else:
-        boxed = (adversarial.flatten(1).amin(1) >= 0) & (adversarial.flatten(1).amax(1) <= 1)
-        near = distance <= float(threat.eps) + geometry.tolerance(threat.norm, x[0].numel())
-    for admissible, fault in (
-        (finite, "not finite"),
-        (boxed, "outside [0,1]"),
-        (near, f"outside the ball {threat}"),
-    ):
-        if not bool(admissible.all()):
-            at = int((~admissible).nonzero()[0])
+    """float64 [B]: distances. FaultError for the first point that the threat does not admit, naming its example."""
+    distance, conditions = threats.build(threat).admissible(x, adversarial)
+    for met, fault in conditions:
+        if not bool(met.all()):
+            at = int((~met).nonzero()[0])
             raise FaultError(
                 f"the attack's point for example id {int(ids[at])} is {fault} (distance {float(distance[at])!r}): "
                 "the attack is wrong, nothing was counted"

@@ -17,18 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace, select
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import FaultError
 from transferbench.base.specifications import ThreatModel
 from transferbench.engine.judge import Judge, at_least
 from transferbench.engine.ledger import Ledger, Spent
 from transferbench.engine.memory import Rows
-from transferbench.engine.search_model import Frozen
-from transferbench.store.checkpoint_file import NOTHING, Checkpoint
+from transferbench.engine.search_model import SearchModel
+from transferbench.engine.verdicts import Examples
 
 EARLY_ROWS = 16
 """On a CPU a batch gains nothing beyond this many rows: early tries (ledger.PATIENCE) fill up to here."""
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 """Called with (examples settled, examples still robust)."""
 
 
@@ -66,30 +67,29 @@ class Pool:
         self,
         attacks: Sequence[RowAttack],
         threat: ThreatModel,
-        frozen: Frozen,
+        search: SearchModel,
         judge: Judge,
         rows: Rows,
         seed: int,
     ) -> None:
-        self.attacks, self.threat, self.frozen, self.judge = attacks, threat, frozen, judge
+        self.attacks, self.threat, self.search, self.judge = attacks, threat, search, judge
         self.rows, self.seed = rows, seed
         self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
         self.attempt = [attempt for attack in attacks for attempt in range(attack.tries)]
 
     def run(
         self,
-        x: Tensor,
-        y: Tensor,
-        ids: Tensor,
+        examples: Examples,
         clean_logits: Tensor,
-        progress: Progress | None = None,
-        checkpoint: Checkpoint = NOTHING,
+        on_progress: OnProgress | None = None,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Swept:
-        """Attack x [n, ...] in [0,1] with labels y, ids int64 [n], the original model's logits [n, C].
+        """Attack the examples, given the original model's logits [n, C] on them.
 
-        Goes on from the checkpoint, where it holds one of the same examples and tries.
+        Continues from the checkpoint, if it holds a state of the same examples and tries.
         """
-        self.x, self.y, self.ids, self.clean_logits = x, y, ids, clean_logits
+        x, y = examples.x, examples.y
+        self.x, self.y, self.ids, self.clean_logits = x, y, examples.ids, clean_logits
         self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
         self.groups: list[Group | None] = [None] * len(self.attacks)
         self.points = x.clone()
@@ -104,8 +104,8 @@ class Pool:
         while not self.ledger.finished:
             self._iterate()
             checkpoint.offer(self._snapshot)
-            if progress is not None:
-                progress(self.ledger.settled, len(x) - self.ledger.fooled)
+            if on_progress is not None:
+                on_progress(self.ledger.settled, len(x) - self.ledger.fooled)
         decided = torch.from_numpy(self.ledger.decided).to(y.device)
         rank = torch.where(decided < self.ledger.ranks, decided, -1)
         return Swept(rank, self.points, self.pred, self.tie, self.distance, self.ledger.spent())
@@ -189,11 +189,11 @@ class Pool:
         sizes = [len(state["x"]) for _, state in live]
         rows = sum(sizes)
         batch = torch.cat([state["x"] for _, state in live]) if len(live) > 1 else live[0][1]["x"]
-        batch = at_least(batch, self.frozen.floor)
+        batch = at_least(batch, self.search.floor)
         needs_grad = any(self.attacks[number].needs_grad for number, _ in live)
         with torch.enable_grad():
             point = batch.detach().requires_grad_(needs_grad)
-            output = self.frozen.network(point)
+            output = self.search.network(point)
             parts = [
                 self.attacks[number].loss(part, state["row_y"], state)
                 for (number, state), part in zip(live, _split(output, sizes), strict=True)

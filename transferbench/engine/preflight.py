@@ -7,7 +7,7 @@ wrong shape, type or range, a length mismatch, no example. Flags are names from 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
+from transferbench.base.results import AttackTally
 from transferbench.engine.row_counter import Counted
 
 FLAGS = {
@@ -109,10 +110,10 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
     return Preflight(first.shape[1], tuple(sorted(flags)), copyable, asked.rows)
 
 
-def gradients_masked(by_attack: Sequence[Mapping[str, Any]]) -> bool:
+def gradients_masked(by_attack: Sequence[AttackTally]) -> bool:
     """Whether, in a chain's account, Square broke what gradient attacks had left (AutoAttack's own warning)."""
-    before = [part["attack"] for part in by_attack]
-    return any(part["attack"] == "square" and part["broke"] > 0 and before[0] != "square" for part in by_attack)
+    before = [part.attack for part in by_attack]
+    return any(part.attack == "square" and part.broke > 0 and before[0] != "square" for part in by_attack)
 
 
 @contextmanager

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import attacks
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.engine.chain import Target
-from transferbench.engine.pool import Progress
-from transferbench.engine.verdicts import ChainResult, Tally
-from transferbench.store.checkpoint_file import NOTHING, Checkpoint
+from transferbench.engine.pool import OnProgress
+from transferbench.engine.verdicts import ChainResult, Examples, Hits, Tally
 
 BATCH_SIZE = 250
 """The reference's own default."""
@@ -89,24 +89,23 @@ def _tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
 def run_reference(
     target: Target,
     chain: Chain,
-    x: Tensor,
-    y: Tensor,
-    ids: Tensor,
+    examples: Examples,
     seed: int,
-    progress: Progress | None = None,
-    checkpoint: Checkpoint = NOTHING,
+    on_progress: OnProgress | None = None,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> ChainResult:
-    """`evaluate.run_chain` by the reference implementation, 250 rows a batch by default.
+    """`chain.run_chain` by the reference implementation, 250 rows a batch by default.
 
-    Its batches decide its random starts and its attacks cannot be stopped inside: what is kept of unfinished work
-    is whole attacks, and memory that does not suffice is a FaultError.
+    Its random starts depend on its batches, and its attacks cannot be interrupted: the checkpoint holds whole attacks,
+    and running out of memory is a FaultError.
     """
     from pyautoattack import AutoAttack
 
     check(chain)
     began, checked = time.perf_counter(), target.judge.checks
     model, threat = _Counting(target.judge.model), chain.threat
-    tally = Tally(x, y, ids, target.clean_logits(x, ids).argmax(1))
+    x, y, ids = examples
+    tally = Tally(examples, target.clean_logits(x, ids).argmax(1))
     rank = 0
     saved = checkpoint.load()
     if saved is not None:
@@ -137,13 +136,12 @@ def run_reference(
                 if judged is not None:
                     hit = judged.fooled
                     ranks = [rank] * int(hit.sum())
-                    tally.fooled(
-                        spec.id, ranks, at[hit], found[hit], judged.pred[hit], judged.distance[hit], judged.tie[hit]
-                    )
+                    hits = Hits(found[hit], judged.pred[hit], judged.distance[hit], judged.tie[hit])
+                    tally.fooled(spec.id, ranks, at[hit], hits)
             spent = {"forwards": model.forwards - before[0], "backwards": model.backwards - before[1], "wasted": 0}
             tally.attack_done(spec.id, tries, spent)
             rank += tries
             checkpoint.save({"tally": tally.snapshot(), "rank": rank})
-            if progress is not None:
-                progress(len(x), len(tally.left))
+            if on_progress is not None:
+                on_progress(len(x), len(tally.left))
     return tally.result(target.judge.checks - checked, time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""The copy of a network that the pool searches on: no parameter gradients, batch norm folded, channels_last.
+"""The search model: a fast copy of the network for the pool (no parameter gradients, batch norm folded, channels_last).
 
 It only proposes. Whatever it finds is confirmed on the original model (engine/judge.py), and so is the best
 point of every try that found nothing, so a difference in the last bits cannot change a verdict unseen.
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from transferbench.engine import judge
+from transferbench.base.settings import MIN_ROWS
 from transferbench.engine.inplace_relu import overwrite_relus
 from transferbench.engine.row_counter import Counted
 
@@ -28,7 +28,7 @@ kinks flip, and in a deep network some row always stands at one: there the diffe
 
 
 @dataclass(frozen=True)
-class Frozen:
+class SearchModel:
     """`network` maps [B, C, H, W] to logits; `floor` is the smallest batch in which a row's arithmetic does not
     depend on its neighbours; `folded` and `copied` go into the record; `rows` went through model and copies to compare
     them."""
@@ -40,33 +40,32 @@ class Frozen:
     rows: int = 0
 
 
-def freeze(model: nn.Module, sample: Tensor, fold: bool = True) -> Frozen:
+def copy_of(model: nn.Module, sample: Tensor, fold: bool = True) -> SearchModel:
     """The fastest faithful copy of an eval-mode model: folded, else plain, else the model itself.
 
     `sample` [B, C, H, W] are images on which a copy must agree with the model; models whose outputs vary from
-    call to call must not come here (engine/checks.py finds them): use `as_is`.
+    call to call must not come here (pre-flight finds them): use `as_is`.
     """
     noisy = (sample + 0.1 * torch.linspace(-1, 1, sample.numel(), device=sample.device).view_as(sample)).clamp(0, 1)
-    half = judge.FLOOR // 2
-    probe = _at_least(torch.cat([sample[:half], noisy[-half:]]), judge.FLOOR)
+    half = MIN_ROWS // 2
+    probe = _at_least(torch.cat([sample[:half], noisy[-half:]]), MIN_ROWS)
     asked = [Counted(model)]
     for folding in (True, False) if fold else (False,):
         try:
             plain = copy.deepcopy(model).requires_grad_(False)
-            frozen = overwrite_relus(fuse(plain)) if folding else plain
-            frozen = frozen.to(memory_format=torch.channels_last)
-            network = _ChannelsLast(frozen)
+            copied = overwrite_relus(fuse(plain)) if folding else plain
+            network = _ChannelsLast(copied.to(memory_format=torch.channels_last))
             asked.append(Counted(network))
             if _agree(asked[0], asked[-1], probe):
-                return Frozen(network, 4, folding, True, sum(each.rows for each in asked))
+                return SearchModel(network, 4, folding, True, sum(each.rows for each in asked))
         except Exception as error:
             _LOG.debug("no %s copy: %s", "folded" if folding else "plain", error)
     return replace(as_is(model), rows=sum(each.rows for each in asked))
 
 
-def as_is(model: nn.Module) -> Frozen:
-    """The model itself, for nets that cannot be copied or whose state changes between calls."""
-    return Frozen(model, judge.FLOOR, False, False)
+def as_is(model: nn.Module, min_rows: int = MIN_ROWS) -> SearchModel:
+    """The model itself, for networks that cannot be copied or whose state changes between calls."""
+    return SearchModel(model, min_rows, False, False)
 
 
 class _ChannelsLast:

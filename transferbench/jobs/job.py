@@ -1,29 +1,109 @@
-"""Jobs."""
+"""The interface of a job."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
-from transferbench.base.specifications import content_hash
+from torch import Tensor
 
-JobKind = Literal["train", "craft", "attack", "judge", "clean"]
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
+from transferbench.base.progress import OnProgress, ignore
+from transferbench.base.results import JobResult
+from transferbench.base.specifications import Keep, content_hash
+from transferbench.jobs.inputs import Input
+from transferbench.jobs.resources import Resources
+from transferbench.store.store import Store
+
+R = TypeVar("R", bound=JobResult)
+
+
+class Results(dict[str, JobResult]):
+    """Results by job name."""
+
+    def of(self, job: Job[R]) -> R:
+        """The result of a finished job. KeyError where it has none."""
+        return self[job.name]  # type: ignore[return-value]
+
+    def find(self, job: Job[R] | None) -> R | None:
+        """The result of a job, None where it has none."""
+        return None if job is None else self.get(job.name)  # type: ignore[return-value]
+
+
+class Output(NamedTuple):
+    """What a job computed: its result, and the tensors to store beside it."""
+
+    result: JobResult
+    tensors: dict[str, Tensor]
+    card: Mapping[str, Any] | None = None
+
+
+class Need(NamedTuple):
+    """An input that a job reads, and the hash that the key expects of it (None: it is checked when it is read)."""
+
+    input: Input
+    expected: str | None = None
 
 
 @dataclass(frozen=True)
-class Job:
-    """One unit of work of a plan. `name` depends on the specification and the inputs' names alone.
+class Job(ABC, Generic[R]):
+    """One unit of work. `label` is for people; it is not part of the name."""
 
-    So a plan is a pure function of a suite; the *key* under which a finished job is stored also holds the
-    content hashes of its inputs, which exist only once those have run (engine/store.py).
-    """
+    kind: ClassVar[str]
+    result_type: ClassVar[type[JobResult]]
+    memory_option: ClassVar[str] = "--batch-size"
+    """The option that lowers the memory a job needs."""
 
-    kind: JobKind
     label: str
-    spec: Mapping[str, Any]
-    inputs: tuple[str, ...] = ()
-    name: str = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "name", content_hash(self.kind, dict(self.spec), list(self.inputs)))
+    @property
+    @abstractmethod
+    def inputs(self) -> tuple[Job[Any], ...]:
+        """The jobs whose results this one reads."""
+
+    @abstractmethod
+    def specification(self) -> dict[str, Any]:
+        """What is computed, as JSON values, without the inputs."""
+
+    @property
+    @abstractmethod
+    def size(self) -> str:
+        """How much work it is, for people: `40 steps`, `256 examples`."""
+
+    @abstractmethod
+    def content(self, resources: Resources, results: Results) -> dict[str, Any]:
+        """What decides the result beside the name: hashes of what it reads, versions, device kind, precision."""
+
+    @abstractmethod
+    def needs(self, resources: Resources, content: Mapping[str, Any], results: Results) -> list[Need]:
+        """What the job reads, for a worker that may not see the driver's files."""
+
+    @abstractmethod
+    def run(
+        self,
+        resources: Resources,
+        results: Results,
+        on_progress: OnProgress = ignore,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> Output:
+        """Compute the result. Continues from the checkpoint where it holds a state."""
+
+    def keep(self, store: Store, key: str, output: Output) -> R:
+        """Write the output's tensors to the run's folder; the result that names the files."""
+        return output.result  # type: ignore[return-value]
+
+    def is_intact(self, result: R, store: Store, keep: Keep) -> bool:
+        """Whether a stored result can be used: its files are there, and it holds the end points that are wanted."""
+        return True
+
+    def end_points(self, keep: Keep) -> int:
+        """How many images the job may store, at most."""
+        return 0
+
+    @cached_property
+    def name(self) -> str:
+        """32 hex digits: the same specification and inputs, the same name."""
+        return content_hash(self.kind, self.specification(), [job.name for job in self.inputs])

@@ -8,38 +8,30 @@ from pathlib import Path
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.specifications import NORMS
 from transferbench.leaderboard import markdown, transfer
-from transferbench.leaderboard.columns import COST, LEADERBOARD, TRANSFER
-from transferbench.leaderboard.escape import csv_cell, markdown_cell
-from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
-from transferbench.leaderboard.tables import table
+from transferbench.leaderboard.column import Row
+from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
+from transferbench.leaderboard.escape import markdown_cell
+from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
+from transferbench.leaderboard.tables import csv_table, table
 from transferbench.models import cards
 from transferbench.models.cards import CardResult, ModelCard
 from transferbench.results.records import Record, read_all, stamped
-
-
-def _csv(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    import pandas as pd
-
-    frame = pd.DataFrame(rows, columns=list(columns), dtype=object)
-    text: str = frame.map(csv_cell).to_csv(index=False, lineterminator="\n")
-    return text
 
 
 def render(records: Sequence[Record]) -> dict[str, str]:
     """File name -> content, a pure function of the records: building twice gives the same bytes."""
     rows = leaderboard_rows(records)
     return {
-        "leaderboard.csv": _csv(rows, list(LEADERBOARD)),
-        "cost.csv": _csv(cost_rows(records), list(COST)),
-        "transfer.csv": _csv(transfer.rows(records), list(TRANSFER)),
+        "leaderboard.csv": csv_table(LEADERBOARD, rows),
+        "cost.csv": csv_table(COST, cost_rows(records)),
+        "transfer.csv": csv_table(transfer.TRANSFER, transfer.rows(records)),
         "leaderboard.md": markdown.render(records, rows),
     }
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Write the tables, each beside and renamed."""
+    """Write the tables, each atomically."""
     for name, content in render(records).items():
         atomic_files.write_text(folder / name, content)
 
@@ -51,16 +43,16 @@ def rebuild(folder: Path) -> list[Record]:
     return records
 
 
-def unstamped(folder: Path, record: Record) -> str:
+def stamp_complaint(folder: Path, record: Record) -> str:
     """What to do about a record that nobody has verified, or that changed since."""
     state = "was never verified" if record.stamp is None else "has changed since it was verified"
     return f"{folder}: the record of {record.victim} {state}: run transferbench verify on the run's folder"
 
 
 def check(folder: Path) -> list[str]:
-    """What is wrong with a folder: records without a fresh stamp, files that differ from what its records give."""
+    """The faults of a folder: records without a fresh stamp, files that differ from what its records give."""
     records = read_all(folder)
-    complaints = [unstamped(folder, record) for record in records if not stamped(record)]
+    complaints = [stamp_complaint(folder, record) for record in records if not stamped(record)]
     for name, content in render(records).items():
         path = folder / name
         if not path.is_file():
@@ -70,34 +62,43 @@ def check(folder: Path) -> list[str]:
     return complaints
 
 
-def write_cards(folder: Path, records: Sequence[Record], known: dict[str, ModelCard]) -> None:
-    """One published card per victim: its own card with the measured row below."""
+def write_cards(folder: Path, records: Sequence[Record], card_of: dict[str, ModelCard]) -> None:
+    """Write one published card per record: its own card by the record's id, with the measured row below."""
     folder.mkdir(exist_ok=True)
     rows = {str(row["victim"]): row for row in leaderboard_rows(records)}
     for record in records:
         row = rows.get(record.victim)
-        card = known[record.victim]
+        card = card_of[record.victim]
         if row is not None:
-            card = card.model_copy(update={"results": _measured(row)})
+            card = card.model_copy(update={"results": _model_index(record, row)})
         text = cards.write(card, "" if row is None else _results(row))
         atomic_files.write_text(folder / f"{file_stem(record.victim)}.md", text)
 
 
-def _measured(row: Row) -> tuple[CardResult, ...]:
-    """Clean, each norm and the union of a row, where they were measured."""
-    data, n = str(row["target_dataset"]), int(row["n"])
-    robust = {f"{norm} {row[f'{norm.lower()}_eps']}": row[f"{norm.lower()}_acc"] for norm in NORMS}
-    robust["union"] = row["union_acc"]
-    found = [CardResult(metric="accuracy", name="clean", value=float(row["clean_acc"]), dataset=data, n=n)]
-    for name, value in robust.items():
-        if value != "":
-            found.append(CardResult(metric="robust_accuracy", name=name, value=float(value), dataset=data, n=n))
-    return tuple(found)
+def _model_index(record: Record, row: Row) -> tuple[CardResult, ...]:
+    """The cells that have a metric, each with its norm's radius in its name."""
+    results = []
+    for column in LEADERBOARD:
+        if column.metric is None or row[column.name] == "":
+            continue
+        chain = None if column.norm is None else record.chain(column.norm)
+        name = column.heading if chain is None else f"{column.heading} {chain.eps}"
+        results.append(
+            CardResult(
+                metric=column.metric,
+                name=name,
+                value=float(row[column.name]),
+                dataset=record.target_dataset,
+                n=record.n,
+            )
+        )
+    return tuple(results)
 
 
 def _results(row: Row) -> str:
-    shown = [[name, markdown_cell(row[name])] for name in LEADERBOARD if row[name] != "" and name != "victim"]
-    return f"## Results ({markdown_cell(row['suite'])})\n\n" + table(["measure", "value"], shown, 1)
+    columns = [column for column in LEADERBOARD if column is not VICTIM and row[column.name] != ""]
+    lines = [[column.name, markdown_cell(row[column.name])] for column in columns]
+    return f"## Results ({markdown_cell(row['suite'])})\n\n" + table(["measure", "value"], lines, 1)
 
 
 def published(root: Path) -> list[Path]:

@@ -1,91 +1,284 @@
-"""The columns of leaderboard.csv and cost.csv, in order, each with its definition."""
+"""The columns of leaderboard.csv and cost.csv, in order. Another column is another entry of a list."""
 
 from __future__ import annotations
 
-LEADERBOARD: dict[str, str] = {
-    "rank": "1 + the number of rows of the same suite, target, n and seed that beat this one in union accuracy "
+from transferbench.base.ids import PGD20, PRETRAINED_NEURON, SOURCE_PGD
+from transferbench.base.names import file_stem
+from transferbench.base.specifications import RENOFEATION
+from transferbench.leaderboard.column import Cell, Column, Group
+from transferbench.leaderboard.families import (
+    BoardColumn,
+    RateColumn,
+    accuracy,
+    change,
+    cost,
+    crafted_radius,
+    end,
+    ends,
+    ends_of,
+    expected,
+    identity,
+    of_source,
+    over_all,
+    radius,
+)
+from transferbench.leaderboard.links import card_link, page_of
+from transferbench.leaderboard.measurements import Measurements
+from transferbench.leaderboard.rates import Rate
+
+
+def _neurons(m: Measurements) -> Cell:
+    crafted = m.record.crafted_set(PRETRAINED_NEURON)
+    return "" if crafted is None else len(crafted.flips)
+
+
+def _clean_full(m: Measurements) -> Rate | None:
+    return None if m.record.clean_full is None else Rate(*m.record.clean_full)
+
+
+def _n_full(m: Measurements) -> Cell:
+    return "" if m.record.clean_full is None else m.record.clean_full[1]
+
+
+RANK: BoardColumn = Column(
+    "rank",
+    "1 + the number of rows of the same suite, target, n and seed that beat this one in union accuracy "
     "(exact McNemar test, Holm-corrected, at .05); empty for incomplete rows",
-    "victim": "id of the trained network; it ends in the seed",
-    "method": "transfer method (plugin)",
-    "source": "the pre-trained network it started from",
-    "network": "architecture",
-    "source_dataset": "what the source was trained on",
-    "target_dataset": "what the victim was trained and attacked on",
-    "n": "attacked test examples",
-    "clean_acc": "accuracy on the n attacked examples before any attack, %",
-    "linf_eps": "Linf radius, [0,1] pixel units",
-    "linf_acc": "share of the n examples that survive the Linf chain, %",
-    "l2_eps": "L2 radius",
-    "l2_acc": "share that survives the L2 chain, %",
-    "l1_eps": "L1 radius",
-    "l1_acc": "share that survives the L1 chain, %",
-    "union_acc": "share that survives all three chains, %",
-    "pgd20_linf_acc": "share right at the end point of Madry PGD-20 (random start) at linf_eps, %",
-    "source_clean_acc": "the source's own clean accuracy on its own task's n attacked examples, %",
-    "source_linf_acc": "the source's Linf accuracy on its own task, same chain and radius, %",
-    "source_l2_acc": "likewise L2, %",
-    "source_l1_acc": "likewise L1, %",
-    "source_union_acc": "likewise the union, %",
-    "pretrained_eps": "Linf radius of the pre-trained-model attack",
-    "pretrained_neurons": "k: penultimate neurons of the source driven one by one",
-    "pretrained_asr": "share of the clean-correct examples that any of the k points flips; the attacker has the "
-    "source alone, %",
-    "noise_asr": "the control: the same for k draws of random signs at the same radius, %",
-    "forwards": "rows forward through the net in all chains, cancelled tries apart",
-    "backwards": "rows backward, likewise",
-    "clean_acc_full": "clean accuracy on the whole test split, %",
-    "n_full": "examples in the whole test split",
-    "union_low": "lower end of the union's 95 % Wilson interval, %",
-    "union_high": "upper end, %",
-    "seed": "seed of the trainings and attacks",
-    "suite": "suite",
-    "change_clean": "clean_acc less source_clean_acc, points: what the transfer cost, or gained on an easier task",
-    "change_linf": "linf_acc less source_linf_acc, points",
-    "change_l2": "likewise L2",
-    "change_l1": "likewise L1",
-    "change_union": "likewise the union",
-    "linf_expected": "expected Linf robustness: the mean robust accuracy over radii from 0 to linf_eps, by the "
-    "trapezoid rule through the clean accuracy and the curve's radii, %; empty without a curve",
-    "l2_expected": "likewise L2",
-    "l1_expected": "likewise L1",
-    "source_pgd_asr": "share of the clean-correct examples that PGD on the source alone flips, %",
-    "source_pgd_noise_asr": "its control: as many draws of random signs as it has tries, %",
-    "pretrained_seed_eps": "radius of the pre-trained-model attack in Renofeation's own normalised space, clipped "
-    "there at +-2.2 (threat renofeation-seed)",
-    "pretrained_seed_asr": "pretrained_asr in that threat, %",
-    "noise_seed_asr": "its control: as many draws of random signs in that threat, %",
-    "pretrained_asr_n": "pretrained_asr's numerator over all n, %",
-    "noise_asr_n": "noise_asr's numerator over all n, %",
-    **{
-        f"{rate}_{end}": f"{'lower' if end == 'low' else 'upper'} end of the 95 % Wilson interval of {rate}, %"
-        for rate in ("clean_acc", "linf_acc", "l2_acc", "l1_acc", "pgd20_linf_acc", "pretrained_asr", "noise_asr")
-        for end in ("low", "high")
-    },
-    "flags": "what pre-flight or the run suspects (docs/protocol.md), separated by spaces",
-    "card": "the victim's card, below model_cards/",
-}
+    lambda m: "" if m.rank is None else m.rank,
+    "rank",
+    Group.VICTIM,
+)
+VICTIM: BoardColumn = Column(
+    "victim",
+    "id of the trained network; it ends in the seed",
+    lambda m: m.record.victim,
+    "victim",
+    Group.VICTIM,
+    text=True,
+    link=lambda _, victim: page_of(victim),
+)
+CLEAN = RateColumn(
+    "clean_acc",
+    "accuracy on the n attacked examples before any attack, %",
+    "clean",
+    Group.ROBUST,
+    rate=lambda m: m.clean,
+    interval=ends_of("clean_acc"),
+    summary="clean",
+    readme=True,
+    metric="accuracy",
+)
+LINF = accuracy("linf_acc", "share of the n examples that survive the Linf chain, %", "Linf")
+L2 = accuracy("l2_acc", "share that survives the L2 chain, %", "L2")
+L1 = accuracy("l1_acc", "share that survives the L1 chain, %", "L1")
+UNION = RateColumn(
+    "union_acc",
+    "share that survives all three chains, %",
+    "union",
+    Group.ROBUST,
+    rate=lambda m: m.union,
+    interval=ends_of("union"),
+    summary="union",
+    readme=True,
+    metric="robust_accuracy",
+)
+PGD = RateColumn(
+    "pgd20_linf_acc",
+    "share right at the end point of Madry PGD-20 (random start) at linf_eps, %",
+    "PGD-20 Linf",
+    Group.ROBUST,
+    rate=lambda m: m.robust.get(PGD20),
+    interval=ends_of("pgd20_linf_acc"),
+    norm="Linf",
+    summary="PGD-20",
+)
+SOURCE_UNION = of_source("source_union_acc", "likewise the union, %", UNION, summary="source union")
+PRETRAINED = RateColumn(
+    "pretrained_asr",
+    "share of the clean-correct examples that any of the k points flips; the attacker has the source alone, %",
+    "pre-trained ASR",
+    Group.CRAFTED,
+    rate=lambda m: m.flipped(PRETRAINED_NEURON),
+    interval=ends_of("pretrained_asr"),
+    summary="pre-trained ASR",
+    summary_order=1,
+    readme=True,
+)
+NOISE = RateColumn(
+    "noise_asr",
+    "the control: the same for k draws of random signs at the same radius, %",
+    "noise ASR",
+    Group.CRAFTED,
+    rate=lambda m: m.noise(),
+    interval=ends_of("noise_asr"),
+    summary="noise ASR",
+    summary_order=1,
+    readme=True,
+)
 
-COST: dict[str, str] = {
-    "victim": "id of the trained network",
-    "train_seconds": "wall time of its training",
-    "seconds": "wall time of its evaluation",
-    "wasted": "backwards of cancelled tries",
-    "checks": "rows through the original model alone: clean predictions, confirmations",
-    "halvings": "how often the rows in flight were halved because memory ran out",
-    "peak_memory_mb": "peak resident memory of the process, MiB",
-    "hardware": "what it ran on",
-}
+LEADERBOARD: list[BoardColumn] = [
+    RANK,
+    VICTIM,
+    identity("method", "transfer method (plugin)", lambda m: m.record.method, "method"),
+    identity("source", "the pre-trained network it started from", lambda m: m.record.source, "source"),
+    identity("network", "architecture", lambda m: m.record.network, "network", setting=True),
+    identity(
+        "source_dataset",
+        "what the source was trained on",
+        lambda m: m.record.source_dataset,
+        "source data",
+        setting=True,
+    ),
+    identity(
+        "target_dataset",
+        "what the victim was trained and attacked on",
+        lambda m: m.record.target_dataset,
+        "target data",
+        setting=True,
+    ),
+    Column("n", "attacked test examples", lambda m: m.record.n, "n", Group.VICTIM, setting=True, page_order=1),
+    CLEAN,
+    radius("linf_eps", "Linf radius, [0,1] pixel units", "Linf"),
+    LINF,
+    radius("l2_eps", "L2 radius", "L2"),
+    L2,
+    radius("l1_eps", "L1 radius", "L1"),
+    L1,
+    UNION,
+    PGD,
+    of_source("source_clean_acc", "the source's own clean accuracy on its own task's n attacked examples, %", CLEAN),
+    of_source(
+        "source_linf_acc",
+        "the source's Linf accuracy on its own task, same chain and radius, %",
+        LINF,
+        summary="source Linf",
+    ),
+    of_source("source_l2_acc", "likewise L2, %", L2),
+    of_source("source_l1_acc", "likewise L1, %", L1),
+    SOURCE_UNION,
+    crafted_radius("pretrained_eps", "Linf radius of the pre-trained-model attack", "pre-trained eps", "Linf"),
+    Column(
+        "pretrained_neurons",
+        "k: penultimate neurons of the source driven one by one",
+        _neurons,
+        "pre-trained neurons",
+        Group.MORE,
+    ),
+    PRETRAINED,
+    NOISE,
+    Column(
+        "forwards",
+        "rows forward through the net in all chains, cancelled tries apart",
+        lambda m: sum(chain.forwards for chain in m.record.chains),
+        "forwards",
+        Group.COST,
+    ),
+    Column(
+        "backwards",
+        "rows backward, likewise",
+        lambda m: sum(chain.backwards for chain in m.record.chains),
+        "backwards",
+        Group.COST,
+    ),
+    RateColumn(
+        "clean_acc_full",
+        "clean accuracy on the whole test split, %",
+        "clean acc full",
+        Group.MORE,
+        rate=_clean_full,
+        page_order=1,
+    ),
+    Column("n_full", "examples in the whole test split", _n_full, "n full", Group.MORE, page_order=1),
+    Column("union_low", "lower end of the union's 95 % Wilson interval, %", end(UNION, 0)),
+    Column("union_high", "upper end, %", end(UNION, 1)),
+    Column("seed", "seed of the trainings and attacks", lambda m: m.record.seed, "seed", Group.VICTIM),
+    Column("suite", "suite", lambda m: m.record.suite, "suite", Group.MORE, text=True, page_order=1),
+    change(
+        "change_clean",
+        "clean_acc less source_clean_acc, points: what the transfer cost, or gained on an easier task",
+        CLEAN,
+    ),
+    change("change_linf", "linf_acc less source_linf_acc, points", LINF),
+    change("change_l2", "likewise L2", L2),
+    change("change_l1", "likewise L1", L1),
+    change("change_union", "likewise the union", UNION),
+    expected(
+        "linf_expected",
+        "expected Linf robustness: the mean robust accuracy over radii from 0 to linf_eps, by the "
+        "trapezoid rule through the clean accuracy and the curve's radii, %; empty without a curve",
+        "Linf",
+        summary="expected Linf",
+        summary_order=2,
+    ),
+    expected("l2_expected", "likewise L2", "L2"),
+    expected("l1_expected", "likewise L1", "L1"),
+    RateColumn(
+        "source_pgd_asr",
+        "share of the clean-correct examples that PGD on the source alone flips, %",
+        "source PGD ASR",
+        Group.CRAFTED,
+        rate=lambda m: m.flipped(SOURCE_PGD),
+        summary="source-PGD ASR",
+    ),
+    RateColumn(
+        "source_pgd_noise_asr",
+        "its control: as many draws of random signs as it has tries, %",
+        "source PGD noise ASR",
+        Group.CRAFTED,
+        rate=lambda m: m.matched_noise(SOURCE_PGD),
+    ),
+    crafted_radius(
+        "pretrained_renofeation_eps",
+        "radius of the pre-trained-model attack in Renofeation's own normalised space, clipped there at +-2.2 "
+        "(threat renofeation)",
+        "pre-trained Renofeation eps",
+        RENOFEATION,
+    ),
+    RateColumn(
+        "pretrained_renofeation_asr",
+        "pretrained_asr in that threat, %",
+        "pre-trained Renofeation ASR",
+        Group.CRAFTED,
+        rate=lambda m: m.flipped(PRETRAINED_NEURON, RENOFEATION),
+    ),
+    RateColumn(
+        "noise_renofeation_asr",
+        "its control: as many draws of random signs in that threat, %",
+        "noise Renofeation ASR",
+        Group.CRAFTED,
+        rate=lambda m: m.matched_noise(PRETRAINED_NEURON, RENOFEATION),
+    ),
+    over_all(PRETRAINED),
+    over_all(NOISE),
+    *(column for rate in (CLEAN, LINF, L2, L1, PGD, PRETRAINED, NOISE) for column in ends(rate)),
+    Column(
+        "flags",
+        "what pre-flight or the run suspects (docs/protocol.md), separated by spaces",
+        lambda m: " ".join(m.record.flags),
+        "flags",
+        Group.MORE,
+        text=True,
+        page_order=1,
+    ),
+    Column(
+        "card",
+        "the victim's card, below model_cards/",
+        lambda m: f"{file_stem(m.record.victim)}.md",
+        "card",
+        Group.MORE,
+        text=True,
+        link=card_link,
+        page_order=1,
+    ),
+]
 
-TRANSFER: dict[str, str] = {
-    "victim": "id of the trained network that was shown the set",
-    "source": "the pre-trained network it was made with",
-    "own": "yes where the victim was fine-tuned from that source",
-    "attack": "how it was made; @ names its threat where that is not Linf",
-    "tries": "points per example",
-    "flipped": "examples that were correct on clean and wrong at any of them",
-    "correct": "examples that were correct on clean",
-    "asr": "flipped of correct, %",
-    "asr_low": "lower end of its 95 % Wilson interval, %",
-    "asr_high": "upper end, %",
-    "noise_asr": "the same for as many draws of random signs, %",
-}
+COST: list[BoardColumn] = [
+    Column("victim", VICTIM.meaning, VICTIM.value),
+    cost("train_seconds", "wall time of its training", "train seconds", Group.COST),
+    cost("seconds", "wall time of its evaluation", "seconds", Group.COST),
+    cost("wasted", "backwards of cancelled tries"),
+    cost("checks", "rows through the original model alone: clean predictions, confirmations"),
+    cost("halvings", "how often the rows in flight were halved because memory ran out"),
+    cost("peak_memory_mb", "peak resident memory of the process, MiB"),
+    cost("hardware", "what it ran on"),
+]

@@ -9,18 +9,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from transferbench.base import atomic_files
+from transferbench.base import atomic_files, registry
 from transferbench.base.errors import InputError
+from transferbench.base.ids import APGD_CE, APGD_T, FAB_T, SQUARE
 from transferbench.base.names import file_stem
 from transferbench.base.specifications import NORMS
 from transferbench.leaderboard.escape import plain
-from transferbench.leaderboard.markdown import RATES, mean_and_range, rank_range
+from transferbench.leaderboard.markdown import mean_and_range, rank_range, summary_columns
+from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.pooling import pooled, values
-from transferbench.leaderboard.rows import leaderboard_rows, percent, union
+from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.models.cards import first_problem
-from transferbench.results.records import Record
+from transferbench.results.records import ChainRecord, Record
 
-_STANDARD = {"apgd-ce", "apgd-t", "fab-t", "square"}
+_STANDARD = {APGD_CE, APGD_T, FAB_T, SQUARE}
 KINDS = ("robustbench", "latex")
 
 
@@ -52,8 +54,8 @@ def read(text: str) -> dict[str, Any]:
         ModelInfo.model_validate_json(text)
     except ValidationError as error:
         raise InputError(f"model_info: {first_problem(error)}") from None
-    found: dict[str, Any] = json.loads(text)
-    return found
+    info: dict[str, Any] = json.loads(text)
+    return info
 
 
 def dump(info: dict[str, Any]) -> str:
@@ -64,43 +66,49 @@ def dump(info: dict[str, Any]) -> str:
 def model_infos(records: Sequence[Record]) -> dict[str, str]:
     """Path below a checkout of RobustBench -> file, for every victim and norm that was measured.
 
-    RobustBench has no threat L1; its file is written all the same, in a folder of that name. `autoattack_acc` is filled
-    where AutoAttack's whole standard version was run, and no other chain; what another chain left standing is what its
-    authors report. What was run stands in the footnote.
+    RobustBench has no threat L1; its file is written all the same, in a folder of that name.
     """
-    ranked = {str(row["victim"]) for row in leaderboard_rows(records)}
-    found = {}
-    for record in (record for record in records if record.victim in ranked):
-        together = union(record)
+    victims = {str(row["victim"]) for row in leaderboard_rows(records)}
+    infos = {}
+    for record in (record for record in records if record.victim in victims):
         for norm in NORMS:
             chain = record.chain(norm)
-            if chain is None:
-                continue
-            whole = {part["id"] for part in chain.attacks} == _STANDARD
-            info = {
-                "link": "",
-                "name": plain(f"{record.method} from {record.source}" if record.source else record.method),
-                "authors": "",
-                "additional_data": bool(record.source) and record.source_dataset != record.target_dataset,
-                "number_forward_passes": 1,
-                "dataset": record.target_dataset,
-                "venue": "Unpublished",
-                "architecture": record.network,
-                "eps": chain.eps,
-                "clean_acc": percent(record.clean.count, record.n),
-                "reported": "" if whole else percent(chain.robust.count, record.n),
-                "autoattack_acc": percent(chain.robust.count, record.n) if whole else "",
-                "unreliable": bool(record.flags),
-                "footnote": plain(
-                    f"Measured by transferbench on the first {record.n} test examples"
-                    + (", by AutoAttack's standard version." if whole else f", not by AutoAttack: {record.protocol}.")
-                ),
-                "eps_by_norm": {one: other.eps for one in NORMS if (other := record.chain(one)) is not None},
-                "union_acc": "" if together is None else percent(together.count, record.n),
-            }
-            place = f"model_info/{file_stem(record.target_dataset)}/{norm}/{file_stem(record.victim)}.json"
-            found[place] = dump(read(dump(info)))
-    return found
+            if chain is not None:
+                path = f"model_info/{file_stem(record.target_dataset)}/{norm}/{file_stem(record.victim)}.json"
+                infos[path] = dump(read(dump(_model_info(Measurements(record), chain))))
+    return infos
+
+
+def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any]:
+    """The content of a model_info file.
+
+    `autoattack_acc` is filled where AutoAttack's whole standard version was run, and no other chain; the accuracy
+    under another chain is in `reported`, and the footnote says what was run.
+    """
+    record = measurements.record
+    standard = {part["id"] for part in chain.attacks} == _STANDARD
+    robust = measurements.robust[chain.name].percent
+    return {
+        "link": "",
+        "name": plain(f"{record.method} from {record.source}" if record.source else record.method),
+        "authors": "",
+        "additional_data": bool(record.source) and record.source_dataset != record.target_dataset,
+        "number_forward_passes": 1,
+        "dataset": record.target_dataset,
+        "venue": "Unpublished",
+        "architecture": record.network,
+        "eps": chain.eps,
+        "clean_acc": measurements.clean.percent,
+        "reported": "" if standard else robust,
+        "autoattack_acc": robust if standard else "",
+        "unreliable": bool(record.flags),
+        "footnote": plain(
+            f"Measured by transferbench on the first {record.n} test examples"
+            + (", by AutoAttack's standard version." if standard else f", not by AutoAttack: {record.protocol}.")
+        ),
+        "eps_by_norm": {norm: other.eps for norm in NORMS if (other := record.chain(norm)) is not None},
+        "union_acc": "" if measurements.union is None else measurements.union.percent,
+    }
 
 
 def latex(records: Sequence[Record]) -> str:
@@ -108,25 +116,32 @@ def latex(records: Sequence[Record]) -> str:
     import pandas as pd
 
     table, lines = leaderboard_rows(records), []
+    columns = [column for column in summary_columns() if values(table, column.name)]
     for method, source, rows in pooled(table):
-        rates = {label: mean_and_range(rows, column) for column, label in RATES.items()}
+        rates = {column.summary: mean_and_range(rows, column.name) for column in columns}
         lines.append({"method": plain(method), "source": plain(source), "rank": rank_range(rows), **rates})
-    filled = [label for column, label in RATES.items() if values(table, column)]
-    frame = pd.DataFrame(lines, columns=["method", "source", "rank", *filled])
+    frame = pd.DataFrame(lines, columns=["method", "source", "rank", *(column.summary for column in columns)])
     style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)
-    text: str = style.to_latex(hrules=True, column_format="ll" + "r" * (len(filled) + 1))
+    text: str = style.to_latex(hrules=True, column_format="ll" + "r" * (len(columns) + 1))
     return "% Needs \\usepackage{booktabs}. Mean over seeds, in brackets the range; %.\n" + text
+
+
+def check_kinds(kinds: Sequence[str]) -> None:
+    """InputError for an export that does not exist."""
+    for kind in kinds:
+        if kind not in KINDS:
+            raise InputError(registry.unknown("export", kind, KINDS))
 
 
 def write(folder: Path, records: Sequence[Record], kinds: Sequence[str]) -> list[Path]:
     """Write exports/ below a board's folder. Returns the files."""
-    found = model_infos(records) if "robustbench" in kinds else {}
+    contents = model_infos(records) if "robustbench" in kinds else {}
     if "latex" in kinds:
-        found["leaderboard.tex"] = latex(records)
-    written = []
-    for name, content in found.items():
+        contents["leaderboard.tex"] = latex(records)
+    paths = []
+    for name, content in contents.items():
         path = folder / "exports" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_files.write_text(path, content)
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths

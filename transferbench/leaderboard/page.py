@@ -1,111 +1,45 @@
 """The page: index.html and a page per victim, a static folder that opens from disk without a network.
 
-A function of the records, the cards and the strips that lie beside them: building twice gives the same bytes. Every
-text is escaped by Jinja2, whatever a template's file is called; scripts and styles are files of our own.
+A function of the records, the cards and the example galleries of the folder: building twice gives the same bytes.
+Jinja2 escapes every text, whatever a template's file is called; scripts and styles are files of our own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transferbench.base import atomic_files
 from transferbench.base.names import file_stem
-from transferbench.base.specifications import NORMS
+from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard import figures, transfer, victim_page
-from transferbench.leaderboard.columns import COST, LEADERBOARD
+from transferbench.leaderboard.column import Group, Row
+from transferbench.leaderboard.columns import COST, LEADERBOARD, RANK, VICTIM
 from transferbench.leaderboard.escape import plain
-from transferbench.leaderboard.links import TEMPLATES, card_link, environment, page_of
-from transferbench.leaderboard.rows import Row, cost_rows, leaderboard_rows
+from transferbench.leaderboard.families import BoardColumn
+from transferbench.leaderboard.links import TEMPLATES, environment, page_of
+from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
 from transferbench.results.records import Record
 
 _ASSETS = ("page.css", "page.js")
 FILES = ("leaderboard.csv", "leaderboard.md", "cost.csv", "transfer.csv")
 
 
-class Group(NamedTuple):
-    """Columns that are shown and hidden together; `on` at first."""
-
-    label: str
-    on: bool
-    columns: tuple[str, ...]
-
-
-GROUPS: dict[str, Group] = {
-    "victim": Group(
-        "victim",
-        True,
-        ("rank", "victim", "method", "source", "network", "source_dataset", "target_dataset", "seed", "n"),
-    ),
-    "robust": Group("robustness", True, ("clean_acc", "linf_acc", "l2_acc", "l1_acc", "union_acc", "pgd20_linf_acc")),
-    "crafted": Group(
-        "attacks with the source alone",
-        True,
-        (
-            *("pretrained_asr", "noise_asr", "source_pgd_asr", "source_pgd_noise_asr"),
-            *("pretrained_seed_asr", "noise_seed_asr"),
-        ),
-    ),
-    "source": Group(
-        "source on its own task",
-        False,
-        ("source_clean_acc", "source_linf_acc", "source_l2_acc", "source_l1_acc", "source_union_acc"),
-    ),
-    "change": Group(
-        "change from the source",
-        False,
-        ("change_clean", "change_linf", "change_l2", "change_l1", "change_union"),
-    ),
-    "expected": Group("expected robustness", False, ("linf_expected", "l2_expected", "l1_expected")),
-    "cost": Group("cost", False, ("forwards", "backwards", "train_seconds", "seconds")),
-    "more": Group(
-        "settings and flags",
-        False,
-        (
-            *("linf_eps", "l2_eps", "l1_eps", "pretrained_eps", "pretrained_neurons", "pretrained_seed_eps"),
-            *("pretrained_asr_n", "noise_asr_n", "clean_acc_full", "n_full", "suite", "flags", "card"),
-        ),
-    ),
-}
-TEXT = {"victim", "method", "source", "network", "source_dataset", "target_dataset", "suite", "flags", "card"} | {
-    "linf_eps",
-    "l2_eps",
-    "l1_eps",
-    "pretrained_eps",
-    "pretrained_seed_eps",
-}
-_FILTERS = {
-    "method": "method",
-    "source": "source",
-    "network": "network",
-    "source_dataset": "source data",
-    "target_dataset": "target data",
-}
-_WORDS = {norm.lower(): norm for norm in NORMS} | {
-    "asr": "ASR",
-    "pgd": "PGD",
-    "pgd20": "PGD-20",
-    "pretrained": "pre-trained",
-}
-_MOVED = ("network", "source_dataset", "target_dataset", "n")
-_NORM_OF = {norm.lower(): norm for norm in NORMS}
-
-
 def write(folder: Path, records: Sequence[Record]) -> Path:
-    """Write the page beside its records; pages of victims that are gone go. Returns index.html."""
-    wanted = render(folder, records)
+    """Write the page into its board's folder and delete pages of former victims. Returns index.html."""
+    contents = render(folder, records)
     (folder / "pages").mkdir(exist_ok=True)
-    for name, content in wanted.items():
+    for name, content in contents.items():
         atomic_files.write_text(folder / name, content)
     for stale in (folder / "pages").glob("*.html"):
-        if f"pages/{stale.name}" not in wanted:
+        if f"pages/{stale.name}" not in contents:
             stale.unlink()
     return folder / "index.html"
 
 
 def check(folder: Path, records: Sequence[Record]) -> list[str]:
-    """What of the page in a folder is not what its records give; nothing where there is no page."""
+    """The files of the page that differ from what the records give; none where there is no page."""
     if not (folder / "index.html").is_file():
         return []
     fix = f"transferbench leaderboard --html {folder}"
@@ -117,61 +51,50 @@ def check(folder: Path, records: Sequence[Record]) -> list[str]:
 
 
 def render(folder: Path, records: Sequence[Record]) -> dict[str, str]:
-    """File name -> content of the whole page. Cards and strips are looked for in the folder, cards also where
-    published boards have theirs."""
-    rows = leaderboard_rows(records)
-    shown = {str(row["victim"]) for row in rows}
-    pages = [record for record in records if record.victim in shown or record.role == "source"]
-    found = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in _ASSETS}
-    found["index.html"] = _index(folder, pages, rows)
-    by_victim = {str(row["victim"]): row for row in rows}
-    known = {record.victim for record in pages}
+    """File name -> content of the whole page. Reads the folder's cards and galleries; cards also where published
+    boards have theirs."""
+    rows = {str(row["victim"]): row for row in leaderboard_rows(records)}
+    pages = [record for record in records if record.victim in rows or record.role == "source"]
+    contents = {name: (TEMPLATES / name).read_text(encoding="utf-8") for name in _ASSETS}
+    contents["index.html"] = _index(folder, pages, list(rows.values()))
+    victims = {record.victim for record in pages}
     for record in pages:
         name = f"pages/{file_stem(record.victim)}.html"
-        found[name] = victim_page.render(folder, record, by_victim.get(record.victim), known)
-    return found
+        contents[name] = victim_page.render(folder, record, rows.get(record.victim), victims)
+    return contents
 
 
 def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
     costs = {str(row["victim"]): row for row in cost_rows(records)}
     wide: list[Row] = [{**costs[str(row["victim"])], **row} for row in rows]
-    used = {column for row in wide for column, value in row.items() if value != ""}
-    groups = _columns(wide, used)
+    layout = _layout(wide)
     victims = [record for record in records if record.role == "victim"]
-    said = [plain(text) for text in sorted({record.protocol for record in victims})]
-    constant = [
-        f"{name.replace('_', ' ')} {plain(wide[0][name])}"
-        for name in _MOVED
-        if wide and name in groups.get("more", []) and wide[0][name] != ""
+    protocols = [plain(text) for text in sorted({record.protocol for record in victims})]
+    constants = [
+        f"{column.heading} {plain(wide[0][column.name])}" for column in layout.get(Group.MORE, []) if column.setting
     ]
-    matrices = []
-    for attack, found in transfer.matrices(records).items():
-        sources = sorted({source for line in found for source in line.rates})
-        matrices.append({"attack": attack, "sources": sources, "lines": [_heat(line, sources) for line in found]})
-    options = [
-        (column, label, sorted({plain(row[column]) for row in rows if row[column] != ""}))
-        for column, label in _FILTERS.items()
+    filters = [
+        (column.name, column.filter, sorted({plain(row[column.name]) for row in rows if row[column.name] != ""}))
+        for column in LEADERBOARD
+        if column.filter
     ]
-    heads = [_head(column, group) for group, columns in groups.items() for column in columns]
-    lines = [_line(row, groups, folder) for row in wide]
+    heads = [_head(column, group) for group, columns in layout.items() for column in columns]
+    lines = [_line(row, layout, folder) for row in wide]
     text: str = (
         environment()
         .get_template("index.html")
         .render(
             up="",
             title=" / ".join(sorted({plain(record.suite) for record in victims})) or "No victim yet",
-            subtitle="; ".join([*said, *constant]),
-            groups=list(groups),
-            shown=[(name, GROUPS[name].label, GROUPS[name].on) for name in groups],
-            filters=[option for option in options if len(option[2]) > 1],
-            norms=[norm for norm in NORMS if f"{norm.lower()}_acc" in used],
+            subtitle="; ".join([*protocols, *constants]),
+            groups=list(layout),
+            filters=[(name, label, options) for name, label, options in filters if len(options) > 1],
+            norms=_norms(rows),
             heads=heads,
             rows=lines,
             widths=_widths(heads, lines),
-            matrices=matrices,
-            figures=[
-                (name, said) for name, said in figures.TITLES.items() if (folder / f"figures/{name}.svg").is_file()
-            ],
+            matrices=[_matrix(attack, matrix) for attack, matrix in transfer.matrices(records).items()],
+            figures=[item for item in figures.TITLES.items() if (folder / f"figures/{item[0]}.svg").is_file()],
             sources=[(record.victim, page_of(record.victim)) for record in records if record.role == "source"],
             files=[name for name in FILES if (folder / name).is_file()],
         )
@@ -179,59 +102,61 @@ def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
     return text
 
 
-def _columns(rows: Sequence[Row], used: set[str]) -> dict[str, list[str]]:
-    """Group -> its columns that some row fills. What is the same in every row makes room, among the settings."""
-    same = {name for name in _MOVED if len({row[name] for row in rows}) == 1}
-    found = {
-        name: [column for column in group.columns if column in (*used, "rank", "victim") and column not in same]
-        for name, group in GROUPS.items()
-    }
-    found["more"] = [*(column for column in GROUPS["victim"].columns if column in same), *found["more"]]
-    return {name: columns for name, columns in found.items() if columns}
+def _layout(rows: Sequence[Row]) -> dict[Group, list[BoardColumn]]:
+    """The columns of each group that some row fills. Settings that are the same in every row go to the last group."""
+    layout: dict[Group, list[BoardColumn]] = {group: [] for group in Group}
+    constants = []
+    for column in sorted([*LEADERBOARD, *COST], key=lambda column: column.page_order):
+        cells = {row[column.name] for row in rows}
+        if column.group is None or not (cells - {""} or column in (RANK, VICTIM)):
+            continue
+        if column.setting and len(cells) == 1:
+            constants.append(column)
+        else:
+            layout[column.group].append(column)
+    layout[Group.MORE] = [*constants, *layout[Group.MORE]]
+    return {group: columns for group, columns in layout.items() if columns}
 
 
-def _classes(column: str, group: str) -> str:
-    norm = _NORM_OF.get(next((part for part in column.split("_") if part in _NORM_OF), ""))
-    parts = [f"g-{group}", f"n-{norm}" if norm else "", "text" if column in TEXT else "", column]
-    return " ".join(part for part in parts if part)
+def _norms(rows: Sequence[Row]) -> list[Norm]:
+    """The norms whose chain some row was measured with."""
+    measured = {column.norm for column in LEADERBOARD if column.metric and any(row[column.name] != "" for row in rows)}
+    return [norm for norm in NORMS if norm in measured]
 
 
-def _head(column: str, group: str) -> dict[str, str]:
-    norm = _NORM_OF.get(next((part for part in column.split("_") if part in _NORM_OF), ""), "")
-    tip = LEADERBOARD.get(column) or COST[column]
-    words = column.removesuffix("_acc").split("_")
-    label = " ".join(_WORDS.get(word, word) for word in words)
-    return {"column": column, "label": label, "tip": tip, "classes": _classes(column, group), "norm": norm}
+def _classes(column: BoardColumn, group: Group) -> str:
+    norm = f"n-{column.norm}" if column.norm else ""
+    return " ".join(filter(None, [f"g-{group.key}", norm, "text" if column.text else "", column.name]))
 
 
-def _line(row: Row, groups: dict[str, list[str]], folder: Path) -> dict[str, Any]:
-    cells = []
-    for group, columns in groups.items():
-        for column in columns:
-            value = row[column]
-            ends = ("union_low", "union_high") if column == "union_acc" else (f"{column}_low", f"{column}_high")
-            interval = f"{row[ends[0]]}\u2013{row[ends[1]]}" if row.get(ends[0], "") != "" else ""
-            link = page_of(str(value)) if column == "victim" else ""
-            if column == "card":
-                link = card_link(folder, str(value))
-            text = plain(str(value))
-            cells.append(
-                {
-                    "classes": _classes(column, group),
-                    "key": text,
-                    "text": text,
-                    "interval": interval,
-                    "link": link,
-                }
-            )
-    measured = [norm for norm in NORMS if row[f"{norm.lower()}_acc"] != ""]
-    searched = " ".join(str(row[name]) for name in ("victim", *_FILTERS))
+def _head(column: BoardColumn, group: Group) -> dict[str, str]:
     return {
-        "cells": cells,
+        "column": column.name,
+        "label": column.heading,
+        "tip": column.meaning,
+        "classes": _classes(column, group),
+        "norm": column.norm or "",
+    }
+
+
+def _line(row: Row, layout: dict[Group, list[BoardColumn]], folder: Path) -> dict[str, Any]:
+    identity = [VICTIM, *(column for column in LEADERBOARD if column.filter)]
+    return {
+        "cells": [_cell(row, column, group, folder) for group, columns in layout.items() for column in columns],
         "group": f"{row['suite']} {row['target_dataset']} {row['n']} {row['seed']}",
-        "norms": " ".join(measured),
-        "find": plain(searched).lower(),
+        "norms": " ".join(_norms([row])),
+        "find": plain(" ".join(str(row[column.name]) for column in identity)).lower(),
         "first": row["rank"] == 1,
+    }
+
+
+def _cell(row: Row, column: BoardColumn, group: Group, folder: Path) -> dict[str, str]:
+    value = str(row[column.name])
+    return {
+        "classes": _classes(column, group),
+        "text": plain(value),
+        "interval": "\u2013".join(str(row[end]) for end in column.interval or () if row[end] != ""),
+        "link": column.link(folder, value) if column.link else "",
     }
 
 
@@ -240,23 +165,25 @@ def _widths(heads: Sequence[dict[str, str]], lines: Sequence[dict[str, Any]]) ->
 
     Not in the browser's own unit of a character, which differs between the bold and the plain cells of a column.
     """
-    found = {}
+    widths = {}
     for place, head in enumerate(heads):
-        texts = [line["cells"][place] for line in lines]
-        widest = max((len(cell["text"]) + 0.85 * len(cell["interval"]) for cell in texts), default=0)
+        cells = [line["cells"][place] for line in lines]
+        widest = max((len(cell["text"]) + 0.85 * len(cell["interval"]) for cell in cells), default=0)
         characters = min(max(widest, len(head["label"]) + 3), 42)
-        found[head["column"]] = f"{0.53 * characters + 1.4:.2f}"
-    return found
+        widths[head["column"]] = f"{0.53 * characters + 1.4:.2f}"
+    return widths
 
 
-def _heat(line: transfer.Crossed, sources: Sequence[str]) -> dict[str, Any]:
-    cells = [
-        {
-            "text": "" if source not in line.rates else f"{line.rates[source]:.2f}",
-            "share": f"{line.rates.get(source, 0.0) / 100:.4f}",
-            "own": source == line.own,
-        }
-        for source in sources
-    ]
-    noise = {"text": "" if line.noise is None else f"{line.noise:.2f}", "share": f"{(line.noise or 0) / 100:.4f}"}
-    return {"method": plain(line.method), "own": plain(line.own), "cells": [*cells, {**noise, "own": False}]}
+def _matrix(attack: str, matrix: Sequence[transfer.MatrixRow]) -> dict[str, Any]:
+    sources = sorted({source for line in matrix for source in line.rates})
+    lines = []
+    for line in matrix:
+        cells = [{**_heat(line.rates.get(source)), "own": source == line.own} for source in sources]
+        noise = {**_heat(line.noise), "own": False}
+        lines.append({"method": plain(line.method), "own": plain(line.own), "cells": [*cells, noise]})
+    return {"attack": attack, "sources": sources, "lines": lines}
+
+
+def _heat(rate: float | None) -> dict[str, str]:
+    """The text of a rate and its share, which colours the cell."""
+    return {"text": "" if rate is None else f"{rate:.2f}", "share": f"{(rate or 0) / 100:.4f}"}

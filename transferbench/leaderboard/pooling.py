@@ -1,4 +1,4 @@
-"""Rows over seeds: what stands together in one line of a table or one mark of a figure."""
+"""Rows over seeds: what one line of a table or one mark of a figure stands for."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from itertools import groupby
 from statistics import mean
 from typing import NamedTuple
 
-from transferbench.leaderboard.rows import Row
+from transferbench.base.ids import without_seed
+from transferbench.leaderboard.column import Row
+from transferbench.leaderboard.columns import UNION
 
 
-class Line(NamedTuple):
-    """A victim over its seeds: by its name, its method and its source without their seed, and its target."""
+class Series(NamedTuple):
+    """A victim over its seeds: its name, method and source without the seed, and its target."""
 
     victim: str
     method: str
@@ -20,46 +22,54 @@ class Line(NamedTuple):
     target: str
 
     @classmethod
-    def of(cls, victim: str, method: str, source: str, target: str, seed: int) -> Line:
-        return cls(victim.removesuffix(f"-s{seed}"), method, source.removesuffix(f"-s{seed}"), target)
+    def of(cls, victim: str, method: str, source: str, target: str, seed: int) -> Series:
+        return cls(without_seed(victim, seed), method, without_seed(source, seed), target)
 
 
-def labels(lines: Iterable[Line]) -> dict[Line, str]:
-    """What a line is called beside its source: its method, with its target where there are several, and with the
-    victim's own name where several victims have the same method, source and target."""
-    known = set(lines)
-    several = len({line.target for line in known}) > 1
-    alike = Counter(line[1:] for line in known)
-    found = {}
-    for line in known:
-        label = line.method if alike[line[1:]] == 1 else f"{line.method} ({line.victim})"
-        found[line] = f"{label} on {line.target}" if several else label
-    return found
+class Pool(NamedTuple):
+    """The rows of a series, with the label and the source that name it."""
+
+    label: str
+    source: str
+    rows: list[Row]
 
 
-def pooled(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
-    """(label, source without its seed, rows over seeds) by target, best mean union first."""
+def labels(series: Iterable[Series]) -> dict[Series, str]:
+    """The label of each series next to its source: its method, with the target where there are several, and with
+    the victim's own name where several victims have the same method, source and target."""
+    distinct = set(series)
+    several_targets = len({one.target for one in distinct}) > 1
+    alike = Counter(one[1:] for one in distinct)
+    label_of = {}
+    for one in distinct:
+        label = one.method if alike[one[1:]] == 1 else f"{one.method} ({one.victim})"
+        label_of[one] = f"{label} on {one.target}" if several_targets else label
+    return label_of
 
-    def line(row: Row) -> Line:
+
+def pooled(rows: Sequence[Row]) -> list[Pool]:
+    """The rows by series, by target, best mean union first."""
+
+    def series(row: Row) -> Series:
         victim, method, source, target = (str(row[name]) for name in ("victim", "method", "source", "target_dataset"))
-        return Line.of(victim, method, source, target, int(row["seed"]))
+        return Series.of(victim, method, source, target, int(row["seed"]))
 
     def order(row: Row) -> tuple[str, ...]:
-        victim, method, source, target = line(row)
+        victim, method, source, target = series(row)
         return target, method, source, victim
 
-    named = labels(map(line, rows))
-    groups = [(key, list(group)) for key, group in groupby(sorted(rows, key=order), key=line)]
-    groups.sort(key=lambda group: (group[0].target, -(average(group[1], "union_acc") or -1.0)))
-    return [(named[key], key.source, group) for key, group in groups]
+    label_of = labels(map(series, rows))
+    groups = [(key, list(group)) for key, group in groupby(sorted(rows, key=order), key=series)]
+    groups.sort(key=lambda group: (group[0].target, -(average(group[1], UNION.name) or -1.0)))
+    return [Pool(label_of[key], key.source, group) for key, group in groups]
 
 
 def values(rows: Sequence[Row], column: str) -> list[float]:
-    """The column's numbers, of the rows that have one."""
+    """The numbers of a column, of the rows that have one."""
     return [float(row[column]) for row in rows if row[column] != ""]
 
 
 def average(rows: Sequence[Row], column: str) -> float | None:
-    """Their mean; None where there is none."""
-    found = values(rows, column)
-    return mean(found) if found else None
+    """The mean of a column; None where no row has a number."""
+    numbers = values(rows, column)
+    return mean(numbers) if numbers else None

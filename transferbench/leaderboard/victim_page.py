@@ -1,4 +1,4 @@
-"""A victim's own page: what it is, what broke it, what that looks like, and how to make it again."""
+"""A victim's own page: its facts and results, what broke it, its example gallery, and the command to repeat it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from transferbench.base.ids import chain_at
 from transferbench.base.names import file_stem
-from transferbench.base.specifications import NORMS
+from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard import example_gallery
-from transferbench.leaderboard.columns import LEADERBOARD
+from transferbench.leaderboard.column import Row
+from transferbench.leaderboard.columns import CLEAN, UNION
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.links import card_file, card_link, environment, page_of
-from transferbench.leaderboard.rows import Row, curve, percent, union
-from transferbench.leaderboard.statistics import wilson
+from transferbench.leaderboard.measurements import Measurements, curve
+from transferbench.leaderboard.rates import Rate
 from transferbench.models import cards
 from transferbench.models.cards import ModelCard
-from transferbench.results.records import Bits, ChainRecord, Record
+from transferbench.results.records import ChainRecord, Record
 
 
-def render(folder: Path, record: Record, row: Row | None, known: set[str]) -> str:
-    """The page as HTML. `row` is the victim's in the table, None for a source; `known` have pages of their own."""
+def render(folder: Path, record: Record, row: Row | None, victims: set[str]) -> str:
+    """The page as HTML. `row` is the victim's in the table, None for a source; `victims` have pages of their own."""
     file = card_file(folder, f"{file_stem(record.victim)}.md")
     card = cards.read(file) if file is not None else None
     curves = [one for norm in NORMS if (one := _curve(record, norm)) is not None]
@@ -33,13 +35,13 @@ def render(folder: Path, record: Record, row: Row | None, known: set[str]) -> st
             groups=[],
             widths={},
             title=plain(record.victim),
-            facts=_facts(folder, record, row, card, known),
+            facts=_facts(folder, record, row, card, victims),
             results=_results(record),
-            chains=[_broken(record, chain) for chain in record.chains],
+            chains=[_breakdown(record, chain) for chain in record.chains],
             curves=curves,
-            strip=_strip(folder, record),
+            gallery=_gallery(folder, record),
             command=plain(shlex.join(record.origin.command)),
-            made=_made(record),
+            provenance=_provenance(record),
             params=[] if card is None else [(name, plain(str(value))) for name, value in card.params.items()],
             versions=", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(record.versions.items())),
         )
@@ -47,21 +49,21 @@ def render(folder: Path, record: Record, row: Row | None, known: set[str]) -> st
     return text
 
 
-def _made(record: Record) -> str:
+def _provenance(record: Record) -> str:
     origin = record.origin
-    changed = " with changes" if origin.dirty else ""
-    code = f"commit {plain(origin.commit)}{changed}" if origin.commit else "an installed package"
-    checked = "verified" if record.stamp is not None else "not verified"
+    changes = " with changes" if origin.dirty else ""
+    code = f"commit {plain(origin.commit)}{changes}" if origin.commit else "an installed package"
+    state = "verified" if record.stamp is not None else "not verified"
     return (
         f"Suite {plain(record.suite)}, seed {record.seed}, {code}, Python {plain(origin.python)}, "
-        f"{plain(str(record.cost.get('hardware', '')))}; {checked}."
+        f"{plain(str(record.cost.get('hardware', '')))}; {state}."
     )
 
 
 def _facts(
-    folder: Path, record: Record, row: Row | None, card: ModelCard | None, known: set[str]
+    folder: Path, record: Record, row: Row | None, card: ModelCard | None, victims: set[str]
 ) -> list[tuple[str, str, str]]:
-    source = page_of(record.source, "../") if record.source in known else ""
+    source = page_of(record.source, "../") if record.source in victims else ""
     facts = [
         ("role", record.role, ""),
         ("rank", "" if row is None else str(row["rank"]), ""),
@@ -86,37 +88,40 @@ def _facts(
 
 
 def _results(record: Record) -> list[dict[str, str]]:
-    def line(name: str, tip: str, bits: Bits, of: int) -> dict[str, str]:
-        low, high = wilson(bits.count, of) if of else (0.0, 1.0)
-        return {
-            "name": name,
-            "tip": tip,
-            "rate": percent(bits.count, of),
-            "interval": f"{100 * low:.2f}\u2013{100 * high:.2f}",
-            "count": f"{bits.count} of {of}",
-        }
-
-    found = [line("clean", LEADERBOARD["clean_acc"], record.clean, record.n)]
+    measurements = Measurements(record)
+    results = [_result(CLEAN.heading, CLEAN.meaning, measurements.clean)]
     for chain in record.chains:
+        attacks = ", ".join(str(part["id"]) for part in chain.attacks)
+        tip = f"share that survives {attacks} in {chain.norm} at {chain.eps}"
+        results.append(_result(f"{chain.name} (eps {chain.eps})", tip, measurements.robust[chain.name]))
+    if measurements.union is not None:
+        results.append(_result(UNION.heading, UNION.meaning, measurements.union))
+    for crafted in record.crafted:
         tip = (
-            f"share that survives {', '.join(str(part['id']) for part in chain.attacks)} in {chain.norm} at {chain.eps}"
+            f"share of the clean-correct that any of {len(crafted.flips)} points flips, "
+            f"{crafted.norm} eps {crafted.eps}"
         )
-        found.append(line(f"{plain(chain.name)} (eps {plain(chain.eps)})", plain(tip), chain.robust, record.n))
-    together = union(record)
-    if together is not None:
-        found.append(line("union", LEADERBOARD["union_acc"], together, record.n))
-    correct = record.clean.count
-    for made in record.crafted:
-        flipped = [any(flips) for flips in zip(*(bits.list() for bits in made.flips), strict=True)]
-        tip = f"share of the clean-correct that any of {len(made.flips)} points flips, {made.norm} eps {made.eps}"
-        name = f"flipped by {plain(made.attack['id'])} of {plain(made.source)}"
-        found.append(line(name, plain(tip), Bits.of(flipped), correct))
-    return found
+        rate = Rate(crafted.any_of(), record.clean.count)
+        results.append(_result(f"flipped by {crafted.attack['id']} of {crafted.source}", tip, rate))
+    return results
 
 
-def _broken(record: Record, chain: ChainRecord) -> dict[str, Any]:
-    wrong, of_norm = record.n - record.clean.count, chain.name.partition("@")[0] == chain.norm
-    counts = [("wrong on clean", wrong), *((str(part["attack"]), int(part["broke"])) for part in chain.by_attack)]
+def _result(name: str, tip: str, rate: Rate) -> dict[str, str]:
+    return {
+        "name": plain(name),
+        "tip": plain(tip),
+        "rate": rate.percent,
+        "interval": "\u2013".join(filter(None, rate.interval)),
+        "count": f"{rate.successes} of {rate.n}",
+    }
+
+
+def _breakdown(record: Record, chain: ChainRecord) -> dict[str, Any]:
+    of_norm = chain.name in (chain.norm, chain_at(chain.norm, chain.eps))
+    counts = [
+        ("wrong on clean", record.n - record.clean.count),
+        *((str(part["attack"]), int(part["broke"])) for part in chain.by_attack),
+    ]
     counts.append(("left standing", chain.robust.count))
     colours = ["c0", *(f"c{1 + number % 5}" for number in range(len(counts) - 2)), "left"]
     parts = [
@@ -126,37 +131,37 @@ def _broken(record: Record, chain: ChainRecord) -> dict[str, Any]:
     return {
         "title": f"{plain(chain.norm)}, eps {plain(chain.eps)}" + ("" if of_norm else f" ({plain(chain.name)})"),
         "parts": parts,
-        "spoken": ", ".join(f"{part['name']} {part['count']}" for part in parts),
+        "description": ", ".join(f"{part['name']} {part['count']}" for part in parts),
         "ties": chain.ties,
         "cost": f"{chain.forwards} forward, {chain.backwards} backward rows",
     }
 
 
-def _curve(record: Record, norm: Any) -> dict[str, Any] | None:
+def _curve(record: Record, norm: Norm) -> dict[str, Any] | None:
     """None for a norm that was run at fewer than two radii."""
     points = curve(record, norm)
     if len(points) < 3:
         return None
     furthest = float(points[-1][0])
-    placed = [
+    marks = [
         {
             "x": f"{45 + 350 * float(radius) / furthest:.1f}",
             "y": f"{200 - 190 * share:.1f}",
             "radius": f"{float(radius):g}",
-            "said": f"{100 * share:.2f} % at {float(radius):g}",
+            "title": f"{100 * share:.2f} % at {float(radius):g}",
         }
         for radius, share in points
     ]
-    return {"norm": norm, "points": placed, "spoken": "; ".join(point["said"] for point in placed)}
+    return {"norm": norm, "points": marks, "description": "; ".join(mark["title"] for mark in marks)}
 
 
-def _strip(folder: Path, record: Record) -> dict[str, Any] | None:
-    path = folder / "strips" / f"{file_stem(record.victim)}.png"
+def _gallery(folder: Path, record: Record) -> dict[str, Any] | None:
+    path = folder / example_gallery.FOLDER / f"{file_stem(record.victim)}.png"
     if not path.is_file():
         return None
-    shown = example_gallery.read(path)
-    # Small images are seen at about 40 pixels a cell, larger ones as they are.
-    scale = max(1, 40 // shown.side)
+    gallery = example_gallery.read(path)
+    # Small images are enlarged to about 40 pixels a cell.
+    scale = max(1, 40 // gallery.side)
     names = ("norm", "example", "label", "pred", "attack")
     cells = [
         {
@@ -165,13 +170,13 @@ def _strip(folder: Path, record: Record) -> dict[str, Any] | None:
             "distance": f"{cell.distance:g}",
             "gain": f"{cell.gain:g}",
         }
-        for cell in shown.cells
+        for cell in gallery.cells
     ]
     return {
-        "file": quote(path.name),
-        "side": shown.side,
-        "width": shown.width * scale,
-        "height": shown.height * scale,
+        "file": f"{example_gallery.FOLDER}/{quote(path.name)}",
+        "side": gallery.side,
+        "width": gallery.width * scale,
+        "height": gallery.height * scale,
         "cells": cells,
-        "spoken": f"{len(shown.cells)} examples that fell: clean, adversarial, difference",
+        "description": f"{len(gallery.cells)} examples that fell: clean, adversarial, difference",
     }

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import ThreatModel
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.threats import LinfBall
 
 VERSION = 1
 
@@ -38,7 +38,7 @@ class Method(BaseMethod[Params]):
     needs_source = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        self.eps = float(ThreatModel.parse("Linf", self.params.eps).eps)
+        self.eps = LinfBall.parse(self.params.eps).radius
         self.replays = self.params.m
         self.delta: Tensor | None = None
         return super().student(source, fresh, num_classes)

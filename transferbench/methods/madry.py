@@ -16,8 +16,8 @@ from torch import Tensor
 
 from transferbench.attacks import lockstep, pgd
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import Epsilon
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.threats import LinfBall
 
 VERSION = 1
 
@@ -44,8 +44,7 @@ class Method(BaseMethod[Params]):
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         params = self.params
-        eps = float(Epsilon.parse(params.eps))
-        self.attack = pgd.PGD("pgd", eps, params.k, params.step_size, True, "ce", 0.0, 1)
+        self.attack = pgd.PGD("pgd", LinfBall.parse(params.eps), params.k, params.step_size)
         return super().student(source, fresh, num_classes)
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:

@@ -22,9 +22,10 @@ from transferbench.attacks import lockstep
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import Norm, ThreatModel
+from transferbench.base.specifications import Norm
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.threats import geometry
+from transferbench.threats import L1Ball, L2Ball, LinfBall, LpBall
+from transferbench.threats.projections import per_row, unit_l2
 
 VERSION = 1
 
@@ -55,8 +56,8 @@ class Method(BaseMethod[Params]):
         given = self.params.l_eps.split(",")
         if len(given) != 3:
             raise InputError(f"msd: l_eps={self.params.l_eps!r} must name the radii of Linf, L2 and L1")
-        norms: tuple[Norm, ...] = ("Linf", "L2", "L1")
-        self.radii = {norm: float(ThreatModel.parse(norm, eps).eps) for norm, eps in zip(norms, given, strict=True)}
+        balls: list[LpBall] = [kind.parse(eps) for kind, eps in zip((LinfBall, L2Ball, L1Ball), given, strict=True)]
+        self.balls = {ball.name: ball for ball in balls}
         return super().student(source, fresh, num_classes)
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
@@ -69,7 +70,7 @@ class Method(BaseMethod[Params]):
         point, (loss, gradient) = batch.x, _ascent(network, batch.x, batch.y)
         best, highest = point, loss
         for step in range(self.params.at_iter):
-            candidates = [self.candidate(norm, batch, point, gradient, step) for norm in self.radii]
+            candidates = [self.candidate(norm, batch, point, gradient, step) for norm in self.balls]
             found = [_ascent(network, candidate, batch.y) for candidate in candidates]
             chosen = torch.stack([part[0] for part in found]).argmax(0)
             at = torch.arange(len(point), device=point.device)
@@ -77,24 +78,24 @@ class Method(BaseMethod[Params]):
             loss = torch.stack([part[0] for part in found])[chosen, at]
             gradient = torch.stack([part[1] for part in found])[chosen, at]
             better = loss > highest
-            best = torch.where(geometry.per_row(better, best), point, best)
+            best = torch.where(per_row(better, best), point, best)
             highest = torch.where(better, loss, highest)
         return best
 
     def candidate(self, norm: Norm, batch: Batch, point: Tensor, gradient: Tensor, step: int) -> Tensor:
         """The steepest step of one norm from the point, inside that norm's ball and the box."""
-        params, eps = self.params, self.radii[norm]
+        params, ball = self.params, self.balls[norm]
         if norm == "Linf":
-            moved = point + params.step_linf * eps * gradient.sign()
+            moved = point + params.step_linf * ball.radius * gradient.sign()
         elif norm == "L2":
-            moved = point + params.step_l2 * geometry.unit_l2(gradient)
+            moved = point + params.step_l2 * unit_l2(gradient)
         else:
             drawn = keyed_random.uniform(
                 torch.tensor([keyed_random.stream("msd", params.seed, batch.step, step)]), (1,)
             )
             k = _SPARSEST + int(float(drawn) * (_DENSEST - _SPARSEST + 1))
             moved = point + params.step_l1 * 20 / k * _sparse_sign(point, gradient, k)
-        return geometry.project(norm, batch.x, moved, eps)
+        return ball.project(batch.x, moved)
 
 
 def _sparse_sign(point: Tensor, gradient: Tensor, k: int) -> Tensor:

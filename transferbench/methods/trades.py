@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from transferbench.attacks import lockstep
 from transferbench.base import keyed_random
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import ThreatModel
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.threats import geometry
+from transferbench.threats import LinfBall
 
 VERSION = 1
 
@@ -62,8 +61,8 @@ class Method(BaseMethod[Params]):
         return {"ce": self.cross_entropy(clean, batch.y), "divergence": self.params.beta * divergence}
 
     def attacked(self, network: nn.Module, batch: Batch) -> Tensor:
-        """[B, ...]: where PGD on the divergence ends."""
-        eps = float(ThreatModel.parse("Linf", self.params.eps).eps)
+        """[B, ...]: the end points of PGD on the divergence."""
+        ball = LinfBall.parse(self.params.eps)
         with torch.no_grad():
             target = F.log_softmax(network(batch.x), 1)
         x = batch.x + _START * keyed_random.normal(batch.noise, tuple(batch.x.shape[1:]))
@@ -74,5 +73,5 @@ class Method(BaseMethod[Params]):
                 lambda out: F.kl_div(F.log_softmax(out, 1), target, reduction="none", log_target=True).sum(1),
                 True,
             )
-            x = geometry.project("Linf", batch.x, x + self.params.step_size * eps * gradient.sign(), eps)
+            x = ball.project(batch.x, x + self.params.step_size * ball.radius * gradient.sign())
         return x

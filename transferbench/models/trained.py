@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from transferbench.base import atomic_files
+from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.models import cards, networks, weights
 from transferbench.models.cards import ModelCard
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 
 CARD = "README.md"
 WEIGHTS = "model.safetensors"
@@ -35,7 +36,7 @@ def load(path: Path) -> Victim:
     card = cards.read(card_path)
     file = card_path.parent / (card.weights or WEIGHTS)
     state = weights.read(file)
-    digest = weights.sha256_of(file)
+    digest = sha256_of(file)
     if card.sha256 != digest:
         raise InputError(f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...")
     built = networks.build(card.network, len(card.classes))

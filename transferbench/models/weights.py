@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from transferbench.base import atomic_files
+from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 
 State = dict[str, Tensor]
@@ -28,12 +29,6 @@ _HARMLESS: list[Any] = [
     type(np.float64(0)).__reduce__(np.float64(0))[0],
     *(type(np.dtype(kind)) for kind in ("f8", "f4", "i8", "i4", "b1")),
 ]
-
-
-def sha256_of(path: Path) -> str:
-    """64 hex digits of a file's content."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_of_all(paths: Sequence[Path]) -> str:

@@ -3,74 +3,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 from transferbench.base.errors import FaultError
-from transferbench.base.results import Cost
-from transferbench.base.specifications import Chain, Norm, parse_norm
+from transferbench.base.results import AttackResult, AttackTally, Cost, JudgeResult, Verdict
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel, parse_norm
 from transferbench.results.records import Bits, ChainRecord, CraftedRecord
 
-Result = dict[str, Any]
+
+def _verdicts(shards: Sequence[AttackResult]) -> list[Verdict]:
+    return [verdict for shard in shards for verdict in shard.verdicts]
 
 
-def _column(shards: Sequence[Result], name: str) -> list[Any]:
-    return [value for shard in shards for value in shard["verdicts"][name]]
+def clean_bits(shards: Sequence[AttackResult]) -> Bits:
+    """The examples that are correct before any attack, from any chain's verdicts."""
+    return Bits.of([verdict.attack != "clean" for verdict in _verdicts(shards)])
 
 
-def clean_bits(shards: Sequence[Result]) -> Bits:
-    """Which examples were correct before any attack, from any chain's verdicts."""
-    return Bits.of([attack != "clean" for attack in _column(shards, "attack")])
+def summed(shards: Sequence[AttackResult]) -> list[AttackTally]:
+    """The chain's attacks over all shards. A shard without a clean-correct example ran none."""
+    tallies = [shard.by_attack for shard in shards if shard.by_attack]
+    return [reduce(AttackTally.plus, parts) for parts in zip(*tallies, strict=True)]
 
 
-def chain_record(chain: Chain, shards: Sequence[Result], n: int) -> ChainRecord:
+def chain_record(chain: Chain, shards: Sequence[AttackResult], n: int) -> ChainRecord:
     """One chain over its shards. FaultError when the verdicts are not exactly n distinct examples."""
-    examples = _column(shards, "example")
-    if len(examples) != n or len(set(examples)) != n:
-        raise FaultError(f"chain {chain.name}: {len(set(examples))} distinct verdicts where {n} were asked for")
-    by_attack: list[dict[str, Any]] = []
-    for place, first in enumerate(shards[0]["by_attack"] if shards else []):
-        parts = [shard["by_attack"][place] for shard in shards if shard["by_attack"]]
-        summed = {name: sum(part[name] for part in parts) for name in ("broke", "standing", "forwards", "backwards")}
-        by_attack.append({"attack": first["attack"], "tries": first["tries"], **summed})
-    costs = [shard["cost"] for shard in shards]
+    verdicts = _verdicts(shards)
+    distinct = len({verdict.example for verdict in verdicts})
+    if len(verdicts) != n or distinct != n:
+        raise FaultError(f"chain {chain.name}: {distinct} distinct verdicts where {n} were asked for")
     return ChainRecord(
         name=chain.name,
         norm=parse_norm(chain.threat.norm),
         eps=chain.threat.eps.text,
         attacks=[spec.as_dict() for spec in chain.attacks],
-        robust=Bits.of([not fooled for fooled in _column(shards, "fooled")]),
-        by_attack=by_attack,
-        ties=sum(_column(shards, "tie")),
-        jobs=[shard["key"] for shard in shards],
-        forwards=sum(cost["forwards"] for cost in costs),
-        backwards=sum(cost["backwards"] for cost in costs),
+        robust=Bits.of([not verdict.fooled for verdict in verdicts]),
+        by_attack=[_tally(part) for part in summed(shards)],
+        ties=sum(verdict.tie for verdict in verdicts),
+        jobs=[shard.key for shard in shards],
+        forwards=sum(shard.cost.forwards for shard in shards),
+        backwards=sum(shard.cost.backwards for shard in shards),
     )
 
 
-def any_of(shards: Sequence[Result]) -> list[bool]:
-    """Per example, whether any of the tries of a crafted set flipped it."""
-    return [any(tries) for shard in shards for tries in zip(*shard["flips"], strict=True)]
+def _tally(part: AttackTally) -> dict[str, Any]:
+    """What a record says of an attack: `wasted` varies with the batch, and is left out."""
+    names = ("attack", "tries", "broke", "standing", "forwards", "backwards")
+    return {name: getattr(part, name) for name in names}
 
 
 def crafted_record(
-    source: str, norm: Norm, eps: str, attack: dict[str, Any], judged: Sequence[Result]
+    source: str, threat: ThreatModel, attack: AttackSpec, shards: Sequence[JudgeResult]
 ) -> CraftedRecord:
     """A crafted set's flips over its shards, try by try."""
-    flips = [[flip for shard in judged for flip in shard["flips"][k]] for k in range(len(judged[0]["flips"]))]
+    tries = zip(*(shard.flips for shard in shards), strict=True)
     return CraftedRecord(
         source=source,
-        norm=norm,
-        eps=eps,
-        attack=attack,
-        flips=[Bits.of(bits) for bits in flips],
-        jobs=[shard["key"] for shard in judged],
+        norm=threat.norm,
+        eps=threat.eps.text,
+        attack=attack.as_dict(),
+        flips=[Bits.of([flip for shard in attempt for flip in shard]) for attempt in tries],
+        jobs=[shard.key for shard in shards],
     )
 
 
-def total_cost(results: Sequence[Result]) -> Cost:
-    """All passes and seconds of the results that carry a cost."""
+def total_cost(costs: Sequence[Cost]) -> Cost:
+    """All passes and seconds."""
     total = Cost()
-    for result in results:
-        if "cost" in result:
-            total.add(Cost(**result["cost"]))
+    for cost in costs:
+        total.add(cost)
     return total

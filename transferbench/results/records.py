@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from transferbench.base.bits import pack_bits, unpack_bits
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import Ball, Norm
+from transferbench.base.ids import RANDOM_SIGN
+from transferbench.base.specifications import Norm, ThreatName
 from transferbench.models.cards import first_problem
 
 UNTRAINED = "untrained"
@@ -75,7 +76,7 @@ class CraftedRecord(_Checked):
     """
 
     source: str
-    norm: Ball
+    norm: ThreatName
     eps: str
     attack: dict[str, Any]
     flips: Annotated[list[Bits], Field(min_length=1)]
@@ -157,14 +158,14 @@ class Record(_Checked):
                 raise ValueError(f"{name} counts an example that was wrong on clean")
         return self
 
-    def made(self, attack: str, source: str | None = None, ball: Ball = "Linf") -> CraftedRecord | None:
-        """The set that an attack made with a source, by default with the victim's own; None where there is none."""
-        wanted = (attack, self.source if source is None else source, ball)
-        return next((made for made in self.crafted if (made.attack["id"], made.source, made.norm) == wanted), None)
+    def crafted_set(self, attack: str, source: str | None = None, threat: ThreatName = "Linf") -> CraftedRecord | None:
+        """The set that an attack crafted with a source, by default the victim's own; None where there is none."""
+        wanted = (attack, self.source if source is None else source, threat)
+        return next((one for one in self.crafted if (one.attack["id"], one.source, one.norm) == wanted), None)
 
-    def control(self, ball: Ball = "Linf") -> CraftedRecord | None:
+    def control(self, threat: ThreatName = "Linf") -> CraftedRecord | None:
         """The noise control. Random signs are the same whichever source they are named after."""
-        return next((made for made in self.crafted if (made.attack["id"], made.norm) == ("random-sign", ball)), None)
+        return next((one for one in self.crafted if (one.attack["id"], one.norm) == (RANDOM_SIGN, threat)), None)
 
     def chain(self, name: str) -> ChainRecord | None:
         return next((chain for chain in self.chains if chain.name == name), None)

@@ -1,4 +1,4 @@
-"""An independent second look at a run: every stored point, prediction and count, down to the table's cells.
+"""Independent verification of a run: every stored point, prediction and count, down to the table's cells.
 
 numpy and the original model only. Nothing of the engine, the attacks or the geometry is used: distances, boxes, the
 allowed rounding and the rates are computed here once more, and predictions are made in another batch size.
@@ -20,9 +20,10 @@ from transferbench import __version__, data
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
+from transferbench.base.results import AttackResult, CleanResult, CraftResult, JudgeResult, StoredFile
 from transferbench.base.specifications import NORMS, Epsilon
 from transferbench.data import Dataset, View
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 from transferbench.models.victims import load as load_victim
 from transferbench.results.records import (
     UNTRAINED,
@@ -35,7 +36,7 @@ from transferbench.results.records import (
     dump,
     read_all,
 )
-from transferbench.store.reader import Finished, Reader
+from transferbench.store.reader import FinishedJob, Reader
 
 _BATCH = 37
 """No batch that anything else here uses."""
@@ -43,11 +44,11 @@ _TIE = 1e-4
 """A prediction that differs within this share of the logit range is a tie that fell the other way."""
 _UNSTEADY = {"randomised", "state-between-calls"}
 _CHUNK = 256
-_SHOWN = {
+_COLUMNS = {
     ("pretrained-neuron", "Linf"): "pretrained_asr",
     ("random-sign", "Linf"): "noise_asr",
     ("source-pgd", "Linf"): "source_pgd_asr",
-    ("pretrained-neuron", "renofeation-seed"): "pretrained_seed_asr",
+    ("pretrained-neuron", "renofeation"): "pretrained_renofeation_asr",
 }
 
 Array = NDArray[Any]
@@ -59,7 +60,7 @@ class VerificationError(Exception):
 
 @dataclass
 class Tally:
-    """What a second look at one record found."""
+    """What the verification of one record counted."""
 
     points: int = 0
     changed_ties: int = 0
@@ -72,7 +73,7 @@ def verify(
     data_dir: Path | None = None,
     model_dir: Path | None = None,
     device: str = "cpu",
-    told: Callable[[Record, Tally], None] = lambda *_: None,
+    on_verified: Callable[[Record, Tally], None] = lambda *_: None,
 ) -> list[str]:
     """Check every record of a run's folder and stamp those that hold; the complaints about the others.
 
@@ -81,7 +82,7 @@ def verify(
     records, reader = read_all(root), Reader(root)
     complaints = []
     table = _table(root)
-    crafted = {job.result["examples"]["sha256"]: job for job in reader.jobs() if job.kind == "craft"}
+    crafted = {_file(job).sha256: job for job in reader.jobs() if job.kind == "craft"}
     for record in records:
         try:
             tally = _Check(record, reader, crafted, data_dir, model_dir, device).run()
@@ -89,7 +90,7 @@ def verify(
         except (VerificationError, InputError) as error:
             complaints.append(f"{record.victim}: {error}")
             continue
-        told(record, tally)
+        on_verified(record, tally)
         stamp = Stamp(
             record=digest(record),
             examples=dict(sorted(tally.examples.items())),
@@ -110,7 +111,7 @@ class _Check:
         self,
         record: Record,
         reader: Reader,
-        crafted: dict[str, Finished],
+        crafted: dict[str, FinishedJob],
         data_dir: Path | None,
         model_dir: Path | None,
         device: str,
@@ -129,7 +130,7 @@ class _Check:
         self.victim = self._victim(first)
         if self.victim.sha256 != record.weights_sha256:
             raise VerificationError(f"the weights now have sha256 {self.victim.sha256[:12]}..., not the record's")
-        view = View(first.spec.get("preprocessing", ""))
+        view = View(first.specification.preprocessing)
         self.test = data.load(record.target_dataset, "test", self.data_dir, view)
         self.examples = self.test.first(record.n)
         if self.examples.fingerprint != record.data_fingerprint:
@@ -144,19 +145,20 @@ class _Check:
             self._clean_full(record.clean_full)
         return self.tally
 
-    def _job(self, key: str) -> Finished:
+    def _job(self, key: str) -> FinishedJob:
         job = self.reader.job(key)
         if job is None:
             raise VerificationError(f"job {key} is not in the store")
         return job
 
-    def _victim(self, job: Finished) -> Victim:
-        if "victim" in job.spec:
-            return load_victim(job.spec["victim"], self.model_dir).to(self.device)
+    def _victim(self, job: FinishedJob) -> Victim:
+        public_id = job.specification.network
+        if public_id is not None:
+            return load_victim(public_id, self.model_dir).to(self.device)
         folder = self.reader.root / "victims" / file_stem(self.record.victim)
         return load_victim(str(folder)).to(self.device)
 
-    def _chain(self, chain: ChainRecord, shards: Sequence[Finished]) -> None:
+    def _chain(self, chain: ChainRecord, shards: Sequence[FinishedJob]) -> None:
         """Counts against verdicts, verdicts against points, points against the threat and the model."""
         fooled = np.zeros(self.record.n, dtype=bool)
         seen = np.zeros(self.record.n, dtype=int)
@@ -164,20 +166,20 @@ class _Check:
         broke: dict[str, int] = {}
         ties = 0
         for shard in shards:
-            named = {"norm": chain.norm, "eps": chain.eps, "attacks": chain.attacks}
-            if any(shard.spec["chain"][name] != value for name, value in named.items()):
+            stored = shard.specification.chain.as_dict()
+            if any(stored[name] != getattr(chain, name) for name in ("norm", "eps", "attacks")):
                 raise VerificationError(f"{chain.name}: the store's chain is not the record's")
-            columns = shard.result["verdicts"]
-            at = np.array([self._at(example) for example in columns["example"]])
+            verdicts = shard.result(AttackResult).verdicts
+            at = np.array([self._at(verdict.example) for verdict in verdicts])
             np.add.at(seen, at, 1)
             if (seen > 1).any():
                 raise VerificationError(f"{chain.name}: an example has more than one verdict")
-            fooled[at] = columns["fooled"]
-            wrong_on_clean[at] = [attack == "clean" for attack in columns["attack"]]
-            for attack, rank in zip(columns["attack"], columns["rank"], strict=True):
-                if rank >= 0:
-                    broke[attack] = broke.get(attack, 0) + 1
-            ties += sum(columns["tie"])
+            fooled[at] = [verdict.fooled for verdict in verdicts]
+            wrong_on_clean[at] = [verdict.attack == "clean" for verdict in verdicts]
+            for verdict in verdicts:
+                if verdict.rank >= 0:
+                    broke[verdict.attack] = broke.get(verdict.attack, 0) + 1
+                ties += verdict.tie
             self._shard(chain, shard, at)
         where = f"{chain.name}: "
         if not seen.all():
@@ -190,38 +192,40 @@ class _Check:
         if ties != chain.ties:
             raise VerificationError(f"{where}the record counts {chain.ties} ties, the verdicts say {ties}")
         for name in ("forwards", "backwards"):
-            spent = sum(shard.result["cost"][name] for shard in shards)
+            spent = sum(getattr(shard.result(AttackResult).cost, name) for shard in shards)
             if spent != getattr(chain, name):
                 raise VerificationError(f"{where}{getattr(chain, name)} {name} in the record, {spent} in the store")
 
-    def _shard(self, chain: ChainRecord, shard: Finished, at: NDArray[np.int64]) -> None:
-        columns = shard.result["verdicts"]
-        where = f"{chain.name}, examples from {shard.spec['start']}"
+    def _shard(self, chain: ChainRecord, shard: FinishedJob, at: NDArray[np.int64]) -> None:
+        result = shard.result(AttackResult)
+        where = f"{chain.name}, examples from {shard.specification.start}"
         images, labels = self._pixels(at), self.labels[at]
-        fooled, pred = np.array(columns["fooled"]), np.array(columns["pred"])
-        attacked = np.array(columns["rank"]) >= 0
-        on_clean = np.array([attack == "clean" for attack in columns["attack"]])
+        example = [verdict.example for verdict in result.verdicts]
+        fooled = np.array([verdict.fooled for verdict in result.verdicts])
+        pred = np.array([verdict.pred for verdict in result.verdicts])
+        attacked = np.array([verdict.rank >= 0 for verdict in result.verdicts])
+        on_clean = np.array([verdict.attack == "clean" for verdict in result.verdicts])
         if not (fooled == (attacked | on_clean)).all():
             raise VerificationError(f"{where}: an example counts as fooled by nothing, or the other way round")
-        # Who was not brought down by an attack has its clean prediction: wrong where `clean`, right where robust.
+        # An example that no attack fooled has its clean prediction: wrong where `clean`, right where robust.
         rest = np.flatnonzero(~attacked)
         self._predictions(where, images[rest], pred[rest])
         if (on_clean[rest] != (pred[rest] != labels[rest])).any():
             raise VerificationError(f"{where}: a clean prediction and its verdict contradict each other")
-        if shard.result.get("kept") == "none" or "examples" not in shard.result:
+        if result.kept == "none" or result.examples is None:
             raise VerificationError(f"{where}: no end points were kept (--keep-examples none): nothing can be verified")
-        if str(shard.result["kept"]).startswith("sample"):
+        if result.kept.startswith("sample"):
             raise VerificationError(f"{where}: only a sample of the end points was kept: fooled or all is needed")
-        tensors = self._tensors(shard)
+        tensors = self._tensors(result.examples)
         row_of = {int(id): row for row, id in enumerate(tensors["ids"])}
         down = np.flatnonzero(attacked)
-        missing = [columns["example"][place] for place in down if columns["example"][place] not in row_of]
+        missing = [example[place] for place in down if example[place] not in row_of]
         if missing:
             raise VerificationError(f"{where}: no end point for example {missing[0]}")
-        rows = [row_of[columns["example"][place]] for place in down]
+        rows = [row_of[example[place]] for place in down]
         points = tensors["points"].numpy()[rows] if rows else images[:0]
         distances = admissible(where, chain.norm, chain.eps, images[down], points)
-        recorded = np.array(columns["distance"])[down]
+        recorded = np.array([verdict.distance for verdict in result.verdicts])[down]
         if not np.allclose(distances, recorded, rtol=1e-9, atol=1e-12):
             raise VerificationError(f"{where}: a recorded distance is not that of its end point")
         if (pred[down] == labels[down]).any():
@@ -234,19 +238,19 @@ class _Check:
         flipped = np.zeros((len(made.flips), self.record.n), dtype=bool)
         for judge in map(self._job, made.jobs):
             crafted = self._crafted(judge)
-            tensors = self._tensors(crafted)
+            judged = judge.result(JudgeResult)
+            tensors = self._tensors(_file(crafted))
             at = np.array([self._at(int(id)) for id in tensors["ids"]])
             images, labels = self._pixels(at), self.labels[at]
-            where = f"{made.attack['id']} of {made.source}, examples from {judge.spec['start']}"
-            if crafted.spec["attack"] != made.attack or (crafted.spec["norm"], crafted.spec["eps"]) != (
-                made.norm,
-                made.eps,
-            ):
+            where = f"{made.attack['id']} of {made.source}, examples from {judge.specification.start}"
+            specification = crafted.specification
+            threat = (specification.threat.norm, specification.threat.eps.text)
+            if specification.attack.as_dict() != made.attack or threat != (made.norm, made.eps):
                 raise VerificationError(f"{where}: the store's crafted set is not the record's")
-            right = np.array(judge.result["correct"])
+            right = np.array(judged.correct)
             for attempt, points in enumerate(tensors["points"].numpy()):
                 admissible(where, made.norm, made.eps, images, points)
-                flips = np.array(judge.result["flips"][attempt])
+                flips = np.array(judged.flips[attempt])
                 if (flips & ~right).any():
                     raise VerificationError(f"{where}: an example that is wrong on clean counts as flipped")
                 self._right(where, points, labels, ~flips, right)
@@ -256,7 +260,7 @@ class _Check:
         for attempt, bits in enumerate(made.flips):
             self._same(f"{made.attack['id']} of {made.source}, try {attempt}", bits, flipped[attempt])
 
-    def _crafted(self, judge: Finished) -> Finished:
+    def _crafted(self, judge: FinishedJob) -> FinishedJob:
         """The crafting job that a judging job read: the one whose examples have the hash in its key."""
         for name, value in judge.content.items():
             if name.startswith("input") and value in self.crafted:
@@ -265,7 +269,8 @@ class _Check:
 
     def _clean_full(self, counted: tuple[int, int]) -> None:
         job = self._job(self.record.clean_full_job)
-        if (job.result["correct"], job.result["n"]) != counted or counted[1] != len(self.test):
+        clean = job.result(CleanResult)
+        if (clean.correct, clean.n) != counted or counted[1] != len(self.test):
             raise VerificationError("the clean accuracy on the whole split is not the store's")
         right, near = 0, 0
         for start in range(0, len(self.test), _CHUNK):
@@ -291,10 +296,9 @@ class _Check:
         pixels: Array = self.examples.select(torch.from_numpy(at)).pixels.numpy()
         return pixels
 
-    def _tensors(self, job: Finished) -> dict[str, torch.Tensor]:
-        written = job.result["examples"]
-        tensors = self.reader.examples(written)
-        self.tally.examples[written["path"]] = written["sha256"]
+    def _tensors(self, file: StoredFile) -> dict[str, torch.Tensor]:
+        tensors = self.reader.examples(file)
+        self.tally.examples[file.path] = file.sha256
         return tensors
 
     def _logits(self, images: Array) -> Array:
@@ -330,6 +334,14 @@ class _Check:
             )
 
 
+def _file(crafted: FinishedJob) -> StoredFile:
+    """The file of a finished crafting job. VerificationError where it names none."""
+    file = crafted.result(CraftResult).examples
+    if file is None:
+        raise VerificationError(f"{crafted.label}: the crafted set was not stored")
+    return file
+
+
 def _margin(logits: Array) -> Array:
     """[B]: how far the largest logit is above the second, as a share of the range."""
     ordered = np.sort(logits.astype(np.float64), axis=1)
@@ -345,7 +357,7 @@ def admissible(where: str, norm: str, eps: str, images: Array, points: Array) ->
     """
     d = int(np.prod(points.shape[1:]))
     apart = np.abs(points.astype(np.float64) - images.astype(np.float64)).reshape(len(points), d)
-    if norm == "renofeation-seed":
+    if norm == "renofeation":
         return _admissible_seed(where, float(Epsilon.parse(eps).value), images, points, apart.max(axis=1, initial=0.0))
     if norm == "Linf":
         distances, excess = apart.max(axis=1, initial=0.0), 2.0**-23
@@ -374,7 +386,7 @@ def _admissible_seed(where: str, eps: float, images: Array, points: Array, dista
     inside = ((moved >= low - excess) & (moved <= high + excess)).reshape(len(points), -1).all(axis=1)
     if not inside.all():
         at = int(np.flatnonzero(~inside)[0])
-        raise VerificationError(f"{where}: end point {at} lies outside the renofeation-seed ball of {eps}")
+        raise VerificationError(f"{where}: end point {at} lies outside the renofeation ball of {eps}")
     return distances
 
 
@@ -407,7 +419,7 @@ def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> Non
     if "pgd20_linf" in chains:
         expected["pgd20_linf_acc"] = rate(chains["pgd20_linf"], record.n)
     for made in record.crafted:
-        column = _SHOWN.get((made.attack["id"], made.norm))
+        column = _COLUMNS.get((made.attack["id"], made.norm))
         if column is not None and made.source == record.source:
             flipped = np.logical_or.reduce([bits.list() for bits in made.flips])
             expected[column] = rate(flipped, int(clean.sum()))

@@ -9,10 +9,11 @@ from typing import Any
 from transferbench import attacks
 from transferbench.base import registry
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, Ball, Scalar, ThreatModel
-from transferbench.smoke import N
+from transferbench.base.specifications import AttackSpec, Scalar, ThreatModel, ThreatName
 from transferbench.suites import Attack, NamedChain, Protocol, Row, Source, SourceOnly, Suite, Training
 
+N = 4
+"""Attacked examples."""
 _ATTACKS: dict[str, Scalar] = {"n_iter": 2, "k": 2, "restarts": 1, "targets": 1, "neurons": 1, "draws": 1}
 _TRAININGS: dict[str, Scalar] = {
     "steps": 2,
@@ -136,7 +137,7 @@ def _source_only(only: SourceOnly) -> SourceOnly:
     return only.model_copy(update={**short, "also": also, "every_source": False})
 
 
-def _attack(given: Attack, ball: Ball, eps: str) -> Attack:
+def _attack(given: Attack, ball: ThreatName, eps: str) -> Attack:
     """The attack with every budget it has put down. An attack knows its parameters only when it is built."""
     spec, threat = given.spec(), ThreatModel.parse(ball, eps)
     params = dict(spec.params)

@@ -11,22 +11,17 @@ import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
 from transferbench.base.errors import InputError
+from transferbench.data.caltech256 import MADE_TESTED
+from transferbench.data.imagenet import MADE_LISTS
 from transferbench.models.catalogue import classes
 
 SIDE = 40
-
-
-class Patch(Protocol):
-    """Replaces an attribute for a while (pytest's monkeypatch is one): the hashes of official files by those made."""
-
-    def setattr(self, target: Any, name: str, value: object) -> None: ...
 
 
 @dataclass
@@ -53,7 +48,7 @@ def _seed(name: str) -> int:
     return int(hashlib.sha256(name.encode()).hexdigest()[:6], 16)
 
 
-def cub200(root: Path, _: Patch) -> Tree:
+def cub200(root: Path) -> Tree:
     base = root / "CUB_200_2011"
     names = ("001.Black_footed_Albatross", "002.Laysan_Albatross", "003.Sooty_Albatross")
     images, labels, parts, tests = [], [], [], {}
@@ -77,9 +72,7 @@ def cub200(root: Path, _: Patch) -> Tree:
     return Tree("cub200", root, tests, names, 24, [base / name for name in written])
 
 
-def flowers102(root: Path, patch: Patch) -> Tree:
-    from torchvision.datasets import Flowers102
-
+def flowers102(root: Path) -> Tree:
     base, count = root / "flowers-102", 102 * 3
     labels = np.array([[1 + number // 3 for number in range(count)]], dtype=np.uint8)
     parts = {
@@ -92,17 +85,12 @@ def flowers102(root: Path, patch: Patch) -> Tree:
     for number in range(1, count + 1):
         photo(base / "jpg" / f"image_{number:05d}.jpg", number)
     tests = {base / "jpg" / f"image_{number:05d}.jpg": (number - 1) // 3 for number in parts["tstid"][0].tolist()}
-    files = {
-        kind: (name, hashlib.md5((base / name).read_bytes()).hexdigest())
-        for kind, name in (("label", "imagelabels.mat"), ("setid", "setid.mat"))
-    }
-    patch.setattr(Flowers102, "_file_dict", {**Flowers102._file_dict, **files})
     return Tree(
         "flowers102", root, tests, tuple(map(str, range(1, 103))), 204, [base / "imagelabels.mat", base / "setid.mat"]
     )
 
 
-def dogs120(root: Path, _: Patch) -> Tree:
+def dogs120(root: Path) -> Tree:
     base, names, tests = root / "stanford_dog", ("n02085620-Chihuahua", "n02085782-Japanese_spaniel"), {}
     base.mkdir(parents=True)
     for part, count in (("train", 12), ("test", 8)):
@@ -121,7 +109,7 @@ def dogs120(root: Path, _: Patch) -> Tree:
     return Tree("dogs120", root, tests, names, 12, [base / "train_list.mat", base / "test_list.mat"])
 
 
-def stanford40(root: Path, _: Patch) -> Tree:
+def stanford40(root: Path) -> Tree:
     base, names, tests = root / "stanford_40", ("applauding", "blowing_bubbles", "waving_hands"), {}
     (base / "ImageSplits").mkdir(parents=True)
     for label, name in enumerate(names):
@@ -137,7 +125,7 @@ def stanford40(root: Path, _: Patch) -> Tree:
     return Tree("stanford40", root, tests, names, 18, [base / "ImageSplits" / "actions.txt"])
 
 
-def mit67(root: Path, _: Patch) -> Tree:
+def mit67(root: Path) -> Tree:
     base, tests = root / "MIT_67", {}
     given = ("gameroom", "airport_inside", "bar")
     listed: dict[str, list[str]] = {"Train": [], "Test": []}
@@ -154,10 +142,7 @@ def mit67(root: Path, _: Patch) -> Tree:
     return Tree("mit67", root, tests, tuple(sorted(given)), 18, [base / "TrainImages.txt", base / "TestImages.txt"])
 
 
-def caltech256(root: Path, patch: Patch) -> Tree:
-    from transferbench.data import caltech256 as module
-
-    patch.setattr(module, "TESTED", 4)
+def caltech256(root: Path) -> Tree:
     base, names = root / "caltech256" / "256_ObjectCategories", ("001.ak47", "002.american-flag", "257.clutter")
     paths: dict[Path, int] = {}
     for label, name in enumerate(names):
@@ -167,11 +152,13 @@ def caltech256(root: Path, patch: Patch) -> Tree:
     def rank(path: Path) -> bytes:
         return hashlib.sha256(path.relative_to(base).as_posix().encode()).digest()
 
-    first = [sorted((path for path, mine in paths.items() if mine == label), key=rank)[:4] for label in range(3)]
+    first = [
+        sorted((path for path, mine in paths.items() if mine == label), key=rank)[:MADE_TESTED] for label in range(3)
+    ]
     return Tree("caltech256", root, {path: paths[path] for part in first for path in part}, names, 18)
 
 
-def tinyimagenet(root: Path, _: Patch) -> Tree:
+def tinyimagenet(root: Path) -> Tree:
     base, given, tests = root / "tiny-imagenet-200", ("n02124075", "n01443537", "n04067472"), {}
     classes = tuple(sorted(given))
     base.mkdir(parents=True)
@@ -192,10 +179,8 @@ def tinyimagenet(root: Path, _: Patch) -> Tree:
     return Tree("tinyimagenet", root, tests, classes, 18, [base / "wnids.txt"])
 
 
-def imagenet(root: Path, patch: Patch) -> Tree:
-    from transferbench.data import imagenet as module
-
-    base, helper, classes, tests = root / "imagenet", root / "lists", ("n01440764", "n01443537"), {}
+def imagenet(root: Path) -> Tree:
+    base, helper, classes, tests = root / "imagenet", root / MADE_LISTS, ("n01440764", "n01443537"), {}
     names = [f"{classes[k % 2]}/ILSVRC2012_val_{k:08d}.JPEG" for k in range(8)]
     for k, name in enumerate(names):
         tests[photo(base / "val" / name, _seed(name))] = k % 2
@@ -205,11 +190,10 @@ def imagenet(root: Path, patch: Patch) -> Tree:
     helper.mkdir()
     (helper / "imagenet_test_image_ids.txt").write_text("\n".join(reversed(names)))
     (helper / "imagenet_class_to_id_map.json").write_text(json.dumps({wnid: k for k, wnid in enumerate(classes)}))
-    patch.setattr(module, "_robustbench", lambda: helper)
     return Tree("imagenet", root, tests, classes, 12, [helper / "imagenet_test_image_ids.txt"])
 
 
-def folder(root: Path, _: Patch) -> Tree:
+def folder(root: Path) -> Tree:
     base, names, tests = root / "mine", ("ant", "bee", "cat"), {}
     for label, name in enumerate(names):
         for part, count in (("train", 6), ("test", 4)):
@@ -220,47 +204,35 @@ def folder(root: Path, _: Patch) -> Tree:
     return Tree(f"folder:{base}", root, tests, names, 18)
 
 
-MAKERS: dict[str, Callable[[Path, Patch], Tree]] = {
+MAKERS: dict[str, Callable[[Path], Tree]] = {
     maker.__name__: maker
     for maker in (cub200, flowers102, dogs120, stanford40, mit67, caltech256, tinyimagenet, imagenet, folder)
 }
 
 
-def cifar(root: Path, patch: Patch, id: str, small: bool = False) -> Path:
-    """The python version's pickles, and torchvision's hashes replaced by theirs.
-
-    `small`: 8 images a file; else enough for the real cut.
-    """
+def cifar(root: Path, id: str, small: bool = False) -> Path:
+    """The python version's pickles. `small`: 8 images a file; else enough for the official cut."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = CIFAR10 if id == "cifar10" else CIFAR100
     base = root / kind.base_folder
     base.mkdir(parents=True)
     rng, many = np.random.default_rng(0), 10 if id == "cifar10" else 100
-    for group in ("train_list", "test_list"):
-        files = []
-        for name, _ in getattr(kind, group):
-            labels = [int(k % many) for k in range(8 if small else 600 if id == "cifar10" else 3000)]
-            pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-            content = {"data": pixels, "labels" if id == "cifar10" else "fine_labels": labels}
-            (base / name).write_bytes(pickle.dumps(content))
-            files.append([name, hashlib.md5((base / name).read_bytes()).hexdigest()])
-        patch.setattr(kind, group, files)
+    for name, _ in (*kind.train_list, *kind.test_list):
+        labels = [int(k % many) for k in range(8 if small else 600 if id == "cifar10" else 3000)]
+        pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
+        content = {"data": pixels, "labels" if id == "cifar10" else "fine_labels": labels}
+        (base / name).write_bytes(pickle.dumps(content))
     names = {kind.meta["key"]: list(classes.of(id))}
     (base / kind.meta["filename"]).write_bytes(pickle.dumps(names))
-    digest = hashlib.md5((base / kind.meta["filename"]).read_bytes()).hexdigest()
-    patch.setattr(kind, "meta", {**kind.meta, "md5": digest})
     return base
 
 
-def make(id: str, root: Path, patch: Patch) -> None:
-    """The tree of a data set below the folder of data sets. InputError for one that nobody knows how to make."""
+def make(id: str, root: Path) -> None:
+    """Make the tree of a data set below the folder of data sets. InputError for one that has no maker."""
     if id in ("cifar10", "cifar100"):
-        from transferbench.data import cifar as module
-
-        patch.setattr(module, "VALIDATION", 4)
-        cifar(root, patch, id, small=True)
+        cifar(root, id, small=True)
     elif id in MAKERS:
-        MAKERS[id](root, patch)
+        MAKERS[id](root)
     else:
-        raise InputError(f"--smoke: nobody knows how to make the data set {id}")
+        raise InputError(f"--smoke: there is no maker for the data set {id}")

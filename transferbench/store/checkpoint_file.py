@@ -1,7 +1,6 @@
-"""Unfinished work on disk, so that whoever is killed has lost a few seconds.
+"""Checkpoints on disk, so that a killed process loses a few seconds of work.
 
-A training, the pool, a crafted set: each says from time to time what it would need to go on exactly where it is.
-The file is written beside and renamed, and begins with the hash of the rest: half a file is no checkpoint.
+The file is replaced atomically and begins with the sha256 of its body: a damaged file is not a checkpoint.
 """
 
 from __future__ import annotations
@@ -14,35 +13,32 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from transferbench.base import atomic_files
+from transferbench.base.checkpoint import State
 
 _LOG = logging.getLogger(__name__)
 EVERY = 4.0
 """Seconds of work between two checkpoints..."""
 _SHARE = 50
 """...or this many times what the last one took, so that big states cost no more than 2 %."""
-_FORMAT = 2
-"""Raised with the shape of what a training, the pool or a crafted set saves: an older file would not fit."""
-
-State = dict[str, Any]
-"""Tensors, numbers, text, lists and dictionaries of them: what `torch.load(weights_only=True)` reads."""
+_FORMAT = 3
+"""Raised when the saved states change their shape: an older file would not fit."""
 
 
-class Checkpoint:
-    """The unfinished state of one piece of work in one file. Without a path nothing is ever kept."""
+class CheckpointFile:
+    """A `base.checkpoint.Checkpoint` in one file."""
 
-    def __init__(self, path: Path | None = None, every: float = EVERY) -> None:
+    def __init__(self, path: Path, every: float = EVERY) -> None:
         self.path, self.every = path, every
         self._wait = every
         self._last = time.monotonic()
 
     def load(self) -> State | None:
-        """What was saved last; None where nothing was, or where it is damaged (that is said)."""
+        """The state saved last, or None. A damaged file, or one of another version, is ignored with a warning."""
         import torch
 
-        if self.path is None or not self.path.is_file():
+        if not self.path.is_file():
             return None
         content = self.path.read_bytes()
         digest, body = content[:32], content[32:]
@@ -51,26 +47,24 @@ class Checkpoint:
                 raise ValueError("its hash is another")
             saved = torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
         except (ValueError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            _LOG.warning("checkpoint %s is damaged (%s): this piece of work begins anew", self.path, error)
+            _LOG.warning("checkpoint %s is damaged (%s): the work starts again", self.path, error)
             return None
         if saved["by"] != _by():
             # Another version may continue to other bits, or not at all.
-            _LOG.warning("checkpoint %s is of %s: this piece of work begins anew", self.path, saved["by"])
+            _LOG.warning("checkpoint %s is of %s: the work starts again", self.path, saved["by"])
             return None
         state: State = saved["state"]
         return state
 
     def offer(self, state: Callable[[], State]) -> None:
-        """Save `state()` if it is time to; called as often as one likes."""
-        if self.path is not None and time.monotonic() - self._last >= self._wait:
+        """Save `state()` if the interval has passed."""
+        if time.monotonic() - self._last >= self._wait:
             self.save(state())
 
     def save(self, state: State) -> None:
         """Save now."""
         import torch
 
-        if self.path is None:
-            return
         began, stream = time.monotonic(), io.BytesIO()
         torch.save({"by": _by(), "state": state}, stream)
         body = stream.getvalue()
@@ -78,20 +72,19 @@ class Checkpoint:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             atomic_files.write_bytes(self.path, hashlib.sha256(body).digest() + body)
         except OSError as error:
-            # The work itself is not in danger yet: its end will tell whether its result can be kept.
-            _LOG.warning("checkpoint %s cannot be written (%s): if this is killed, it begins anew", self.path, error)
+            # Not fatal yet: storing the result at the end will tell whether the disk is really full.
+            _LOG.warning(
+                "checkpoint %s cannot be written (%s): if this process is killed, the work starts again",
+                self.path,
+                error,
+            )
         self._last = time.monotonic()
         self._wait = max(self.every, _SHARE * (self._last - began))
 
     def remove(self) -> None:
-        """The work is done and kept elsewhere."""
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        """Delete the file: the work is finished and stored."""
+        self.path.unlink(missing_ok=True)
 
 
 def _by() -> str:
     return f"transferbench {version('transferbench')} (checkpoint format {_FORMAT}) with torch {version('torch')}"
-
-
-NOTHING = Checkpoint()
-"""For work whose beginning is cheap enough to do again."""

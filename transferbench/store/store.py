@@ -1,9 +1,8 @@
-"""The store of a run: finished jobs by key in SQLite, examples beside it, one driver at a time.
+"""The store of a run: finished jobs by key in SQLite, examples and weights beside it, one driver at a time.
 
-A finished job is one transaction. A job's key is its name (specification and inputs' names) with the content
-hashes of what it read and with whatever else decides its numbers, so a changed weight, data set, eps, seed or
-attack version never meets an old result. Files are written beside, synced and renamed before the row that
-speaks of them is committed. No decision is made on the clock of the wall: it is only shown.
+A finished job is one transaction. Its key is its name with the content that decides its numbers, so that a changed
+weight, data set, eps, seed or attack version never meets an old result. Files are written atomically before the row
+that names them is committed. The wall clock decides nothing: it is only displayed.
 """
 
 from __future__ import annotations
@@ -14,61 +13,80 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor
 
 from transferbench.base import atomic_files
+from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import FaultError, InputError
+from transferbench.base.names import file_stem
+from transferbench.base.results import AttackResult, CraftResult, JobResult, StoredFile, to_json
 from transferbench.base.specifications import content_hash
-from transferbench.jobs.job import Job
 from transferbench.store import reader
-from transferbench.store.checkpoint_file import Checkpoint
+from transferbench.store.checkpoint_file import CheckpointFile
 from transferbench.store.reader import SCHEMA
 
-_NEW = (
+_TABLES = (
     "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     """CREATE TABLE jobs (
-    key TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL,
-    spec TEXT NOT NULL, content TEXT NOT NULL, result TEXT NOT NULL, seconds REAL NOT NULL, finished REAL NOT NULL
+    key TEXT PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL, specification TEXT NOT NULL,
+    content TEXT NOT NULL, result TEXT NOT NULL, seconds REAL NOT NULL, finished REAL NOT NULL
+    )""",
+    """CREATE TABLE plan (
+    position INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL,
+    key TEXT NOT NULL, state TEXT NOT NULL, note TEXT NOT NULL, specification TEXT NOT NULL, content TEXT NOT NULL
     )""",
 )
-# Came later, and an older version that opens the store passes over it: the schema is the same.
-_PLAN = """CREATE TABLE IF NOT EXISTS plan (
-    position INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, label TEXT NOT NULL,
-    key TEXT NOT NULL, state TEXT NOT NULL, note TEXT NOT NULL
-    )"""
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "beegfs", "gpfs", "ceph", "afs", "9p", "fuse")
+E = TypeVar("E", AttackResult, CraftResult)
+
+
+class StorableJob(Protocol):
+    """What the store needs of a job."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def label(self) -> str: ...
+    @property
+    def result_type(self) -> type[JobResult]: ...
+    def specification(self) -> dict[str, Any]: ...
 
 
 class Store:
-    """`root` holds store.sqlite3, examples/, unfinished/, victims/. Use as a context: it holds the folder's lock."""
+    """`root` holds store.sqlite3, examples/, unfinished/, victims/. A context manager: it holds the folder's lock.
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._lock = atomic_files.locked(root)
-        self._lock.__enter__()
-        try:
-            for folder in ("examples", "unfinished"):
-                (root / folder).mkdir(exist_ok=True)
-                atomic_files.write_bytes(root / folder / ".probe", b"")
-                (root / folder / ".probe").unlink()
-                for left in (root / folder).glob("*.writing"):
-                    left.unlink(missing_ok=True)
-            self._db = self._open(root / "store.sqlite3")
-        except BaseException as error:
-            self._lock.__exit__(None, None, None)
-            if not isinstance(error, OSError):
-                raise
-            raise InputError(f"--out {root}: cannot write there ({error.strerror}): give another folder") from None
+    `victims` is the folder below `root` for trained networks; empty: `root` itself is the one victim's folder.
+    """
+
+    def __init__(self, root: Path, victims: str = "victims") -> None:
+        self.root, self._victims = root, victims
+        with ExitStack() as stack:
+            stack.enter_context(atomic_files.locked(root))
+            try:
+                for folder in ("examples", "unfinished"):
+                    (root / folder).mkdir(exist_ok=True)
+                    atomic_files.write_bytes(root / folder / ".probe", b"")
+                    (root / folder / ".probe").unlink()
+                    for temporary in (root / folder).glob("*.writing"):
+                        temporary.unlink(missing_ok=True)
+                self._db = self._open(root / "store.sqlite3")
+            except OSError as error:
+                raise InputError(f"--out {root}: cannot write there ({error.strerror}): give another folder") from None
+            stack.callback(self._db.close)
+            self._resources = stack.pop_all()
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
         db = sqlite3.connect(path)
         try:
-            # A driver that was killed while creating the file leaves one without tables: that is a fresh one.
+            # A driver that was killed while it created the file leaves one without tables: that is a fresh one.
             (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             # WAL needs memory that all readers share, which machines on a network file system do not.
             db.execute(f"PRAGMA journal_mode={'DELETE' if on_network(path) else 'WAL'}")
@@ -76,12 +94,10 @@ class Store:
             if tables == 0:
                 with db:
                     db.execute("BEGIN")
-                    for table in _NEW:
+                    for table in _TABLES:
                         db.execute(table)
                     db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
             reader.check_schema(db, path)
-            with db:
-                db.execute(_PLAN)
         except sqlite3.DatabaseError as error:
             db.close()
             if "full" in str(error) or "disk I/O" in str(error):
@@ -96,97 +112,101 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._db.close()
-        self._lock.__exit__(None, None, None)
+        self._resources.close()
 
-    def find(self, key: str) -> dict[str, Any] | None:
-        """The result of a finished job, or None."""
+    def find(self, job: StorableJob, key: str) -> JobResult | None:
+        """The result of a finished job, or None. InputError where it is damaged."""
         row = self._db.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        return None if row is None else reader.typed(job.result_type, json.loads(row[0]), key)
 
-    def finish(self, key: str, job: Job, content: Mapping[str, Any], result: Mapping[str, Any], seconds: float) -> None:
-        """Commit a finished job: from here on it is never run again. FaultError when the disk is full."""
-        with self._writing() as db:
+    def finish(self, key: str, job: StorableJob, content: Mapping[str, Any], result: JobResult) -> None:
+        """Commit a finished job: from now on it is never run again. FaultError when the disk is full."""
+        values = (job.specification(), dict(content), to_json(result))
+        with self._transaction() as db:
             db.execute(
                 "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    key,
-                    job.name,
-                    job.kind,
-                    job.label,
-                    json.dumps(dict(job.spec), sort_keys=True),
-                    json.dumps(dict(content), sort_keys=True),
-                    json.dumps(dict(result), sort_keys=True),
-                    seconds,
-                    time.time(),
+                    *(key, job.name, job.kind, job.label),
+                    *(json.dumps(value, sort_keys=True) for value in values),
+                    *(result.execution.seconds, time.time()),
                 ),
             )
             db.execute("UPDATE plan SET state = 'done', note = '' WHERE name = ?", (job.name,))
         self.checkpoint(key).remove()
 
-    def changes(self, job: Job, content: Mapping[str, Any]) -> list[str]:
-        """What distinguishes a job from the finished one that is most like it, `chain.eps: 0.4 -> 0.5`.
+    def changes(self, job: StorableJob, content: Mapping[str, Any]) -> list[str]:
+        """How a job differs from the most similar finished one of its label, as `chain.eps: 0.4 -> 0.5`.
 
-        Empty where no such job was finished under the same label, or all of them are other examples' jobs.
+        Empty where no such job is finished, or all of them are about other examples.
         """
-        now = _flat({"spec": dict(job.spec), "content": dict(content)})
-        closest: list[str] | None = None
         rows = self._db.execute(
-            "SELECT spec, content FROM jobs WHERE kind = ? AND label = ? ORDER BY rowid DESC", (job.kind, job.label)
+            "SELECT specification, content FROM jobs WHERE kind = ? AND label = ? ORDER BY rowid DESC",
+            (job.kind, job.label),
         )
-        for spec, old in rows:
-            before = _flat({"spec": json.loads(spec), "content": json.loads(old)})
-            names = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
-            if {"start", "stop"} & set(names):
-                continue
-            told = [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
-            if closest is None or len(told) < len(closest):
-                closest = told
-        return closest or []
+        differences = [_differences(job, content, *row) for row in rows]
+        return min((found for found in differences if not _other_examples(found)), key=len, default=[])
 
-    def plan(self, jobs: Sequence[Job]) -> None:
-        """Remember what is to be done, for `transferbench runs`; what was planned before is forgotten."""
-        with self._writing() as db:
+    def interrupted(self, job: StorableJob, key: str, content: Mapping[str, Any]) -> list[str] | None:
+        """How a job differs from the unfinished one of the last plan; None where none is unfinished, or it is this one.
+
+        For folders that hold the work of one job (`train`).
+        """
+        rows = self._db.execute("SELECT specification, content FROM plan WHERE state = 'running' AND key != ?", (key,))
+        row = rows.fetchone()
+        return None if row is None else _differences(job, content, *row)
+
+    def plan(self, jobs: Sequence[StorableJob]) -> None:
+        """Replace the stored plan, which `transferbench runs` shows."""
+        rows = [(place, job.name, job.kind, job.label, "", "missing", "", "", "") for place, job in enumerate(jobs)]
+        with self._transaction() as db:
             db.execute("DELETE FROM plan")
-            rows = [(place, job.name, job.kind, job.label, "", "missing", "") for place, job in enumerate(jobs)]
-            db.executemany("INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT INTO plan VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def mark(self, job: Job, key: str, state: str, note: str = "") -> None:
-        """What has become of a planned job: `running`, `done` or `failed`, with the reason."""
-        with self._writing() as db:
-            db.execute("UPDATE plan SET key = ?, state = ?, note = ? WHERE name = ?", (key, state, note, job.name))
+    def mark(
+        self, job: StorableJob, key: str, state: str, note: str = "", content: Mapping[str, Any] | None = None
+    ) -> None:
+        """Set the state of a planned job: `running`, `done` or `failed`, with the reason."""
+        told = (json.dumps(job.specification()), json.dumps(content)) if content is not None else ("", "")
+        with self._transaction() as db:
+            db.execute(
+                "UPDATE plan SET key = ?, state = ?, note = ?, specification = ?, content = ? WHERE name = ?",
+                (key, state, note, *told, job.name),
+            )
 
-    def checkpoint(self, key: str) -> Checkpoint:
-        """Where the unfinished work of a job is kept."""
-        return Checkpoint(self.root / "unfinished" / key)
+    def checkpoint(self, key: str) -> CheckpointFile:
+        """The checkpoint of a job's unfinished work."""
+        return CheckpointFile(self.root / "unfinished" / key)
 
-    def write_examples(self, key: str, tensors: dict[str, Tensor]) -> dict[str, str]:
-        """examples/<key>.safetensors with these tensors; returns its relative path and sha256."""
+    def victim_folder(self, name: str) -> Path:
+        """The folder of a trained network."""
+        return self.root / self._victims / file_stem(name) if self._victims else self.root
+
+    def with_examples(self, result: E, key: str, tensors: dict[str, Tensor]) -> E:
+        """The result, naming a new file examples/<key>.safetensors with these tensors."""
+        return replace(result, examples=self.write_examples(key, tensors))
+
+    def write_examples(self, key: str, tensors: dict[str, Tensor]) -> StoredFile:
+        """Write examples/<key>.safetensors."""
         from safetensors.torch import save
-
-        from transferbench.models.weights import sha256_of
 
         path = self.root / "examples" / f"{key}.safetensors"
         whole = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        with self.room():
+        with self.writing():
             atomic_files.write_bytes(path, save(whole))
-        return {"path": str(path.relative_to(self.root)), "sha256": sha256_of(path)}
+        return StoredFile(str(path.relative_to(self.root)), sha256_of(path))
 
-    def read_examples(self, written: Mapping[str, str]) -> dict[str, Tensor]:
-        """The tensors of `write_examples`. InputError when the file is gone or its hash is another."""
-        return reader.read_examples(self.root, written)
+    def read_examples(self, file: StoredFile) -> dict[str, Tensor]:
+        """The tensors of `write_examples`. InputError when the file is missing or its hash differs."""
+        return reader.read_examples(self.root, file)
 
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self.room(), self._db:
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self.writing(), self._db:
             yield self._db
 
     @contextmanager
-    def room(self) -> Iterator[None]:
-        """For whatever writes into the folder: a full disk ends the run in one line; what was committed stands.
-
-        FaultError where nothing more can be written.
-        """
+    def writing(self) -> Iterator[None]:
+        """For all writes to the folder: FaultError in one line when the disk is full; what was committed stands."""
         try:
             yield
         except (OSError, sqlite3.OperationalError) as error:
@@ -199,13 +219,13 @@ class Store:
             ) from None
 
 
-def key_of(job: Job, content: Mapping[str, Any]) -> str:
-    """The key a finished job is found by: its name, and the content hashes and settings that decide its result."""
+def key_of(job: StorableJob, content: Mapping[str, Any]) -> str:
+    """The key of a finished job: its name, and the content hashes and settings that decide its result."""
     return content_hash(job.name, dict(content))
 
 
 def on_network(path: Path, mounts: str = "/proc/self/mounts") -> bool:
-    """Whether a file lies on a file system that several machines may share; False where that cannot be told."""
+    """Whether a file lies on a file system that several machines may share; False where that is unknown."""
     try:
         lines = [line.split() for line in Path(mounts).read_text().splitlines()]
     except OSError:
@@ -215,14 +235,25 @@ def on_network(path: Path, mounts: str = "/proc/self/mounts") -> bool:
     return bool(holding) and max(holding)[1].startswith(_NETWORK)
 
 
+def _differences(job: StorableJob, content: Mapping[str, Any], specification: str, old: str) -> list[str]:
+    now = _flat({"specification": job.specification(), "content": dict(content)})
+    before = _flat({"specification": json.loads(specification), "content": json.loads(old)})
+    names = [name for name in sorted(now.keys() | before.keys()) if now.get(name) != before.get(name)]
+    return [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
+
+
+def _other_examples(differences: Sequence[str]) -> bool:
+    return any(found.startswith(("start: ", "stop: ")) for found in differences)
+
+
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """`{"spec": {"chain": {"eps": 1}}}` -> `{"chain.eps": 1}`: leaves by their path, less the first step."""
+    """`{"specification": {"chain": {"eps": 1}}}` -> `{"chain.eps": 1}`: leaves by their path, less the first step."""
     if isinstance(value, dict):
         inside = [_flat(part, f"{name}.{key}" if name else str(key)) for key, part in value.items()]
     elif isinstance(value, list):
         inside = [_flat(part, f"{name}[{place}]") for place, part in enumerate(value)]
     else:
-        return {name.removeprefix("spec.").removeprefix("content."): value}
+        return {name.removeprefix("specification.").removeprefix("content."): value}
     return {key: leaf for part in inside for key, leaf in part.items()}
 
 

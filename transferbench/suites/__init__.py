@@ -24,7 +24,17 @@ from pydantic import (
 
 from transferbench.base import registry
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import NORMS, PREPROCESSING, AttackSpec, Ball, Chain, Norm, Scalar, ThreatModel
+from transferbench.base.ids import chain_at
+from transferbench.base.specifications import (
+    NORMS,
+    PREPROCESSING,
+    AttackSpec,
+    Chain,
+    Norm,
+    Scalar,
+    ThreatModel,
+    ThreatName,
+)
 
 _FOLDER = Path(__file__).parent
 
@@ -71,12 +81,17 @@ class SourceOnly(_Checked):
     the suite makes to every victim: the transfer matrix.
     """
 
-    norm: Ball = "Linf"
+    norm: ThreatName = "Linf"
     eps: str
     attack: Attack
     control: Attack
     also: tuple[Attack, ...] = ()
     every_source: bool = False
+
+    @property
+    def parts(self) -> tuple[Attack, ...]:
+        """Every attack of it, the control last."""
+        return (self.attack, *self.also, self.control)
 
     @model_validator(mode="after")
     def _threat(self) -> SourceOnly:
@@ -112,7 +127,7 @@ class Protocol(_Checked):
     def curve_chains(self) -> list[Chain]:
         """The norm's chain at every radius of its curve."""
         points = [(norm, eps) for norm, radii in self.curve.items() for eps in radii]
-        return [replace(self.chain(norm, eps), name=f"{norm}@{eps}") for norm, eps in points]
+        return [replace(self.chain(norm, eps), name=chain_at(norm, eps)) for norm, eps in points]
 
     def further_chains(self, radii: dict[Norm, str]) -> list[Chain]:
         return [
@@ -254,6 +269,13 @@ class Suite(_Checked):
         for norm, eps in given.items():
             ThreatModel.parse(norm, eps)
         return {norm: given[norm] for norm in NORMS if norm in given}
+
+    def adapted(self, full: bool = False, n: int | None = None) -> Suite:
+        """The suite with its full protocol if asked, on n examples if given. InputError where that is impossible."""
+        if n is not None and n < 1:
+            raise InputError(f"--n {n}: ask for at least 1 example")
+        suite = self.in_full() if full else self
+        return suite if n is None else suite.model_copy(update={"n": n})
 
     def in_full(self) -> Suite:
         """The suite with its full protocol, under a name of its own. InputError when it has none."""

@@ -7,22 +7,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from transferbench.leaderboard.figures import COLOURS, STYLE
+from transferbench.base.plot_style import COLOURS, STYLE
 
 _OTHER = ("step", "phase", "lr")
-_SEEN = ("train ", "val ")
+_ACCURACIES = ("train ", "val ")
 
 
 def draw(path: Path, log: Sequence[Mapping[str, Any]], title: str) -> None:
-    """A PNG of a training's log (train.Trained.log): one line for each part of the loss, what was seen by the fast
-    evaluation where there was one (watch.py), the rate below, phases separated by a line."""
+    """Write a PNG of a training's log: the loss by its parts, the monitor's accuracies if any, the learning rate; a
+    vertical line separates phases."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     names = [name for name in dict.fromkeys(name for row in log for name in row) if name not in _OTHER]
-    shares = [name for name in names if name.startswith(_SEEN)]
+    shares = [name for name in names if name.startswith(_ACCURACIES)]
     parts = [name for name in names if name not in shares]
     heights = (3, 2, 1) if shares else (3, 1)
     with pyplot.rc_context(STYLE):

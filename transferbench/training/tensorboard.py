@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from transferbench.base.errors import InputError
-from transferbench.training.loop import Progress
+from transferbench.base.progress import OnProgress, Progress
 
 
 @contextmanager
-def recorded(folder: Path, progress: Progress) -> Iterator[Progress]:
-    """A progress callback that also writes each part to `folder`. InputError where tensorboard is not installed.
+def event_writer(folder: Path) -> Iterator[OnProgress]:
+    """A progress callback that writes each value to event files in `folder`. InputError without tensorboard.
 
-    A training that goes on from a checkpoint takes back what it had written of later steps.
+    A resumed training discards the events of later steps that the interrupted one had written.
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
@@ -22,17 +22,16 @@ def recorded(folder: Path, progress: Progress) -> Iterator[Progress]:
         raise InputError("--tensorboard needs the package tensorboard: pip install tensorboard") from None
     writer: SummaryWriter | None = None
 
-    def both(done: int, total: int, parts: dict[str, float]) -> None:
+    def write(progress: Progress) -> None:
         nonlocal writer
-        progress(done, total, parts)
         if writer is None:
-            writer = SummaryWriter(str(folder), purge_step=done)
-        for name, value in parts.items():
-            kind = "seen" if name.startswith(("train ", "val ")) else "loss"
-            writer.add_scalar(f"{kind}/{name}", value, done)
+            writer = SummaryWriter(str(folder), purge_step=progress.done)
+        for name, value in progress.values.items():
+            kind = "accuracy" if name.startswith(("train ", "val ")) else "loss"
+            writer.add_scalar(f"{kind}/{name}", value, progress.done)
 
     try:
-        yield both
+        yield write
     finally:
         if writer is not None:
             writer.close()

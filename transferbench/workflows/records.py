@@ -1,39 +1,41 @@
-"""Results of jobs -> the record of a victim."""
+"""A plan's evaluation and its results -> the record of a victim."""
 
 from __future__ import annotations
 
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.specifications import Chain, Keep
+from transferbench.base.results import AttackResult, JudgeResult, TrainResult
+from transferbench.base.specifications import Keep
 from transferbench.base.versions import packages
 from transferbench.data import Dataset
 from transferbench.engine.preflight import at_chance
+from transferbench.jobs.job import Results
 from transferbench.models.cards import ModelCard
 from transferbench.results import assemble
 from transferbench.results.records import UNTRAINED, CraftedRecord, Origin, Record, dump, read
-from transferbench.scheduling.plan import Measured, Shown
+from transferbench.scheduling.plan import Evaluation
 from transferbench.suites import Suite
 
 
 def write_records(root: Path, records: list[Record]) -> None:
-    """records/<victim>.json below the folder. One that says nothing new stays, with its origin and its stamp."""
+    """Write records/<victim>.json below the folder. A file that already says the same keeps its origin and stamp."""
     (root / "records").mkdir(exist_ok=True)
     for record in records:
         path = root / "records" / f"{file_stem(record.victim)}.json"
-        if not _known(path, record):
+        if not _is_current(path, record):
             atomic_files.write_text(path, dump(record))
 
 
-def _known(path: Path, record: Record) -> bool:
+def _is_current(path: Path, record: Record) -> bool:
     """Whether a file holds the record already, whoever ran it when."""
     try:
         before = read(path)
@@ -43,90 +45,93 @@ def _known(path: Path, record: Record) -> bool:
     return before.model_copy(update=varying) == record
 
 
-def record_of(
-    suite: Suite,
-    measured: Measured,
-    card: ModelCard,
-    sha256: str,
-    source_dataset: str,
-    results: Mapping[str, dict[str, Any]],
-    examples: Dataset,
-    keep: Keep,
-    training: dict[str, Any] | None,
+@dataclass(frozen=True)
+class Subject:
+    """The network that a record is about. `training` is its training's result, None for one that this run did not
+    train; `source_dataset` is what its source was trained on, empty without a source."""
+
+    card: ModelCard
+    sha256: str
+    source_dataset: str = ""
+    training: TrainResult | None = None
+
+
+def assemble_record(
+    suite: Suite, evaluation: Evaluation, subject: Subject, results: Results, examples: Dataset, keep: Keep
 ) -> Record:
-    """The record of one victim. `results` by job name; `examples` the n attacked; `training` its job's
-    result, None for a victim that was not trained in this run. What has no result is left out, and the row that is
-    made of it has no rank."""
-    finished = measured.finished(results)
-    chains = [
-        assemble.chain_record(Chain.from_dict(done[0].spec["chain"]), [results[job.name] for job in done], suite.n)
-        for done in finished.values()
-    ]
-    first = [results[job.name] for job in next(iter(finished.values()))]
-    evaluated = [results[job.name] for done in finished.values() for job in done]
-    evaluated += [results[shown.judge.name] for shown in measured.crafted if shown.judge.name in results]
-    clean = results.get(measured.clean.name) if measured.clean is not None else None
-    cost = assemble.total_cost(evaluated)
+    """The record of one victim over the n attacked `examples`. A chain or crafted set of which a shard has no result is
+    left out; the row that the record makes then has no rank."""
+    card = subject.card
+    finished = evaluation.finished_chains(results)
+    chains = {name: [results.of(job) for job in jobs] for name, jobs in finished.items()}
+    first = next(iter(chains.values()))
     correct = assemble.clean_bits(first)
-    flags = {flag for result in evaluated for flag in result.get("flags", [])}
+    attacked = [result for shards in chains.values() for result in shards]
+    judged = [result for shard in evaluation.crafted if (result := results.find(shard.judge)) is not None]
+    clean = results.find(evaluation.clean)
+    flags = {flag for result in attacked for flag in result.flags}
     if at_chance(correct.count, suite.n, len(card.classes)):
         flags.add("accuracy-at-chance")
     if suite.untrained or card.untrained:
         flags.add(UNTRAINED)
-    trainings = [training] if training is not None else []
     return Record(
         suite=suite.name,
         protocol=suite.protocol.description,
-        role="source" if measured.role == "source" else "victim",
-        victim=measured.name,
+        role="source" if evaluation.role == "source" else "victim",
+        victim=evaluation.victim,
         method=card.method,
-        # A public model's card may not know what it was made from; then it is what the attacker was given.
-        source=card.source or next((shown.source for shown in measured.crafted), ""),
+        # A public model's card may not say what it was made from; then it is the network that the attacker was given.
+        source=card.source or next((shard.source for shard in evaluation.crafted), ""),
         network=card.network,
-        source_dataset=source_dataset,
-        target_dataset=measured.dataset,
-        seed=measured.seed,
+        source_dataset=subject.source_dataset,
+        target_dataset=evaluation.dataset,
+        seed=evaluation.seed,
         n=suite.n,
         data_fingerprint=examples.fingerprint,
         class_counts=examples.class_counts(),
-        weights_sha256=sha256,
+        weights_sha256=subject.sha256,
         flags=sorted(flags),
         clean=correct,
-        clean_full=None if clean is None else (clean["correct"], clean["n"]),
-        clean_full_job="" if clean is None else clean["key"],
-        chains=chains,
-        crafted=_crafted(measured, results),
+        clean_full=None if clean is None else (clean.correct, clean.n),
+        clean_full_job="" if clean is None else clean.key,
+        chains=[assemble.chain_record(finished[name][0].chain, shards, suite.n) for name, shards in chains.items()],
+        crafted=_crafted(evaluation, results),
         versions=packages(),
-        folded=all(result["folded"] for result in first),
+        folded=all(result.folded for result in first),
         origin=origin(suite, keep),
-        cost={
-            "train_seconds": round(sum(result["seconds"] for result in trainings), 2),
-            "seconds": round(sum(result["seconds"] for result in evaluated), 2),
-            "wasted": cost.wasted,
-            "checks": cost.checks,
-            "peak_memory_mb": max(result["memory"] for result in [*trainings, *evaluated]),
-            "halvings": max(result.get("halvings", 0) for result in evaluated),
-            "hardware": " / ".join(sorted({result["hardware"] for result in evaluated})),
-        },
+        cost=_cost(subject.training, attacked, judged),
     )
 
 
-def _crafted(measured: Measured, results: Mapping[str, dict[str, Any]]) -> list[CraftedRecord]:
-    """What was shown whole: every shard of a set has its judging."""
-    sets: dict[tuple[str, str, str], list[Shown]] = {}
-    for shown in measured.crafted:
-        spec = shown.craft.spec
-        sets.setdefault((shown.source, spec["norm"], spec["attack"]["id"]), []).append(shown)
+def _cost(
+    training: TrainResult | None, attacked: Sequence[AttackResult], judged: Sequence[JudgeResult]
+) -> dict[str, str | int | float]:
+    """What varies from machine to machine."""
+    cost = assemble.total_cost([*(result.cost for result in attacked), *(result.cost for result in judged)])
+    executions = [result.execution for result in (*attacked, *judged)]
+    trainings = [training.execution] if training is not None else []
+    return {
+        "train_seconds": round(sum(execution.seconds for execution in trainings), 2),
+        "seconds": round(sum(execution.seconds for execution in executions), 2),
+        "wasted": cost.wasted,
+        "checks": cost.checks,
+        "peak_memory_mb": max(execution.memory_mb for execution in (*trainings, *executions)),
+        "halvings": max(result.halvings for result in attacked),
+        "hardware": " / ".join(sorted({execution.hardware for execution in executions})),
+    }
+
+
+def _crafted(evaluation: Evaluation, results: Results) -> list[CraftedRecord]:
+    """The crafted sets of which every shard was judged."""
     return [
         assemble.crafted_record(
-            source,
-            shards[0].craft.spec["norm"],
-            shards[0].craft.spec["eps"],
-            shards[0].craft.spec["attack"],
-            [results[shown.judge.name] for shown in shards],
+            shards[0].source,
+            shards[0].craft.threat,
+            shards[0].craft.attack,
+            [results.of(shard.judge) for shard in shards],
         )
-        for (source, *_), shards in sets.items()
-        if all(shown.judge.name in results for shown in shards)
+        for shards in evaluation.crafted_sets()
+        if all(shard.judge.name in results for shard in shards)
     ]
 
 
@@ -145,9 +150,9 @@ def origin(suite: Suite, keep: Keep) -> Origin:
 
 @cache
 def _commit(package: Path) -> tuple[str, bool]:
-    """(commit, dirty) of the checkout that the package's own files belong to; ("", False) where there is none.
+    """(commit, whether files differ from it) of the checkout that holds the package; ("", False) where none does.
 
-    A package that lies in some project's virtual environment is no part of that project.
+    A package that is installed in some project's virtual environment is no part of that project.
     """
 
     def git(*words: str) -> str:

@@ -1,4 +1,4 @@
-"""What has become of a run: its plan with the state of every job, and the verdicts of every example as CSV."""
+"""The status of a run: its plan with the state of every job, and the verdicts of every example as CSV."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from pathlib import Path
 
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
+from transferbench.base.results import AttackResult
+from transferbench.jobs.attack import AttackJob
 from transferbench.store.reader import Reader
 
 COLUMNS = ("run", "chain", "norm", "eps", "seed", "example", "fooled", "attack", "try", "pred", "distance", "tie")
 """Of the export. `run` is the job's label up to the colon (the victim), `example` the id in its data set's order,
 `attack` is `clean` for an example that was wrong before any attack and empty for a survivor."""
+ATTACK = AttackJob.kind
 _OPEN = ("running", "interrupted", "failed", "missing")
 
 
@@ -27,10 +30,10 @@ def describe(reader: Reader) -> list[str]:
         if job.state in _OPEN
     ]
     states = Counter(job.state for job in planned)
-    told = ", ".join(f"{states[state]} {state}" for state in ("done", *_OPEN) if states[state])
-    driver = "a driver is at work" if reader.driven() else "no driver is at work"
-    plan = f"the last plan has {len(planned)} jobs: {told}" if planned else "no plan was made here"
-    examples = sum(len(job.result["verdicts"]["example"]) for job in finished if job.kind == "attack")
+    counts = ", ".join(f"{states[state]} {state}" for state in ("done", *_OPEN) if states[state])
+    driver = "a driver is running it" if reader.has_driver() else "no driver is running it"
+    plan = f"the last plan has {len(planned)} jobs: {counts}" if planned else "no plan was made here"
+    examples = sum(len(job.result(AttackResult).verdicts) for job in finished if job.kind == ATTACK)
     return [*lines, f"{plan}; {driver}", f"in all {len(finished)} finished jobs with {examples} verdicts are kept"]
 
 
@@ -45,12 +48,11 @@ def write_verdicts(reader: Reader, path: Path) -> int:
     writer.writerow(COLUMNS)
     rows = 0
     for job in reader.jobs():
-        if job.kind != "attack" or (keys and job.key not in keys):
+        if job.kind != ATTACK or (keys and job.key not in keys):
             continue
-        chain, columns = job.spec["chain"], job.result["verdicts"]
-        common = [job.label.rpartition(": ")[0], chain["name"], chain["norm"], chain["eps"], job.spec["seed"]]
-        names = ("example", "fooled", "attack", "rank", "pred", "distance", "tie")
-        for verdict in zip(*(columns[name] for name in names), strict=True):
+        chain, victim = job.specification.chain, job.label.rpartition(": ")[0]
+        common = [victim, chain.name, chain.threat.norm, chain.threat.eps.text, job.specification.seed]
+        for verdict in job.result(AttackResult).verdicts:
             writer.writerow([*common, *verdict])
             rows += 1
     try:

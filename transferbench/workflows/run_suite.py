@@ -1,50 +1,38 @@
-"""Suite -> records: train, craft, attack, judge, and the tables of what came out."""
+"""`run`: train, craft, attack and judge a suite, and write records, cards, tables."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from transferbench import attacks, methods
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.specifications import ThreatModel
-from transferbench.leaderboard import build
+from transferbench.base.specifications import Chain, ThreatModel
+from transferbench.jobs.networks import PublicNetwork
+from transferbench.leaderboard import build, example_gallery, figures, page
 from transferbench.models import cards, trained, victims
 from transferbench.models.cards import ModelCard
 from transferbench.results.records import Record
-from transferbench.scheduling.backends.local import Reporter
-from transferbench.scheduling.plan import Measured, PlannedVictim, plan
-from transferbench.scheduling.scheduler import Runner
-from transferbench.suites import Row, Source, Suite
+from transferbench.scheduling.plan import Evaluation, Plan, PlannedVictim
+from transferbench.scheduling.reporter import Reporter
+from transferbench.scheduling.scheduler import Scheduler
+from transferbench.suites import Row, Source, SourceOnly, Suite
 from transferbench.workflows import gallery
-from transferbench.workflows.records import record_of, write_records
+from transferbench.workflows.records import Subject, assemble_record, write_records
+
+_CLASSES = 10
+"""Attacks are built once for this many classes, to check their parameters."""
 
 
-def check(suite: Suite, num_classes: int = 10) -> None:
+def check(suite: Suite) -> None:
     """Build every attack and every method's hyper-parameters once. InputError before anything has run."""
-    for norm, eps in suite.threats.items():
-        for spec in suite.protocol.chain(norm, eps).attacks:
-            attacks.build(spec, ThreatModel.parse(norm, eps), num_classes)
-    for chain in suite.protocol.further_chains(dict(suite.threats)):
-        for spec in chain.attacks:
-            attacks.build(spec, chain.threat, num_classes)
-    for only in suite.protocol.source_only:
-        threat = ThreatModel.parse(only.norm, only.eps)
-        tries = [attacks.build(part.spec(), threat, num_classes).tries for part in (only.attack, only.control)]
-        if tries[0] != tries[1]:
-            raise InputError(
-                f"suite {suite.name}: {only.attack.id} has {tries[0]} tries, its control {only.control.id} has "
-                f"{tries[1]}: they are compared any of k, so k must be equal"
-            )
-        for part in (only.attack, only.control, *only.also):
-            attack = attacks.build(part.spec(), threat, num_classes)
-            if attack.sees == "victim":
-                raise InputError(
-                    f"suite {suite.name}: {part.id} attacks the victim itself; it is no source-only attack"
-                )
-            if attack.tries > tries[1]:
-                raise InputError(
-                    f"suite {suite.name}: {part.id} has {attack.tries} tries, its control {only.control.id} only "
-                    f"{tries[1]} draws"
-                )
+    radii = dict(suite.threats)
+    for chain in [suite.protocol.chain(norm, eps) for norm, eps in radii.items()]:
+        _check_chain(chain)
+    for chain in suite.protocol.further_chains(radii):
+        _check_chain(chain)
+    for protocol in suite.protocol.source_only:
+        _check_source_only(suite, protocol)
     for block in suite.training:
         for source in block.sources:
             if source.model and (full := victims.card(source.model).id) != source.model:
@@ -55,61 +43,93 @@ def check(suite: Suite, num_classes: int = 10) -> None:
                 methods.build(row.method, dict(row.set))
 
 
-def run_suite(suite: Suite, seeds: tuple[int, ...], runner: Runner, reporter: Reporter) -> list[Record]:
-    """Run a suite to its end and write records, cards, tables into the store's folder. Returns the records.
+def _check_chain(chain: Chain) -> None:
+    for spec in chain.attacks:
+        attacks.build(spec, chain.threat, _CLASSES)
+
+
+def _check_source_only(suite: Suite, protocol: SourceOnly) -> None:
+    """An attack and its control have equally many tries, further attacks at most as many, and none sees the victim."""
+    threat = ThreatModel.parse(protocol.norm, protocol.eps)
+    built = {part.id: attacks.build(part.spec(), threat, _CLASSES) for part in protocol.parts}
+    attack, control = built[protocol.attack.id], built[protocol.control.id]
+    if attack.tries != control.tries:
+        raise InputError(
+            f"suite {suite.name}: {protocol.attack.id} has {attack.tries} tries, its control {protocol.control.id} has "
+            f"{control.tries}: they are compared any of k, so k must be equal"
+        )
+    for id, part in built.items():
+        if part.sees == "victim":
+            raise InputError(f"suite {suite.name}: {id} attacks the victim itself; it is no source-only attack")
+        if part.tries > control.tries:
+            raise InputError(
+                f"suite {suite.name}: {id} has {part.tries} tries, its control {protocol.control.id} only "
+                f"{control.tries} draws"
+            )
+
+
+def run_suite(planned: Plan, scheduler: Scheduler, reporter: Reporter) -> list[Record]:
+    """Run a planned suite and write records, cards, tables and galleries into the run's folder. Returns the records.
 
     FaultError at the end where a job failed: then rows are incomplete, or missing where nothing was measured.
     """
-    planned = plan(suite, seeds)
-    runner.run(planned.jobs, reporter)
-    done = [(victim, measured) for victim, measured in planned.measured if measured.finished(runner.results)]
-    needed = {name for victim, _ in done for name in (victim.name, victim.source) if name}
-    known = {victim.name: _card(suite, runner, victim) for victim in planned.victims if victim.name in needed}
-    records = [_record(suite, victim, measured, runner, known) for victim, measured in done]
-    root = runner.store.root
+    scheduler.run(planned.jobs, reporter)
+    results = scheduler.results
+    finished = [(victim, one) for victim, one in planned.evaluations if one.finished_chains(results)]
+    needed = {name for victim, _ in finished for name in (victim.name, victim.source) if name}
+    card_of = {victim.name: _card(planned, scheduler, victim) for victim in planned.victims if victim.name in needed}
+    records = [_record(planned, scheduler, victim, one, card_of) for victim, one in finished]
+    root = scheduler.store.root
     if records:
         write_records(root, records)
         build.write(root, records)
-        build.write_cards(root / "cards", records, known)
-        for _, one in done:
-            gallery.write(
-                root, one, runner.results, runner.executor.test(one.dataset, one.preprocessing).first(suite.n)
-            )
-    # What an earlier plan left here (other seeds, another suite file) is no part of this table; it stays in the
-    # store, and the plan that made it finds it there.
-    measured = {file_stem(victim.name) for victim, _ in done}
-    for stale in {file for place in ("records", "cards", "strips") for file in (root / place).glob("*.*")}:
-        if stale.stem not in measured:
-            stale.unlink()
-    runner.raise_failures()
+        build.write_cards(root / "cards", records, card_of)
+        for _, one in finished:
+            examples = scheduler.resources.test(one.dataset, one.preprocessing).first(planned.suite.n)
+            gallery.write(root, one, results, examples)
+    _remove_others(root, {file_stem(victim.name) for victim, _ in finished})
+    scheduler.raise_failures()
     return records
 
 
-def _card(suite: Suite, runner: Runner, victim: PlannedVictim) -> ModelCard:
-    """The card of a public model, or that which a finished training job wrote with the radii it is evaluated at."""
-    threats: dict[str, str] = dict(suite.threats.items())
+def write_page(root: Path, records: list[Record]) -> None:
+    """Write the figures and the page of a run."""
+    figures.write(root, records)
+    page.write(root, records)
+
+
+def _remove_others(root: Path, victims: set[str]) -> None:
+    """Remove the records, cards and galleries of an earlier plan (other seeds, another suite file).
+
+    They are no part of this table; their jobs stay in the store, where the plan that made them finds them.
+    """
+    for folder in ("records", "cards", example_gallery.FOLDER):
+        for file in (root / folder).glob("*.*"):
+            if file.stem not in victims:
+                file.unlink()
+
+
+def _card(planned: Plan, scheduler: Scheduler, victim: PlannedVictim) -> ModelCard:
+    """The card of a public model, or the one that its training wrote, with the radii of the evaluation."""
+    threats: dict[str, str] = dict(planned.suite.threats.items())
     if victim.train is None:
         return victims.card(victim.name).model_copy(update={"threats": threats})
-    folder = runner.store.root / runner.results[victim.train.name]["folder"]
+    folder = scheduler.store.root / scheduler.results.of(victim.train).folder
     card = cards.read(folder / trained.CARD).model_copy(update={"threats": threats})
     trained.save_card(folder, card)
     return card
 
 
 def _record(
-    suite: Suite, victim: PlannedVictim, measured: Measured, runner: Runner, known: dict[str, ModelCard]
+    planned: Plan, scheduler: Scheduler, victim: PlannedVictim, evaluation: Evaluation, card_of: dict[str, ModelCard]
 ) -> Record:
-    training = runner.results[victim.train.name] if victim.train is not None else None
-    first = next(iter(measured.chains.values()))[0]
-    sha256 = runner.executor.victim(first, runner.results).sha256 if training is None else training["sha256"]
-    return record_of(
-        suite,
-        measured,
-        known[victim.name],
-        sha256,
-        known[victim.source].dataset if victim.source else "",
-        runner.results,
-        runner.executor.test(measured.dataset, measured.preprocessing).first(suite.n),
-        runner.place.keep,
-        training,
-    )
+    results, resources, suite = scheduler.results, scheduler.resources, planned.suite
+    training = results.find(victim.train)
+    if training is None:
+        sha256 = resources.network(PublicNetwork(victim.name).input(results)).sha256
+    else:
+        sha256 = training.sha256
+    source_dataset = card_of[victim.source].dataset if victim.source else ""
+    subject = Subject(card_of[victim.name], sha256, source_dataset, training)
+    examples = resources.test(evaluation.dataset, evaluation.preprocessing).first(suite.n)
+    return assemble_record(suite, evaluation, subject, results, examples, scheduler.settings.keep)

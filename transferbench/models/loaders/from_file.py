@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.models import networks, weights
 from transferbench.models.cards import ModelCard
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 
 IDS = {"file": "file:<path> with --network NAME, your own weights for an architecture of `list networks`"}
 
@@ -28,7 +29,7 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
         raise InputError(f"weights {path}: no {head} inside: these are not the weights of {network}")
     built = first if rows[0] == 10 else networks.build(network, rows[0])
     weights.load_strictly(built.model, weights.match_names(built.model, state), path)
-    digest = weights.sha256_of(path)
+    digest = sha256_of(path)
     card = ModelCard(
         id=f"file:{path.stem}"[:80],
         network=network,

@@ -20,7 +20,7 @@ from transferbench.base.errors import InputError
 from transferbench.models import weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.features import find_layers
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 
 IDS = {"python": "python:<module>:<function>, a model that your own code returns"}
 

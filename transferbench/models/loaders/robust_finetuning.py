@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.models import networks, weights
 from transferbench.models.catalogue import robust_finetuning
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 
 IDS = {
     "pretr_Linf": "CIFAR-10 PreActResNet-18 of E-AT, adversarially trained in Linf",
@@ -28,7 +29,7 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     built = networks.build(card.network, len(card.classes))
     state = {name: tensor for name, tensor in weights.read(path).items() if "model_preact_hl1." not in name}
     weights.load_strictly(built.model, weights.match_names(built.model, state), path)
-    digest = weights.sha256_of(path)
+    digest = sha256_of(path)
     return Victim(
         card.model_copy(update={"sha256": digest}), built.model.eval().requires_grad_(False), built.layers, digest
     )

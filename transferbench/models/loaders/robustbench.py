@@ -19,7 +19,7 @@ from transferbench.models.catalogue import robustbench
 from transferbench.models.catalogue.robustbench import Entry
 from transferbench.models.features import find_layers
 from transferbench.models.loaders import robustbench_package
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 
 IDS = {"RB": "RB_<id>[@<data set>[/<threat>]], any model of RobustBench"}
 

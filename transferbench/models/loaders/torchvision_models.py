@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.base.registry import unknown
 from transferbench.models import networks, weights
@@ -13,7 +14,7 @@ from transferbench.models.cards import ModelCard
 from transferbench.models.catalogue import classes
 from transferbench.models.networks import torchvision_nets
 from transferbench.models.networks.normalised import MEAN, STD
-from transferbench.models.victims import Victim
+from transferbench.models.victim import Victim
 
 IDS = {"torchvision": "torchvision:<name>[@<weights>], any ImageNet classifier of torchvision"}
 
@@ -40,6 +41,12 @@ def card(id: str) -> ModelCard:
     )
 
 
+def load_made(id: str, model_dir: Path | None) -> Victim:
+    """As `load`, from a made file: the hash in its name is not checked."""
+    known = card(id)
+    return _victim(known, (model_dir or Path("models")) / known.weights)
+
+
 def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     """The file is torchvision's own, `<model-dir>/resnet18-f37072fd.pth`; the hash in its name is checked."""
     known, url = card(id), _named(id)[1].url
@@ -58,9 +65,13 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
             lambda there: _check_hash(there[0]),
         )
     _check_hash(path)
+    return _victim(known, path)
+
+
+def _victim(known: ModelCard, path: Path) -> Victim:
     built = networks.build(known.network, len(known.classes))
     weights.load_strictly(built.model, weights.match_names(built.model, weights.read(path)), path)
-    digest = weights.sha256_of(path)
+    digest = sha256_of(path)
     return Victim(
         known.model_copy(update={"sha256": digest}), built.model.eval().requires_grad_(False), built.layers, digest
     )
@@ -85,8 +96,8 @@ def _weights(id: str, name: str, wanted: str) -> Any:
 def _check_hash(path: Path) -> None:
     """InputError unless the file's sha256 begins with the digits in its name."""
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
-    if digits is not None and not weights.sha256_of(path).startswith(digits[1]):
+    if digits is not None and not sha256_of(path).startswith(digits[1]):
         weights.read_any(path)  # says so if the file is a page, empty or cut short
         raise InputError(
-            f"weights {path}: sha256 is {weights.sha256_of(path)[:8]}..., its name says {digits[1]}: not torchvision's"
+            f"weights {path}: sha256 is {sha256_of(path)[:8]}..., its name says {digits[1]}: not torchvision's"
         )

@@ -6,6 +6,7 @@ normalisation an architecture's weights were made for is part of it.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -21,6 +22,12 @@ class Built(NamedTuple):
     model: nn.Module
     layers: Layers
     input_shape: tuple[int, ...]
+
+
+@cache
+def input_shape(id: str) -> tuple[int, ...]:
+    """[C, H, W] of the images that a network takes. InputError for an unknown id."""
+    return build(id, 2).input_shape
 
 
 def build(id: str, num_classes: int) -> Built:

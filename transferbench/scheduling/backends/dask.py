@@ -1,7 +1,7 @@
-"""dask.distributed: the same jobs on many processes. One process, one job, one thread, one GPU.
+"""dask.distributed workers: one process, one job, one thread, one GPU.
 
-Who is asked to do what, and what becomes of the answers, is the pipeline's business; here are the workers: started
-(`local:4`) or found (`tcp://host:port`, `tls://...`, brought up by dask's own tools), lost, retried, and let go.
+Workers are started here (`local:4`) or found by address (`tcp://host:port`, `tls://...`; dask's own tools start them).
+Lost ones are replaced or waited for, and a task is retried on another worker.
 """
 
 from __future__ import annotations
@@ -11,23 +11,26 @@ import os
 import queue
 import socket
 import uuid
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 
 from transferbench.base.errors import FaultError, InputError
+from transferbench.jobs.inputs import Input
+from transferbench.scheduling.backends import Answer, Backend, Task
+from transferbench.scheduling.backends.worker import Message, message, run_task
 
 _CONNECT = 15
 """Seconds to wait for a scheduler's answer."""
-_UNBOTHERED = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-"""Run in every worker: Ctrl-C reaches a terminal's whole group, but it is the driver who ends them."""
+_IGNORE_SIGINT = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+"""Run in every worker: Ctrl-C reaches a terminal's whole process group, but the driver ends its workers itself."""
 ATTEMPTS = 3
-"""A job is given up after so many workers died on it."""
+"""A task is given up after this many workers died on it."""
 
 
 def check(address: str, device: str) -> None:
-    """InputError, before anything is made, for an address that is none or where nobody answers."""
+    """InputError, before anything is created, for a malformed address or one where no scheduler answers."""
     kind, _, rest = address.partition(":")
     if kind == "local":
         if not rest.isdigit() or int(rest) < 1:
@@ -49,63 +52,52 @@ def _gpus() -> list[str]:
     return visible.split(",") if visible else [str(gpu) for gpu in range(torch.cuda.device_count())]
 
 
-class Answer(NamedTuple):
-    """What became of a call: its value, or the exception it raised, or the reason why no worker survived it."""
+class DaskBackend(Backend):
+    """Workers behind an address; those that were started here end with the context, whatever happens.
 
-    name: str
-    value: Any
-    error: BaseException | None
-    lost: str
-
-
-class Cluster:
-    """Workers behind an address. Use as a context: what was started here is gone afterwards, whatever happened.
-
-    `told(message)` gets what workers say while they work, in a thread of its own.
+    `on_message` gets the workers' progress, in a thread of its own.
     """
 
-    def __init__(self, address: str, device: str = "cpu", told: Callable[[Any], None] = lambda _: None) -> None:
+    def __init__(self, address: str, device: str, on_message: Callable[[Message], None]) -> None:
         import dask
         import distributed
 
         check(address, device)
         logging.getLogger("distributed").setLevel(logging.CRITICAL)
         dask.config.set({"distributed.scheduler.allowed-failures": ATTEMPTS - 1})
-        self.address, self._started = address, None
+        self.address, self._workers = address, None
         if address.startswith("local:"):
-            self._started = _start(int(address.removeprefix("local:")), device)
+            self._workers = _start(int(address.removeprefix("local:")), device)
         try:
-            self._client = distributed.Client(self._started or address, timeout=_CONNECT, set_as_default=False)
+            self._client = distributed.Client(self._workers or address, timeout=_CONNECT, set_as_default=False)
         except (OSError, ValueError, TimeoutError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"--cluster {address}: no scheduler answers there ({reason})") from None
         self.topic = f"transferbench-{uuid.uuid4().hex}"
-        self._client.subscribe_topic(self.topic, lambda event: told(event[1]))
+        self._client.subscribe_topic(self.topic, lambda event: on_message(message(event[1])))
         self._futures: dict[str, Any] = {}
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     @property
     def workers(self) -> int:
-        """How many there are now; more may come, and some may go."""
+        """How many there are now; they may come and go."""
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
 
     @property
-    def room(self) -> int:
-        """How many more calls are worth giving: two for each worker, so that none waits for the next."""
+    def capacity(self) -> int:
+        # Two for each worker, so that none waits for its next task.
         return 2 * max(1, self.workers) - len(self._futures)
 
-    def share(self, thing: Any) -> Any:
-        """A handle to something big, to be given to calls in its place: it travels to a worker once."""
-        return self._client.scatter(thing, hash=False)
+    def share(self, value: Any) -> Any:
+        return self._client.scatter(value, hash=False)
 
-    def submit(self, name: str, function: Callable[..., Any], *arguments: Any) -> None:
-        """Call the function on some worker, once: what it returns or raises is an answer of `next`."""
-        future = self._client.submit(function, *arguments, key=f"{name}-{uuid.uuid4().hex[:8]}", pure=False)
-        self._futures[str(future.key)] = (name, future)
+    def submit(self, task: Task, shared: Mapping[Input, Any]) -> None:
+        key = f"{task.job.name}-{uuid.uuid4().hex[:8]}"
+        future = self._client.submit(run_task, task, shared, self.topic, key=key, pure=False)
+        self._futures[str(future.key)] = (task.job.name, future)
         future.add_done_callback(self._done.put)
 
     def next(self) -> Answer:
-        """The answer to the call that is finished first."""
         from distributed.scheduler import KilledWorker
 
         future = self._done.get()
@@ -118,36 +110,32 @@ class Cluster:
         if isinstance(error, KilledWorker):
             died = error.allowed_failures + 1
             reason = f"{died} workers died on it, one after the other (out of memory, or killed from outside?)"
-            return Answer(name, None, None, reason)
+            return Answer(name, None, lost=reason)
         if future.status == "cancelled":
             raise FaultError(
                 f"--cluster {self.address}: the scheduler has gone; what is finished is kept, the same command goes on"
             )
-        return Answer(name, None if error is not None else future.result(), error, "")
+        return Answer(name, None if error is not None else future.result(), error)
 
     @property
-    def finished(self) -> bool:
-        """Whether `next` has an answer without waiting."""
+    def ready(self) -> bool:
         return not self._done.empty()
-
-    def __enter__(self) -> Cluster:
-        return self
 
     def __exit__(self, *_: object) -> None:
         for _name, future in self._futures.values():
             future.cancel(force=True)
         self._client.close(timeout=5)
-        if self._started is not None:
-            self._started.close(timeout=10)
+        if self._workers is not None:
+            self._workers.close(timeout=10)
 
 
 def _start(count: int, device: str) -> Any:
-    """`count` workers on this machine as processes of their own, each with a GPU of its own on cuda."""
+    """`count` worker processes on this machine; on cuda each sees one GPU."""
     import distributed
 
     pinned: list[dict[str, str]] = [{} for _ in range(count)]
     if torch.device(device).type == "cuda":
-        # Set before the process starts: afterwards CUDA has looked already.
+        # Set before the process starts: CUDA reads it once.
         pinned = [{"CUDA_VISIBLE_DEVICES": gpu} for gpu in _gpus()[:count]]
     workers = {
         number: {
@@ -160,7 +148,7 @@ def _start(count: int, device: str) -> Any:
                 "dashboard": False,
                 "host": "127.0.0.1",
                 "silence_logs": logging.CRITICAL,
-                "preload": [_UNBOTHERED],
+                "preload": [_IGNORE_SIGINT],
             },
         }
         for number, env in enumerate(pinned)

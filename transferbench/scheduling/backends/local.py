@@ -1,67 +1,51 @@
-"""Where jobs are carried out: in this process, one after the other, or on the workers of a cluster."""
+"""This process as the only worker."""
 
 from __future__ import annotations
 
 from collections import deque
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from transferbench.base.errors import FaultError, InputError
-from transferbench.jobs.executor import Executor, Need
-from transferbench.jobs.job import Job
-from transferbench.scheduling.backends.dask import Answer, Cluster
-from transferbench.scheduling.backends.worker import Task, carry_out
+from transferbench.jobs.execution import execute
+from transferbench.jobs.inputs import Input
+from transferbench.jobs.resources import Resources
+from transferbench.scheduling.backends import Answer, Backend, Task
+from transferbench.scheduling.reporter import Reporter
 from transferbench.store.store import Store
 
 
-class Reporter(Protocol):
-    """Who shows progress. `update` is called often, and from other threads: (done, of, still robust or None)."""
+class LocalBackend(Backend):
+    """Runs tasks lazily, in `next`. They checkpoint into the store."""
 
-    def begin(self, job: Job, number: int, total: int) -> None: ...
-    def update(self, job: Job, done: int, total: int, robust: int | None) -> None: ...
-    def end(self, job: Job, reused: bool) -> None: ...
-    def failed(self, job: Job, reason: str) -> None: ...
-    def note(self, text: str) -> None: ...
-
-
-class Here(AbstractContextManager["Here"]):
-    """This process as the only worker: what it is given runs when its answer is asked for."""
-
-    topic = ""
-    finished = False
-    """Nothing is done that was not asked for."""
-
-    def __init__(self, executor: Executor, store: Store, reporter: Reporter) -> None:
-        self.executor, self.store, self.reporter = executor, store, reporter
+    def __init__(self, resources: Resources, store: Store, reporter: Reporter) -> None:
+        self.resources, self.store, self.reporter = resources, store, reporter
         self._tasks: deque[Task] = deque()
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         return 1 - len(self._tasks)
 
-    def give(self, task: Task, lent: dict[Need, Any]) -> None:
+    def submit(self, task: Task, shared: Mapping[Input, Any]) -> None:
         self._tasks.append(task)
-
-    def share(self, thing: Any) -> Any:
-        return thing
 
     def next(self) -> Answer:
         task = self._tasks.popleft()
         job, checkpoint = task.job, self.store.checkpoint(task.key)
         try:
-            value = self.executor.execute(
-                job, task.inputs, task.content, lambda *how: self.reporter.update(job, *how), checkpoint
+            output = execute(
+                job, self.resources, task.results, lambda progress: self.reporter.update(job, progress), checkpoint
             )
         except (FaultError, InputError) as error:
-            return Answer(job.name, None, error, "")
-        return Answer(job.name, value, None, "")
+            return Answer(job.name, None, error)
+        return Answer(job.name, output)
+
+    @property
+    def ready(self) -> bool:
+        return False
+
+    def share(self, value: Any) -> Any:
+        return value
 
     def __exit__(self, *_: object) -> None:
         self._tasks.clear()
-
-
-class There(Cluster):
-    """The workers of a cluster."""
-
-    def give(self, task: Task, lent: dict[Need, Any]) -> None:
-        self.submit(task.job.name, carry_out, task, lent)

@@ -1,77 +1,84 @@
-"""What a cluster's worker does with a job: carry it out, tell how far it is, and stop when nobody wants it any more."""
+"""A dask worker's end: run a task, report progress, and stop when the driver no longer wants the result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, NamedTuple
 
 from transferbench.base.errors import FaultError
+from transferbench.base.progress import Progress
 from transferbench.base.versions import versions
-from transferbench.jobs.executor import Executor, Need, Place, Result
-from transferbench.jobs.job import Job
-from transferbench.store.checkpoint_file import Checkpoint
+from transferbench.jobs.execution import check_inputs, execute
+from transferbench.jobs.inputs import Input
+from transferbench.jobs.job import Output
+from transferbench.jobs.resources import Resources
+from transferbench.scheduling.backends import Task
+from transferbench.store.checkpoint_file import CheckpointFile
 
-_TELL = 0.5
-"""Seconds between two messages to the driver."""
+_INTERVAL = 0.5
+"""Seconds between two progress messages to the driver."""
 
-_executors: dict[str, Executor] = {}
-"""That of the present run, by its topic. A worker may serve many runs, and files may change between them."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A job with all that a process elsewhere must know to carry it out."""
-
-    job: Job
-    key: str
-    inputs: dict[str, Result]
-    content: dict[str, Any]
-    place: Place
-    topic: str
-    versions: dict[str, str]
+_resources: dict[str, Resources] = {}
+"""Those of the present run, by its topic. A worker may serve many runs, and files may change between them."""
 
 
-class UnwantedError(Exception):
-    """The driver has gone, or has taken the job back."""
+class CancelledError(Exception):
+    """The driver is gone, or has taken the task back."""
 
 
-def carry_out(task: Task, lent: Mapping[Need, Any]) -> tuple[Result, dict[str, Tensor]]:
-    """As `Executor.execute`. FaultError where this worker's packages are others than the driver's."""
+class Message(NamedTuple):
+    """A progress message to the driver."""
+
+    job: str
+    progress: Progress
+
+
+def run_task(task: Task, shared: Mapping[Input, Any], topic: str) -> Output:
+    """As `execution.execute`. FaultError where this worker's packages differ from the driver's, MissingInputError where
+    it cannot read an input."""
     from distributed import get_worker
 
     mine = versions()
-    other = [f"{name} {version}, here {mine[name]}" for name, version in task.versions.items() if mine[name] != version]
-    if other:
-        told = ", ".join(other)
-        raise FaultError(f"the driver has {told}: install the same on every worker")
+    different = [
+        f"{name} {version}, here {mine[name]}" for name, version in task.versions.items() if mine[name] != version
+    ]
+    if different:
+        raise FaultError(f"the driver has {', '.join(different)}: install the same on every worker")
     worker: Any = get_worker()
     if worker.state.nthreads != 1:
         raise FaultError(f"worker {worker.address} has {worker.state.nthreads} threads: start it with --nthreads 1")
-    if task.topic not in _executors:
-        _executors.clear()
-        _executors[task.topic] = Executor(task.place, remote=True)
-    me, last = worker.get_current_task(), [0.0]
+    if topic not in _resources:
+        _resources.clear()
+        _resources[topic] = Resources(task.settings, remote=True)
+    resources = _resources[topic]
+    task_key, last = worker.get_current_task(), [0.0]
 
-    def show(done: int, total: int, robust: int | None) -> None:
-        if time.monotonic() - last[0] < _TELL:
+    def report(progress: Progress) -> None:
+        if time.monotonic() - last[0] < _INTERVAL:
             return
         last[0] = time.monotonic()
-        # A task that was taken back goes on in its thread unless it looks.
-        mine = worker.state.tasks.get(me)
-        if mine is None or mine.state in ("cancelled", "released"):
-            raise UnwantedError(task.job.label)
-        worker.log_event(task.topic, {"job": task.job.name, "done": done, "total": total, "robust": robust})
+        # A task that was taken back goes on in its thread unless it notices.
+        state = worker.state.tasks.get(task_key)
+        if state is None or state.state in ("cancelled", "released"):
+            raise CancelledError(task.job.label)
+        values = {"done": progress.done, "total": progress.total, "robust": progress.robust}
+        worker.log_event(topic, {"job": task.job.name, "values": dict(progress.values), **values})
 
-    checkpoint = Checkpoint(_unfinished(task, worker) / task.key)
-    return _executors[task.topic].execute(task.job, task.inputs, task.content, show, checkpoint, lent)
+    checkpoint = CheckpointFile(_unfinished(task, worker) / task.key)
+    with resources.sharing(shared):
+        check_inputs(task.job, resources, task.content, task.results)
+        return execute(task.job, resources, task.results, report, checkpoint)
+
+
+def message(event: Mapping[str, Any]) -> Message:
+    """A progress message as the driver receives it."""
+    progress = Progress(event["done"], event["total"], event["robust"], event["values"])
+    return Message(event["job"], progress)
 
 
 def _unfinished(task: Task, worker: Any) -> Path:
-    """Where the run's folder is visible, unfinished work outlives this worker; else it outlives only the job."""
-    shared = task.place.root / "unfinished"
+    """Where the worker sees the run's folder, unfinished work outlives it; elsewhere it outlives only the task."""
+    shared = task.settings.root / "unfinished"
     return shared if shared.is_dir() else Path(worker.local_directory) / "unfinished"

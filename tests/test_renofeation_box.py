@@ -1,4 +1,4 @@
-"""Renofeation's own threat (`clip: seed`): its normalised space and box, against a naive loop and the second look."""
+"""Renofeation's own threat (`clip: seed`): its normalised space and box, against a naive loop and the verification."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from torch import Tensor, nn
 from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.base.errors import FaultError, InputError
-from transferbench.base.specifications import SEED_BALL, AttackSpec, ThreatModel
+from transferbench.base.specifications import RENOFEATION, AttackSpec, ThreatModel
 from transferbench.engine.judge import check_admissible
 from transferbench.results import verification
-from transferbench.threats import geometry
+from transferbench.threats import LinfBall, RenofeationBox
 
 MEAN, STD = (torch.tensor(part).view(1, 3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-THREAT = ThreatModel.parse(SEED_BALL, "0.1")
+THREAT = ThreatModel.parse(RENOFEATION, "0.1")
 
 
 def images(n: int = 6) -> Tensor:
-    """Some of them nearly white, some nearly black: where the seed's clipping differs from [0,1]."""
+    """Some of them nearly white, some nearly black: where the evaluator's clipping differs from [0,1]."""
     x = torch.rand(n, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     x[0], x[1] = 0.9 + 0.1 * x[0], 0.02 * x[1]
     x[2, :, 0], x[2, :, 1] = 1.0, 0.0
@@ -43,7 +43,7 @@ class Features(nn.Module):
 
 
 def naive(x: Tensor, start: Tensor, neuron: int, steps: int) -> Tensor:
-    """The loop of the seed's evaluator in its own words: everything normalised, delta clipped twice."""
+    """The loop of Renofeation's evaluator as published: everything normalised, delta clipped twice."""
     network, u = Features(), (x - MEAN) / STD
     delta = (start - MEAN) / STD - u
     for _ in range(steps):
@@ -57,7 +57,7 @@ def naive(x: Tensor, start: Tensor, neuron: int, steps: int) -> Tensor:
     return (u + delta) * STD + MEAN
 
 
-def test_the_attack_is_the_seeds_own_loop() -> None:
+def test_the_attack_is_the_evaluators_loop() -> None:
     x = images()
     attack: Any = attacks.build(AttackSpec.of("pretrained-neuron", neurons=2, n_iter=12), THREAT, 10)
     keys = torch.arange(6)
@@ -67,7 +67,7 @@ def test_the_attack_is_the_seeds_own_loop() -> None:
     # Signs of gradients are equal but where one is a rounding away from 0.
     apart = (found - naive(x, state["x"], 1, 12)).abs()
     assert float((apart < 1e-5).float().mean()) > 0.995
-    assert float(geometry.distance("Linf", x, found)[0]) > 0.1 * 0.229, "near-white pixels go further than eps"
+    assert float(LinfBall.parse("0.1").distance(x, found)[0]) > 0.1 * 0.229, "near-white pixels go further than eps"
     assert float(found.min()) < 0, "and dark ones leave [0,1]"
 
 
@@ -87,7 +87,7 @@ def test_its_noise_is_in_the_same_ball() -> None:
 def test_judge_and_verify_draw_the_same_line(seed: int, share: float) -> None:
     """A point at a share of the way to the bounds is in where the share is at most 1, for both."""
     x = images()
-    low, high = geometry.seed_bounds(x, 0.1)
+    low, high = RenofeationBox.parse("0.1").bounds(x)
     side = torch.rand(x.shape, generator=torch.Generator().manual_seed(seed)) < 0.5
     bound = torch.where(side, low, high)
     start = x.clamp(low, high)
@@ -95,19 +95,19 @@ def test_judge_and_verify_draw_the_same_line(seed: int, share: float) -> None:
     ids = torch.arange(6)
     if share <= 1:
         distances = check_admissible(THREAT, x, points, ids)
-        again = verification.admissible("w", SEED_BALL, "0.1", x.numpy(), points.numpy())
+        again = verification.admissible("w", RENOFEATION, "0.1", x.numpy(), points.numpy())
         assert np.allclose(distances.numpy(), again)
-        assert torch.equal(distances, geometry.distance("Linf", x, points)), "the true distance in [0,1] pixels"
+        assert torch.equal(distances, LinfBall.parse("0.1").distance(x, points)), "the true distance in [0,1] pixels"
         return
-    with pytest.raises(FaultError, match=r"outside the ball renofeation-seed:0\.1"):
+    with pytest.raises(FaultError, match=r"outside the ball renofeation:0\.1"):
         check_admissible(THREAT, x, points, ids)
-    with pytest.raises(verification.VerificationError, match="renofeation-seed ball"):
-        verification.admissible("w", SEED_BALL, "0.1", x.numpy(), points.numpy())
+    with pytest.raises(verification.VerificationError, match="renofeation ball"):
+        verification.admissible("w", RENOFEATION, "0.1", x.numpy(), points.numpy())
 
 
 def test_it_is_for_source_only_attacks_on_colour_images() -> None:
     for id in ("apgd-ce", "apgd-t", "pgd", "fgsm", "source-pgd"):
-        with pytest.raises(InputError, match=r"renofeation-seed"):
+        with pytest.raises(InputError, match=r"renofeation"):
             attacks.build(AttackSpec.of(id), THREAT, 10)
     attack: Any = attacks.build(AttackSpec.of("random-sign"), THREAT, 10)
     grey = torch.rand(2, 1, 8, 8)

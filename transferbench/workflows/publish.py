@@ -9,6 +9,7 @@ from pathlib import Path
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.leaderboard import build, figures, page
+from transferbench.leaderboard.example_gallery import FOLDER as GALLERIES
 from transferbench.results.records import UNTRAINED, read_all, stamped
 
 
@@ -26,7 +27,7 @@ def publish(run: Path, repository: Path) -> Path:
         if UNTRAINED in record.flags:
             raise InputError(f"{run}: {record.victim} is of a smoke run: it is never published")
         if not stamped(record):
-            raise InputError(build.unstamped(run, record))
+            raise InputError(build.stamp_complaint(run, record))
     boards = repository / "leaderboards"
     if not boards.is_dir():
         raise InputError(f"{repository.resolve()}: no folder leaderboards/ here: run publish at the repository's root")
@@ -36,14 +37,14 @@ def publish(run: Path, repository: Path) -> Path:
     target = boards / suites[0]
     shutil.rmtree(target / "records", ignore_errors=True)
     (target / "records").mkdir(parents=True)
-    shutil.rmtree(target / "strips", ignore_errors=True)
-    (target / "strips").mkdir()
+    shutil.rmtree(target / GALLERIES, ignore_errors=True)
+    (target / GALLERIES).mkdir()
     (repository / "model_cards").mkdir(exist_ok=True)
     for stem in (file_stem(record.victim) for record in records):
         shutil.copyfile(run / "records" / f"{stem}.json", target / "records" / f"{stem}.json")
         shutil.copyfile(run / "cards" / f"{stem}.md", repository / "model_cards" / f"{stem}.md")
-        if (run / "strips" / f"{stem}.png").is_file():
-            shutil.copyfile(run / "strips" / f"{stem}.png", target / "strips" / f"{stem}.png")
+        if (run / GALLERIES / f"{stem}.png").is_file():
+            shutil.copyfile(run / GALLERIES / f"{stem}.png", target / GALLERIES / f"{stem}.png")
     records = build.rebuild(target)
     figures.write(target, records)
     page.write(target, records)

@@ -1,0 +1,65 @@
+"""`transferbench eval`: attack any model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from transferbench.base.settings import RunSettings
+from transferbench.cli import options
+
+
+@click.command("eval", short_help="Attack any model, at the radii of its card.")
+@options.model
+@click.option("--network", metavar="NAME", help="Architecture of a model given as file:<path>.")
+@options.dataset
+@options.norms
+@options.eps
+@click.option(
+    "--attacks",
+    default="",
+    type=options.NAMES,
+    metavar="A,A",
+    help="Attacks in order (default: apgd-ce,apgd-t); standard is all of AutoAttack, with --backend autoattack.",
+)
+@click.option("--source", metavar="ID", help="Also attack with this public model alone.")
+@click.option("--n", type=int, metavar="N", help="First N test examples (default: 1000, or all if fewer).")
+@click.option("--seed", type=int, default=0, metavar="S", help="Seed of the random starts (default: 0).")
+@click.option("--out", type=options.FOLDER, metavar="DIR", help="The run's folder (default: runs/eval).")
+@click.option("--download", is_flag=True, help="Fetch weights that are missing in --model-dir.")
+@click.option("--allow-low-accuracy", is_flag=True, help="Attack a model whose clean accuracy is not above chance.")
+@click.option("--backend", type=click.Choice(["transferbench", "autoattack"]), default="transferbench",
+              help="The engine that runs the attacks.")  # fmt: skip
+@options.places
+@options.cluster
+@options.keep_examples
+@options.fresh
+@options.batch_size
+def command(out: Path | None, **given: Any) -> None:
+    """Attack any model on the first test examples of a data set, at the radii of its card."""
+    from transferbench.workflows import evaluate
+    from transferbench.workflows import settings as settings_check
+
+    circumstances = ("device", "data_dir", "model_dir", "cluster", "fresh", "batch_size")
+    settings = RunSettings(
+        root=out or Path("runs/eval"),
+        keep=given.pop("keep_examples"),
+        **{name: given.pop(name) for name in circumstances},
+    )
+    request = evaluate.Request(**given)
+    evaluate.check(request)
+    settings_check.check(settings)
+    from transferbench.cli import console
+    from transferbench.scheduling.scheduler import Scheduler
+    from transferbench.store.store import Store
+
+    subjects = evaluate.load(request, settings)
+    with Store(settings.root) as store, console.Bars() as bars:
+        record = evaluate.evaluate(request, subjects, Scheduler(store, settings), bars)
+        if bars.reused:
+            bars.note(f"{bars.reused} jobs were done before")
+    click.echo(console.evaluation_report(record, subjects.victim.card.weights))
+    click.echo(f"files: {settings.root}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
+    click.echo(f"page: {settings.root / 'index.html'}")

@@ -1,0 +1,112 @@
+"""Options that several commands share, and the types that read their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from transferbench.base.errors import InputError
+from transferbench.base.specifications import Keep, Norm, parse_norm
+
+F = TypeVar("F", bound=Callable[..., Any])
+Decorator = Callable[[F], F]
+FOLDER = click.Path(path_type=Path)
+
+
+class Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
+    """A value that a function reads from text; the function's InputError is the message."""
+
+    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
+        self.name, self.read = name, read
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self.read(value) if isinstance(value, str) else value
+
+
+def _norms(text: str) -> tuple[Norm, ...]:
+    return tuple(parse_norm(norm) for norm in text.split(","))
+
+
+def _radii(text: str) -> dict[Norm, str]:
+    given = pairs("--eps", [part for part in text.split(",") if part])
+    return {parse_norm(norm): eps for norm, eps in given.items()}
+
+
+def _seeds(text: str) -> tuple[int, ...]:
+    try:
+        seeds = tuple(int(seed) for seed in text.split(","))
+    except ValueError:
+        raise InputError(f"--seeds {text!r}: write whole numbers with commas, 0,1,2") from None
+    if len(set(seeds)) != len(seeds):
+        raise InputError(f"--seeds {text!r}: a seed is named twice")
+    return seeds
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`a,b` -> ("a", "b"); empty parts are left out."""
+    return tuple(name for name in text.split(",") if name)
+
+
+def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
+    """`["a=1", "b=2"]` -> {"a": "1", "b": "2"}. InputError for an item without `=` or a name given twice."""
+    found: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals or not name or not value:
+            raise InputError(f"{option} {item!r}: write it as name=value")
+        if name in found:
+            raise InputError(f"{option}: {name} is given twice")
+        found[name] = value
+    return found
+
+
+SEEDS = Value("seeds", _seeds)
+NAMES = Value("names", names)
+
+
+def group(*options: Decorator[Any]) -> Decorator[Any]:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+model = click.option("--model", required=True, metavar="ID", help="A model of `list models`, a folder or a card.")
+dataset = click.option("--dataset", metavar="ID", help="Data set (default: the one on the model's card).")
+norms = click.option(
+    "--norms", default="Linf,L2,L1", metavar="N,N", type=Value("norms", _norms), help="Norms (default: Linf,L2,L1)."
+)
+eps = click.option(
+    "--eps",
+    default="",
+    metavar="N=E,N=E",
+    type=Value("radii", _radii),
+    help="Radii as Linf=8/255,L2=0.5 (default: the card's, else the data set's).",
+)
+device = click.option("--device", default="cpu", metavar="DEV", help="cpu, cuda or cuda:1 (default: cpu).")
+data_dir = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Folder with the data sets' files.")
+model_dir = click.option("--model-dir", type=FOLDER, metavar="DIR", help="Folder with the models' weights.")
+places = group(device, data_dir, model_dir)
+batch_size = click.option("--batch-size", type=int, metavar="B", help="Rows in flight (verdicts do not depend on it).")
+loader_workers = click.option(
+    "--loader-workers", type=int, default=0, metavar="N", help="Processes that decode images ahead (default: 0)."
+)
+cluster = click.option(
+    "--cluster", metavar="WHERE", help="local:N processes here, or the tcp:// or tls:// address of a scheduler."
+)
+keep_examples = click.option(
+    "--keep-examples",
+    default="fooled",
+    metavar="WHICH",
+    type=Value("which", Keep.parse),
+    help="End points to keep: fooled, all, sample:N of a shard, none (default: fooled).",
+)
+fresh = click.option("--fresh", is_flag=True, help="Begin anew instead of going on from what is done.")
+run_folder = click.argument("dir", type=FOLDER, metavar="DIR")

@@ -1,0 +1,19 @@
+"""`transferbench publish`: a finished run becomes a committed board."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from transferbench.cli import options
+
+
+@click.command("publish", short_help="Copy a finished run to leaderboards/ and model_cards/.")
+@options.run_folder
+def command(dir: Path) -> None:
+    """Copy the verified run in DIR to leaderboards/ and model_cards/ of the current folder."""
+    from transferbench.workflows.publish import publish
+
+    board = publish(dir, Path())
+    click.echo(f"published to {board}/ and model_cards/")

@@ -1,0 +1,71 @@
+"""`transferbench run`: a suite from its file to its leaderboard."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from transferbench.base.settings import RunSettings
+from transferbench.cli import options
+
+
+@click.command("run", short_help="Run a suite: train, craft, attack, judge, write the leaderboard.")
+@click.argument("suite", metavar="SUITE")
+@click.option("--out", type=options.FOLDER, metavar="DIR", help="The run's folder (default: runs/<suite>).")
+@click.option(
+    "--seeds", type=options.SEEDS, metavar="0,1,2", help="Seeds of the trainings and attacks (default: the suite's)."
+)
+@click.option("--full", is_flag=True, help="The suite's full protocol (10 x 100).")
+@click.option("--n", type=int, metavar="N", help="Attack the first N test examples (default: the suite's).")
+@click.option("--smoke", is_flag=True, help="Every method, network and loader once on made data, in a minute or two.")
+@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@options.places
+@options.loader_workers
+@options.cluster
+@options.keep_examples
+@options.fresh
+@options.batch_size
+def command(
+    suite: str, out: Path | None, seeds: tuple[int, ...] | None, full: bool, n: int | None, smoke: bool, dry_run: bool,
+    **given: Any,
+) -> None:  # fmt: skip
+    """Run SUITE (a name of `list suites`, or a YAML file): train, craft, attack, judge, write the leaderboard."""
+    from transferbench import suites
+    from transferbench.scheduling.plan import describe, plan
+    from transferbench.workflows import run_suite
+    from transferbench.workflows import settings as settings_check
+
+    chosen = suites.load(suite).adapted(full, n)
+    if smoke:
+        from transferbench import smoke as smoke_run
+        from transferbench.smoke.shorten import shorten
+
+        chosen = shorten(chosen)
+    planned = plan(chosen, chosen.seeds if seeds is None else seeds)
+    settings = RunSettings(root=out or Path("runs") / chosen.name, keep=given.pop("keep_examples"), **given)
+    if smoke:
+        smoke_run.check(settings)
+    run_suite.check(chosen)
+    if dry_run:
+        click.echo("\n".join(describe(planned)))
+        return
+    settings_check.check(settings)
+    from transferbench.cli import console
+    from transferbench.scheduling.scheduler import Scheduler
+    from transferbench.store.store import Store
+
+    with ExitStack() as stack:
+        store, bars = stack.enter_context(Store(settings.root)), stack.enter_context(console.Bars())
+        if smoke:
+            settings = stack.enter_context(smoke_run.prepared(chosen, settings))
+        records = run_suite.run_suite(planned, Scheduler(store, settings), bars)
+    if smoke:
+        click.echo(smoke_run.summary(chosen, records))
+        return
+    run_suite.write_page(settings.root, records)
+    console.print_board(settings.root, records)
+    if bars.reused:
+        click.echo(f"{bars.reused} of {len(planned.jobs)} jobs were done before")

@@ -1,0 +1,40 @@
+"""`transferbench selftest`: are planted adversarial regions found?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from transferbench.base.errors import FaultError
+from transferbench.base.settings import RunSettings
+from transferbench.cli import options
+
+
+@click.command("selftest", short_help="Plant adversarial regions around examples: are they found?")
+@options.model
+@options.dataset
+@options.norms
+@options.eps
+@click.option("--n", type=int, default=32, metavar="N", help="First N test examples (default: 32).")
+@click.option("--seed", type=int, default=0, metavar="S", help="Seed of the planted points (default: 0).")
+@options.places
+@options.batch_size
+def command(**given: Any) -> None:
+    """Plant adversarial regions around examples of a model and count how many the chain finds."""
+    from transferbench.workflows import evaluate
+    from transferbench.workflows import settings as settings_check
+
+    settings = RunSettings(**{name: given.pop(name) for name in ("device", "data_dir", "model_dir", "batch_size")})
+    request = evaluate.Request(**given)
+    evaluate.check(request)
+    settings_check.check(settings)
+    subjects = evaluate.load(request, settings)
+    passed = True
+    for threat, planted, found in evaluate.selftest(request, subjects, settings):
+        click.echo(f"{threat:<12} {found} of {planted} planted regions found")
+        passed = passed and planted == found
+    if not passed:
+        raise FaultError(
+            "selftest failed: the attacks do not find what is certainly there; robust accuracy means little"
+        )

@@ -1,0 +1,67 @@
+"""`transferbench train`: one victim with a method."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from transferbench.base.settings import RunSettings
+from transferbench.cli import options
+
+
+@click.command("train", short_help="Train one victim with a method.")
+@click.option("--plugin", required=True, metavar="NAME", help="A method of `list methods`.")
+@click.option("--source", metavar="ID", help="The pre-trained model to start from.")
+@click.option(
+    "--network",
+    default="",
+    metavar="NAME",
+    help="Architecture where it is not the source's (without a source: small-resnet).",
+)
+@click.option("--target", required=True, metavar="DATASET", help="Data set to train on.")
+@click.option("--shots", type=int, metavar="K", help="Train on K images of each class, drawn by the seed.")
+@click.option("--download", is_flag=True, help="Fetch what is missing of source and data set.")
+@click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter.")
+@click.option("--config", type=options.FOLDER, metavar="FILE", help="Hyper-parameters as YAML; --set takes precedence.")
+@click.option("--out", type=options.FOLDER, required=True, metavar="DIR", help="The new victim's folder.")
+@click.option(
+    "--eval-freq",
+    type=int,
+    metavar="E",
+    help="Measure robustness every E epochs: APGD-100 on 200 + 200 images.",
+)
+@click.option("--tensorboard", is_flag=True, help="Also log to <out>/tensorboard.")
+@options.places
+@options.loader_workers
+@options.fresh
+def command(
+    plugin: str, target: str, set_: tuple[str, ...], config: Path | None, out: Path, tensorboard: bool, **given: Any
+) -> None:
+    """Train one victim with a method, from a source or from scratch."""
+    from transferbench.workflows import settings as settings_check
+    from transferbench.workflows import train
+
+    values = {**(train.read_config(config) if config is not None else {}), **options.pairs("--set", set_)}
+    names = ("source", "network", "shots", "download")
+    request = train.Request(plugin, target, settings=values, **{name: given.pop(name) for name in names})
+    settings = RunSettings(root=out, **given)
+    train.check(request, settings)
+    settings_check.check(settings)
+    from transferbench.cli.console import Bars
+    from transferbench.scheduling.scheduler import Scheduler
+    from transferbench.training.tensorboard import event_writer
+
+    subjects = train.load(request, settings)
+    with ExitStack() as stack:
+        store = stack.enter_context(train.open_store(settings))
+        bars = stack.enter_context(Bars())
+        if tensorboard:
+            bars.also(stack.enter_context(event_writer(out / "tensorboard")))
+        result = train.train(subjects, Scheduler(store, settings), bars)
+    accuracy = 100 * result.validation_accuracy
+    click.echo(f"{subjects.job.victim}: validation accuracy {accuracy:.2f} % on {len(subjects.splits[1])} images")
+    click.echo(f"files: {out}/ ({', '.join(train.FILES)})")
+    click.echo(f"attack it: transferbench eval --model {out}")

@@ -1,0 +1,23 @@
+"""`transferbench verify`: check a run's stored points, predictions and counts again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from transferbench.base.settings import RunSettings
+from transferbench.cli import options
+
+
+@click.command("verify", short_help="Check a run's stored points, predictions and counts again, stamp it.")
+@options.run_folder
+@options.places
+def command(dir: Path, device: str, data_dir: Path | None, model_dir: Path | None) -> None:
+    """Check the stored points, predictions and counts of the run in DIR independently, and stamp its records."""
+    from transferbench.cli import console
+    from transferbench.results.verification import verify
+    from transferbench.workflows import settings as settings_check
+
+    settings_check.check(RunSettings(device=device))
+    console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified))

@@ -1,0 +1,114 @@
+"""The job that runs one chain against one network on one shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from transferbench.base import registry
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
+from transferbench.base.progress import OnProgress, Progress, ignore
+from transferbench.base.results import AttackResult
+from transferbench.base.specifications import Chain, Keep
+from transferbench.engine.chain import run_chain
+from transferbench.engine.preflight import gradients_masked
+from transferbench.engine.reference import BATCH_SIZE, run_reference
+from transferbench.engine.verdicts import ChainResult, Examples
+from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.job import Job, Output, Results
+from transferbench.jobs.resources import Resources
+from transferbench.store.store import Store
+
+EngineName = Literal["transferbench", "autoattack"]
+ENGINES: dict[EngineName, Any] = {"transferbench": run_chain, "autoattack": run_reference}
+
+
+@dataclass(frozen=True)
+class AttackJob(EvaluationJob[AttackResult]):
+    """Attack `network` with a chain on test images; `backend` is the engine that runs it."""
+
+    kind: ClassVar[str] = "attack"
+    result_type: ClassVar[type[AttackResult]] = AttackResult
+
+    chain: Chain
+    seed: int
+    backend: EngineName = "transferbench"
+
+    @property
+    def inputs(self) -> tuple[Job[Any], ...]:
+        return self.network.jobs
+
+    def specification(self) -> dict[str, Any]:
+        return {
+            **self._place(),
+            "chain": self.chain.as_dict(),
+            "seed": self.seed,
+            **({"backend": self.backend} if self.backend != "transferbench" else {}),
+        }
+
+    def content(self, resources: Resources, results: Results) -> dict[str, Any]:
+        content = self._content(resources, results)
+        if self.backend == "autoattack":
+            content["version"] = metadata.version("pyautoattack")
+            # The reference's random starts depend on its batches.
+            content["batch"] = resources.settings.batch_size or BATCH_SIZE
+        else:
+            content["version"] = [registry.find("attacks", spec.id).load().VERSION for spec in self.chain.attacks]
+        return content
+
+    def run(
+        self,
+        resources: Resources,
+        results: Results,
+        on_progress: OnProgress = ignore,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> Output:
+        target = self._target(resources, results)
+        shard = resources.images(self.images).on(resources.device)
+        examples = Examples(shard.pixels, shard.labels, shard.ids)
+
+        def report(settled: int, robust: int) -> None:
+            on_progress(Progress(settled, len(shard), robust))
+
+        done = ENGINES[self.backend](target, self.chain, examples, self.seed, report, checkpoint)
+        keep = resources.settings.keep
+        masked = ["gradients-masked"] if gradients_masked(done.by_attack) else []
+        result = AttackResult(
+            verdicts=tuple(done.verdicts),
+            by_attack=tuple(done.by_attack),
+            cost=done.cost,
+            flags=(*target.flags, *masked),
+            folded=target.search.folded,
+            halvings=target.rows.halvings,
+            kept=str(keep),
+        )
+        return Output(result, _end_points(done, examples, keep))
+
+    def keep(self, store: Store, key: str, output: Output) -> AttackResult:
+        result = output.result
+        assert isinstance(result, AttackResult)
+        if result.kept == "none":
+            return result
+        return store.with_examples(result, key, output.tensors)
+
+    def is_intact(self, result: AttackResult, store: Store, keep: Keep) -> bool:
+        if not Keep.parse(result.kept).covers(keep):
+            return False
+        return result.examples is None or (store.root / result.examples.path).is_file()
+
+    def end_points(self, keep: Keep) -> int:
+        rows = (self.images.stop or 0) - self.images.start
+        return {"none": 0, "sample": min(rows, keep.count)}.get(keep.kind, rows)
+
+
+def _end_points(done: ChainResult, examples: Examples, keep: Keep) -> dict[str, torch.Tensor]:
+    """ids int64 [k] and points [k, ...] of the rows that are to be kept."""
+    every = range(len(done.verdicts))
+    positions = list(every) if keep.kind == "all" else [at for at in every if done.verdicts[at].rank >= 0]
+    if keep.kind in ("sample", "none"):
+        positions = positions[: keep.count]
+    at = torch.tensor(positions, dtype=torch.int64)
+    return {"ids": examples.ids.cpu()[at], "points": done.points[at.to(done.points.device)].cpu()}

@@ -1,0 +1,55 @@
+"""The job that counts correct predictions without an attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
+from transferbench.base.progress import OnProgress, ignore
+from transferbench.base.results import CleanResult, Cost
+from transferbench.base.specifications import SHARD
+from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.job import Job, Output, Results
+from transferbench.jobs.resources import Resources
+
+
+@dataclass(frozen=True)
+class CleanJob(EvaluationJob[CleanResult]):
+    """Clean accuracy on the images: the first `stop`, or the whole test split."""
+
+    kind: ClassVar[str] = "clean"
+    result_type: ClassVar[type[CleanResult]] = CleanResult
+
+    @property
+    def inputs(self) -> tuple[Job[Any], ...]:
+        return self.network.jobs
+
+    def specification(self) -> dict[str, Any]:
+        return self._place()
+
+    def _range(self) -> dict[str, Any]:
+        return {"split": "test"} if self.images.stop is None else {"stop": self.images.stop}
+
+    def content(self, resources: Resources, results: Results) -> dict[str, Any]:
+        return {**self._content(resources, results), "version": []}
+
+    def run(
+        self,
+        resources: Resources,
+        results: Results,
+        on_progress: OnProgress = ignore,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> Output:
+        target, dataset = self._target(resources, results), resources.images(self.images)
+        saved = checkpoint.load() or {"correct": 0, "seen": 0}
+        correct, seen = saved["correct"], saved["seen"]
+        for part in dataset.select(range(seen, len(dataset))).batches(SHARD) if seen < len(dataset) else ():
+            shard = part.on(resources.device)
+            correct += int(torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).sum())
+            seen += len(part)
+            checkpoint.offer(partial(dict, correct=correct, seen=seen))
+        return Output(CleanResult(correct, len(dataset), Cost(checks=len(dataset))), {})

@@ -1,0 +1,83 @@
+"""The job that crafts adversarial points with a source alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from transferbench import attacks
+from transferbench.base import registry
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
+from transferbench.base.errors import InputError
+from transferbench.base.progress import OnProgress, Progress, ignore
+from transferbench.base.results import Cost, CraftResult
+from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
+from transferbench.engine.chain import default_slots
+from transferbench.engine.crafting import Crafting
+from transferbench.engine.memory import Rows
+from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.job import Job, Output, Results
+from transferbench.jobs.resources import Resources
+from transferbench.models.victim import fitted
+from transferbench.store.store import Store
+
+
+@dataclass(frozen=True)
+class CraftJob(EvaluationJob[CraftResult]):
+    """Craft one shard's points with a source-only attack; `network` is the source."""
+
+    kind: ClassVar[str] = "craft"
+    result_type: ClassVar[type[CraftResult]] = CraftResult
+
+    attack: AttackSpec
+    threat: ThreatModel
+    seed: int
+
+    @property
+    def inputs(self) -> tuple[Job[Any], ...]:
+        return self.network.jobs
+
+    def specification(self) -> dict[str, Any]:
+        return {
+            **self._place(),
+            "attack": self.attack.as_dict(),
+            "seed": self.seed,
+            "norm": self.threat.norm,
+            "eps": self.threat.eps.text,
+        }
+
+    def content(self, resources: Resources, results: Results) -> dict[str, Any]:
+        version = registry.find("attacks", self.attack.id).load().VERSION
+        return {**self._content(resources, results), "version": [version]}
+
+    def run(
+        self,
+        resources: Resources,
+        results: Results,
+        on_progress: OnProgress = ignore,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> Output:
+        shard = resources.images(self.images).on(resources.device)
+        source = fitted(resources.network(self.network.input(results)), shard.shape).penultimate
+        attack = attacks.build(self.attack, self.threat, len(shard.classes))
+        settings = resources.settings
+        rows = Rows(settings.batch_size or default_slots(shard.pixels[0].numel()), settings.engine.min_rows)
+        crafting = Crafting(source, attack, self.threat, shard, self.seed, rows, checkpoint)
+        points = crafting.run(lambda done, n: on_progress(Progress(done, n, n)))
+        passes = len(shard) * attack.tries * (attack.passes - 1)
+        cost = Cost(forwards=passes, backwards=passes if attack.needs_grad else 0)
+        return Output(CraftResult(attack.tries, cost), {"ids": shard.ids.cpu(), "points": points})
+
+    def keep(self, store: Store, key: str, output: Output) -> CraftResult:
+        assert isinstance(output.result, CraftResult)
+        return store.with_examples(output.result, key, output.tensors)
+
+    def is_intact(self, result: CraftResult, store: Store, keep: Keep) -> bool:
+        # Other jobs read the set: a damaged file must be found now and not then.
+        if result.examples is None:
+            return False
+        try:
+            store.read_examples(result.examples)
+        except InputError:
+            return False
+        return True

@@ -1,0 +1,127 @@
+"""What jobs read: networks, images, training splits, crafted sets.
+
+A worker on another machine looks for each under the driver's path. Where it is missing there, or is another one, the
+worker raises `MissingInputError` and the driver sends the content.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from transferbench.base.results import StoredFile
+from transferbench.data import Dataset
+from transferbench.models import trained, victims
+from transferbench.models.victim import Victim
+from transferbench.store.reader import read_examples
+from transferbench.training.splits import load_splits
+
+if TYPE_CHECKING:
+    from transferbench.jobs.resources import Resources
+
+
+class MissingInputError(Exception):
+    """A worker cannot read an input, or reads another one; `args[0]` is the input."""
+
+
+@dataclass(frozen=True)
+class NetworkInput:
+    """A network by its name; `folder` (relative to the run's) holds it when the run trained it."""
+
+    name: str
+    folder: str = ""
+
+    def read(self, resources: Resources) -> Victim:
+        settings = resources.settings
+        if self.folder:
+            return trained.load(settings.root / self.folder)
+        return victims.load(self.name, settings.model_dir, made=settings.made_data)
+
+    def share(self, resources: Resources) -> Victim:
+        return resources.network(self).to("cpu")
+
+    def fingerprint(self, resources: Resources) -> str:
+        return resources.network(self).sha256
+
+
+@dataclass(frozen=True)
+class ImagesInput:
+    """Test images by position; `stop` None: to the end. `attacked`: only the data set's first `attackable` images."""
+
+    dataset: str
+    preprocessing: str
+    start: int = 0
+    stop: int | None = None
+
+    def read(self, resources: Resources) -> Dataset:
+        whole = resources.test(self.dataset, self.preprocessing)
+        if self.stop is None:
+            return whole
+        first = whole.first(self.stop)
+        return first if self.start == 0 else first.select(range(self.start, self.stop))
+
+    def share(self, resources: Resources) -> Dataset:
+        return resources.images(self).on("cpu")
+
+    def fingerprint(self, resources: Resources) -> str:
+        return resources.fingerprint(self)
+
+
+@dataclass(frozen=True)
+class SampleInput:
+    """The first test images of a data set: what a network is prepared on, whatever the job."""
+
+    dataset: str
+    preprocessing: str
+    count: int
+
+    def read(self, resources: Resources) -> Dataset:
+        test = resources.test(self.dataset, self.preprocessing)
+        return test.select(range(min(self.count, len(test))))
+
+    def share(self, resources: Resources) -> Dataset:
+        return resources.images(self).on("cpu")
+
+    def fingerprint(self, resources: Resources) -> str:
+        return resources.images(self).fingerprint
+
+
+@dataclass(frozen=True)
+class SplitsInput:
+    """The training and validation splits; with `shots`, so many training images per class, drawn by the seed."""
+
+    dataset: str
+    preprocessing: str
+    shots: int | None
+    seed: int | None
+
+    def read(self, resources: Resources) -> tuple[Dataset, Dataset]:
+        settings = resources.settings
+        view = resources.view(self.preprocessing)
+        return load_splits(self.dataset, settings.data_dir, view, self.shots, self.seed or 0)
+
+    def share(self, resources: Resources) -> tuple[Dataset, Dataset]:
+        train, val = resources.splits(self)
+        return train.on("cpu"), val.on("cpu")
+
+    def fingerprint(self, resources: Resources) -> list[str]:
+        return [split.fingerprint for split in resources.splits(self)]
+
+
+@dataclass(frozen=True)
+class ExamplesInput:
+    """A crafted set."""
+
+    file: StoredFile
+
+    def read(self, resources: Resources) -> Any:
+        return read_examples(resources.settings.root, self.file)["points"]
+
+    def share(self, resources: Resources) -> Any:
+        return self.read(resources)
+
+    def fingerprint(self, resources: Resources) -> str:
+        return self.file.sha256
+
+
+Input = NetworkInput | ImagesInput | SampleInput | SplitsInput | ExamplesInput

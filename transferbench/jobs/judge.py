@@ -1,0 +1,91 @@
+"""The job that shows a crafted set to a victim and counts what flips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+
+from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
+from transferbench.base.progress import OnProgress, ignore
+from transferbench.base.results import Cost, JudgeResult, StoredFile
+from transferbench.base.specifications import ThreatModel
+from transferbench.data import Dataset
+from transferbench.engine.chain import Target
+from transferbench.engine.judge import check_admissible
+from transferbench.jobs.craft import CraftJob
+from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.inputs import ExamplesInput
+from transferbench.jobs.job import Job, Need, Output, Results
+from transferbench.jobs.resources import Resources
+
+
+@dataclass(frozen=True)
+class JudgeJob(EvaluationJob[JudgeResult]):
+    """Judge the points of `crafted` on `network`; the images are the crafting job's."""
+
+    kind: ClassVar[str] = "judge"
+    result_type: ClassVar[type[JudgeResult]] = JudgeResult
+
+    crafted: CraftJob
+
+    @classmethod
+    def of(cls, label: str, network: Any, crafted: CraftJob) -> JudgeJob:
+        return cls(label, network, crafted.images, crafted)
+
+    @property
+    def inputs(self) -> tuple[Job[Any], ...]:
+        return (*self.network.jobs, self.crafted)
+
+    def specification(self) -> dict[str, Any]:
+        threat = self.crafted.threat
+        return {**self._place(), "norm": threat.norm, "eps": threat.eps.text}
+
+    def content(self, resources: Resources, results: Results) -> dict[str, Any]:
+        content = self._content(resources, results)
+        content[f"input {len(self.network.jobs)}"] = self._file(results).sha256
+        return {**content, "version": []}
+
+    def _file(self, results: Results) -> StoredFile:
+        file = results.of(self.crafted).examples
+        assert file is not None, "a finished crafting job has stored its points"
+        return file
+
+    def needs(self, resources: Resources, content: Mapping[str, Any], results: Results) -> list[Need]:
+        return [*super().needs(resources, content, results), Need(ExamplesInput(self._file(results)))]
+
+    def run(
+        self,
+        resources: Resources,
+        results: Results,
+        on_progress: OnProgress = ignore,
+        checkpoint: Checkpoint = NO_CHECKPOINT,
+    ) -> Output:
+        shard = resources.images(self.images).on(resources.device)
+        points = resources.points(ExamplesInput(self._file(results))).to(resources.device)
+        target = self._target(resources, results)
+        return Output(judge_points(target, self.crafted.threat, shard, points, checkpoint), {})
+
+
+def judge_points(
+    target: Target,
+    threat: ThreatModel,
+    shard: Dataset,
+    points: torch.Tensor,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> JudgeResult:
+    """Judge crafted points [tries, n, ...] against the shard's images. FaultError for an inadmissible point."""
+    images, saved = shard.pixels, checkpoint.load() or {}
+    correct, flips = saved.get("correct"), saved.get("flips", [])
+    if correct is None:
+        correct = torch.eq(target.judge.logits(images, shard.ids).argmax(1), shard.labels).tolist()
+    for attempt in points[len(flips) :]:
+        check_admissible(threat, images, attempt, shard.ids)
+        wrong = torch.ne(target.judge.logits(attempt, shard.ids).argmax(1), shard.labels).tolist()
+        flips.append([right and flipped for right, flipped in zip(correct, wrong, strict=True)])
+        checkpoint.offer(partial(dict, correct=correct, flips=flips))
+    checks = len(shard) * (len(points) + 1)
+    return JudgeResult(tuple(correct), tuple(map(tuple, flips)), Cost(checks=checks))

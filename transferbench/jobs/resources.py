@@ -1,0 +1,161 @@
+"""What one process has loaded for its jobs: networks, prepared targets, images. The caches are bounded."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from transferbench import data
+from transferbench.base.errors import InputError
+from transferbench.base.settings import RunSettings
+from transferbench.data import Dataset, View
+from transferbench.engine.chain import Target
+from transferbench.jobs.inputs import (
+    ExamplesInput,
+    ImagesInput,
+    Input,
+    MissingInputError,
+    NetworkInput,
+    SampleInput,
+    SplitsInput,
+)
+from transferbench.models.victim import Victim
+
+_NETWORKS = 4
+"""Maximum number of cached networks: a source and a few victims in turn."""
+_SPLITS = 2
+
+
+class Resources:
+    """Loads and caches what jobs read. `remote`: an input that cannot be read raises MissingInputError."""
+
+    def __init__(self, settings: RunSettings, remote: bool = False, device: str | None = None) -> None:
+        # One job, one thread: the sums inside a convolution are split by threads, so that another number of threads
+        # would train other weights from the same seed.
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        self.settings, self.remote = settings, remote
+        self.device = device or settings.device
+        self._given: dict[str, Victim] = {}
+        self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
+        self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
+        self._tests: dict[tuple[str, str], Dataset] = {}
+        self._splits: OrderedDict[SplitsInput, tuple[Dataset, Dataset]] = OrderedDict()
+        self._fingerprints: dict[ImagesInput, str] = {}
+        self._shared: Mapping[Input, Any] = {}
+
+    def provide_network(self, name: str, victim: Victim) -> None:
+        """Use this network wherever a job names it, instead of loading it."""
+        self._given[name] = victim.to(self.device)
+
+    def provide_target(self, name: str, sha256: str, sample: SampleInput, target: Target) -> None:
+        """Use this prepared target for a network on a data set."""
+        self._targets[name, sha256, sample] = target
+
+    def provide_splits(self, wanted: SplitsInput, splits: tuple[Dataset, Dataset]) -> None:
+        """Use these training and validation splits."""
+        self._splits[wanted] = splits
+
+    def provide_data(self, dataset: Dataset) -> None:
+        """Use this as the test split of its id."""
+        self._tests[dataset.id, ""] = dataset
+
+    @contextmanager
+    def sharing(self, shared: Mapping[Input, Any]) -> Iterator[None]:
+        """Within the block, take these inputs from the driver instead of this machine's files."""
+        self._shared = shared
+        try:
+            yield
+        finally:
+            self._shared = {}
+
+    def _read(self, wanted: Input) -> Any:
+        if wanted in self._shared:
+            return self._shared[wanted]
+        try:
+            return wanted.read(self)
+        except InputError as error:
+            if self.remote:
+                raise MissingInputError(wanted) from error
+            raise
+
+    def view(self, preprocessing: str) -> View:
+        return View(preprocessing, made=self.settings.made_data)
+
+    def circumstances(self) -> dict[str, Any]:
+        """The part of every key that depends on the run's settings: what decides bits."""
+        return {"device": self.settings.device_kind, "precision": "fp32", "fold": self.settings.engine.search_copy}
+
+    def sample(self, dataset: str, preprocessing: str) -> SampleInput:
+        """The images on which networks are prepared."""
+        return SampleInput(dataset, preprocessing, self.settings.engine.preflight_rows)
+
+    def network(self, wanted: NetworkInput) -> Victim:
+        """A network, on the device."""
+        if wanted.name in self._given:
+            return self._given[wanted.name]
+        if wanted in self._networks and wanted not in self._shared:
+            self._networks.move_to_end(wanted)
+            return self._networks[wanted]
+        victim: Victim = self._read(wanted).to(self.device)
+        self._networks[wanted] = victim
+        if len(self._networks) > _NETWORKS:
+            self._networks.popitem(last=False)
+        return victim
+
+    def target(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> Target:
+        """A network prepared once (pre-flight, judge, search model) on the first images of a data set."""
+        victim = self.network(wanted)
+        sample = self.sample(dataset, preprocessing)
+        # Also by content: other weights under the same name are another network.
+        name = (wanted.name, victim.sha256, sample)
+        if name not in self._targets:
+            first = self.images(sample).on(self.device)
+            victim.check_fits(first.id, first.shape, first.classes)
+            self._targets[name] = Target.prepare(
+                victim.model, first.pixels, first.labels, self.settings.batch_size, self.settings.engine
+            )
+            if len(self._targets) > _NETWORKS:
+                self._targets.popitem(last=False)
+        return self._targets[name]
+
+    def test(self, dataset: str, preprocessing: str) -> Dataset:
+        """A test split of this machine's files, loaded once."""
+        if (dataset, preprocessing) not in self._tests:
+            view = self.view(preprocessing)
+            self._tests[dataset, preprocessing] = data.load(dataset, "test", self.settings.data_dir, view)
+        return self._tests[dataset, preprocessing]
+
+    def images(self, wanted: ImagesInput | SampleInput) -> Dataset:
+        """Test images, not decoded."""
+        images: Dataset = self._read(wanted)
+        return images
+
+    def fingerprint(self, wanted: ImagesInput) -> str:
+        """The images' fingerprint, computed once: every chain of every victim asks for the same shards."""
+        if wanted in self._shared:
+            return self.images(wanted).fingerprint
+        if wanted not in self._fingerprints:
+            self._fingerprints[wanted] = self.images(wanted).fingerprint
+        return self._fingerprints[wanted]
+
+    def splits(self, wanted: SplitsInput) -> tuple[Dataset, Dataset]:
+        """The training and validation splits; the last two pairs stay loaded."""
+        if wanted in self._shared:
+            shared: tuple[Dataset, Dataset] = self._shared[wanted]
+            return shared
+        if wanted not in self._splits:
+            self._splits[wanted] = self._read(wanted)
+            if len(self._splits) > _SPLITS:
+                self._splits.popitem(last=False)
+        return self._splits[wanted]
+
+    def points(self, wanted: ExamplesInput) -> Tensor:
+        """The points of a crafted set [tries, n, ...]."""
+        points: Tensor = self._read(wanted)
+        return points

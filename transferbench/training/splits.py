@@ -1,0 +1,33 @@
+"""The training and validation examples of a training."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from transferbench import data
+from transferbench.base.errors import InputError
+from transferbench.data import Dataset, View
+from transferbench.data.overlap import without
+
+_LOG = logging.getLogger(__name__)
+
+
+def load_splits(
+    dataset: str, root: Path | None = None, view: View | None = None, shots: int | None = None, seed: int = 0
+) -> tuple[Dataset, Dataset]:
+    """The training split (`shots` examples per class, drawn by the seed) and the validation split without test images.
+
+    InputError when training and validation share an example.
+    """
+    train, val = data.load(dataset, "train", root, view), data.load(dataset, "val", root, view)
+    if set(train.ids.tolist()) & set(val.ids.tolist()):
+        raise InputError(f"data set {dataset}: training and validation splits share examples")
+    try:
+        test = data.load(dataset, "test", root, view)
+    except InputError as error:
+        # A training needs no test images.
+        _LOG.info("validation images are not compared with test images: %s", error)
+    else:
+        val = without(val, test)
+    return (train if shots is None else train.shots(shots, seed)), val

@@ -1,0 +1,82 @@
+"""Training a victim: the source fitted to the images, the method's loop, and the card that describes the result."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from transferbench.base.errors import InputError
+from transferbench.base.versions import versions
+from transferbench.data import Dataset
+from transferbench.methods import BaseMethod, Network
+from transferbench.models import networks
+from transferbench.models.cards import ModelCard
+from transferbench.models.victim import Victim, fitted
+from transferbench.training.loop import FIT_OPTIONS, FitOptions, Trained, fit
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is trained, as the card says it.
+
+    `network` is the architecture without a source, or where the method trains another one than the source's (empty: the
+    source's). `untrained` marks a smoke run. Radii are not part of it: they are put on the card afterwards, so that
+    another radius needs no new training.
+    """
+
+    victim: str
+    method: str
+    dataset: str
+    network: str
+    shots: int | None = None
+    untrained: bool = False
+
+
+def train_victim(
+    recipe: Recipe,
+    method: BaseMethod[Any],
+    source: Victim | None,
+    splits: tuple[Dataset, Dataset],
+    options: FitOptions = FIT_OPTIONS,
+) -> tuple[nn.Module, ModelCard, Trained]:
+    """(network, card without weights, log). A source of another resolution is put behind a resizing layer.
+
+    InputError when source and data do not fit (channels, or whatever `fit` refuses).
+    """
+    train, _ = splits
+    source = None if source is None else fitted(source, train.shape)
+    source_network = source.card.network if source is not None else ""
+    network = method.network(source_network, recipe.network)
+    is_source_network = bool(source_network) and network.endswith(source_network)
+    channels = train.shape[0] if is_source_network else networks.input_shape(network)[0]
+    if channels != train.shape[0]:
+        raise InputError(f"network {network} takes {channels} channels, {train.id} has {train.shape[0]}")
+    classes = len(train.classes)
+    trained = fit(
+        method,
+        None if source is None else Network(source.model, source.layers),
+        lambda: Network(*networks.build(network, classes)[:2]),
+        *splits,
+        options,
+    )
+    origin = f", from `{source.id}`." if source is not None else ", from scratch."
+    card = ModelCard(
+        id=recipe.victim,
+        network=network,
+        dataset=recipe.dataset,
+        classes=train.classes,
+        input_shape=train.shape,
+        preprocessing=train.preprocessing,
+        shots=recipe.shots,
+        untrained=recipe.untrained,
+        method=recipe.method,
+        source=source.id if source is not None else "",
+        params=asdict(method.params),
+        seed=method.params.seed,
+        validation_accuracy=round(trained.validation_accuracy, 6),
+        versions=versions(),
+        text=f"# {recipe.victim}\n\nTrained by transferbench with `{recipe.method}` on `{recipe.dataset}`{origin}",
+    )
+    return trained.network.model, card, trained

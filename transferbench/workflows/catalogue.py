@@ -1,0 +1,42 @@
+"""What `list` prints: every plugin, suite and public model by id, with one line. No torch, no pandas."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transferbench.base import registry
+
+_KINDS: dict[str, registry.Kind] = {
+    "models": "models",
+    "networks": "networks",
+    "datasets": "data",
+    "methods": "methods",
+    "attacks": "attacks",
+}
+
+
+def lines(kind: str, data_dir: Path | None = None) -> dict[str, str]:
+    """Id -> description, sorted. `data_dir` is where data sets' files are looked for."""
+    if kind == "suites":
+        from transferbench import suites
+
+        return suites.available()
+    entries = registry.entries(_KINDS[kind])
+    if kind == "datasets":
+        return {id: f"{_presence(entry, data_dir):<9}{entry.description}" for id, entry in entries.items()}
+    descriptions = {id: entry.description for id, entry in entries.items()}
+    if kind != "models":
+        return descriptions
+    from transferbench.models import catalogue
+
+    public = catalogue.lines()
+    families = {id.partition(":")[0] for id in public} | {"RB"}
+    others = {id: line for id, line in descriptions.items() if id not in families}
+    return dict(sorted((public | others).items()))
+
+
+def _presence(entry: registry.Entry, root: Path | None) -> str:
+    """`ready` for a data set that comes with a package, else whether its files are below the folder of data sets."""
+    if not registry.literal(entry, "NEEDS").get(entry.id):
+        return "any path" if entry.id == "folder" else "ready"
+    return "missing" if registry.missing(entry, root or Path("data")) else "present"

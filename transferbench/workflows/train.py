@@ -1,0 +1,152 @@
+"""`train`: one victim with a method, through the same jobs, scheduler and store as a suite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from transferbench import data, methods
+from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.base.results import TrainResult
+from transferbench.base.settings import RunSettings
+from transferbench.data import Dataset
+from transferbench.jobs.networks import PublicNetwork
+from transferbench.jobs.train import TrainJob
+from transferbench.models import cards, networks, trained
+from transferbench.models.catalogue.classes import RADII
+from transferbench.models.victim import Victim
+from transferbench.models.victims import load as load_victim
+from transferbench.scheduling.reporter import Reporter
+from transferbench.scheduling.scheduler import Scheduler
+from transferbench.store.store import Store, key_of
+from transferbench.training import log, plots
+from transferbench.training.splits import load_splits
+
+LOG, PICTURE = "log.csv", "curve.png"
+FILES = (trained.CARD, trained.WEIGHTS, LOG, PICTURE)
+DEFAULT_NETWORK = "small-resnet"
+"""The architecture without a source and without --network."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked `train` for. `settings` are hyper-parameters as given, text or numbers."""
+
+    method: str
+    target: str
+    source: str | None = None
+    network: str = ""
+    shots: int | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    download: bool = False
+
+
+def check(request: Request, settings: RunSettings) -> None:
+    """InputError for wrong names and values, before any file is looked for."""
+    registry.find("methods", request.method)
+    registry.find("data", request.target.partition(":")[0])
+    if request.network:
+        registry.find("networks", request.network.partition(":")[0])
+    for option, value, least in (
+        ("--loader-workers", settings.loader_workers, 0),
+        ("--eval-freq", settings.eval_freq, 1),
+    ):
+        if value is not None and value < least:
+            raise InputError(f"{option} {value}: must be at least {least}")
+    methods.build(request.method, dict(request.settings))
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The training job with its source, loaded and checked before anything is written."""
+
+    job: TrainJob
+    source: Victim | None
+    splits: tuple[Dataset, Dataset]
+
+
+def load(request: Request, settings: RunSettings) -> Subjects:
+    """Load the source and find the data. InputError where one is missing."""
+    params = methods.build(request.method, dict(request.settings)).params
+    source = None
+    if request.source:
+        source = load_victim(request.source, settings.model_dir, request.download)
+    if request.download:
+        data.download(request.target, settings.data_dir)
+    network = request.network or ("" if source is not None else DEFAULT_NETWORK)
+    shape = source.card.input_shape if source is not None else networks.input_shape(network)
+    view = data.View.of(source.card.preprocessing if source is not None else "", shape)
+    splits = load_splits(request.target, settings.data_dir, view, request.shots, params.seed)
+    threats = dict(source.card.threats if source is not None else RADII.get(request.target, {}))
+    if settings.eval_freq is not None and not threats:
+        raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {request.target}")
+    victim = settings.root.name
+    job = TrainJob(
+        f"train {victim}",
+        victim=victim,
+        method=request.method,
+        settings=tuple(asdict(params).items()),
+        dataset=request.target,
+        preprocessing=splits[0].preprocessing,
+        network=network,
+        source=None if source is None else PublicNetwork(str(request.source), source.id),
+        shots=request.shots,
+        threats=tuple(threats.items()),
+    )
+    return Subjects(job, source, splits)
+
+
+def check_folder(folder: Path, fresh: bool) -> None:
+    """InputError where the folder holds a trained model whose training has ended."""
+    if (folder / trained.CARD).exists() and (folder / PICTURE).exists() and not fresh:
+        raise InputError(f"--out {folder}: a trained model is there already; give another folder, or --fresh")
+
+
+def train(subjects: Subjects, scheduler: Scheduler, reporter: Reporter) -> TrainResult:
+    """Train the victim into the store's folder: card, weights, log and picture. Returns the result.
+
+    InputError where the folder holds the unfinished training of something else, naming what differs.
+    """
+    job, store = subjects.job, scheduler.store
+    if subjects.source is not None and job.source is not None:
+        scheduler.resources.provide_network(job.source.name, subjects.source)
+    scheduler.resources.provide_splits(job.splits, subjects.splits)
+    if not scheduler.settings.fresh:
+        content = job.content(scheduler.resources, scheduler.results)
+        changes = store.interrupted(job, key_of(job, content), content)
+        if changes:
+            raise InputError(
+                f"--out {store.root}: an unfinished training of something else is there ({'; '.join(changes[:3])}): "
+                "--fresh drops it"
+            )
+    scheduler.run([job], reporter)
+    scheduler.raise_failures()
+    result = scheduler.results.of(job)
+    folder = store.root / result.folder
+    card = cards.read(folder / trained.CARD)
+    trained.save_card(folder, card.model_copy(update={"threats": dict(job.threats)}))
+    log.write(folder / LOG, result.log)
+    plots.draw(folder / PICTURE, result.log, card.id)
+    return result
+
+
+def open_store(settings: RunSettings) -> Store:
+    """The store of one victim, whose weights and card lie in the folder itself. InputError where it has a victim."""
+    check_folder(settings.root, settings.fresh)
+    return Store(settings.root, victims="")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The hyper-parameters of a YAML file: a mapping of names to plain values. InputError otherwise."""
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"--config {path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+    if not isinstance(given, dict) or not all(isinstance(value, str | int | float | bool) for value in given.values()):
+        raise InputError(f"--config {path}: write it as lines of 'name: value'")
+    return {str(name): value for name, value in given.items()}
