@@ -27,10 +27,11 @@ test: setup ## the test suite
 test-all: setup ## the test suite with the full-scale checks
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m ''
 
-lint: setup ## ruff, formatting and types
+lint: setup ## ruff, formatting, types and import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 check: setup ## committed tables against their records, and the records' stamps
 	$(BIN)/transferbench leaderboard --check
@@ -47,7 +48,7 @@ index: setup ## the list of RobustBench's models, from the installed package
 	$(BIN)/python -m transferbench.models.make_index
 
 screenshot: setup ## the README's picture of the page (needs chromium and chromedriver)
-	$(BIN)/python tests/screenshot.py
+	$(BIN)/python tests/support/screenshot.py
 
 clean: ## remove what runs and tests leave behind (not .venv)
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info

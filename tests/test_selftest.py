@@ -11,6 +11,7 @@ from transferbench import threats
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
 from transferbench.engine import selftest
+from transferbench.engine.verdicts import Examples
 from transferbench.threats import LpBall
 
 RADII = {"Linf": "0.1", "L2": "0.5", "L1": "2"}
@@ -41,7 +42,7 @@ def test_the_planted_region_is_where_it_should_be(small: Small, chain: Chain) ->
 
 
 def test_the_attacks_find_what_is_certainly_there(small: Small) -> None:
-    got = selftest.selftest(small.model, small.x, small.y, small.ids, CHAINS)
+    got = selftest.selftest(small.model, Examples(small.x, small.y, small.ids), CHAINS)
     assert got.planted == len(small.correct().x)
     assert got.passed, got
 
@@ -62,7 +63,7 @@ def test_a_victim_whose_gradients_lie_fails_it(small: Small, monkeypatch: pytest
     """The test must be able to fail. It also shows that no copy restores gradients the model does not give."""
     honest = selftest._Wrapped.forward
     monkeypatch.setattr(selftest._Wrapped, "forward", lambda self, x: honest(self, _Reversed.apply(x)))
-    got = selftest.selftest(small.model, small.x, small.y, small.ids, CHAINS[:1])
+    got = selftest.selftest(small.model, Examples(small.x, small.y, small.ids), CHAINS[:1])
     assert not got.passed
 
 
@@ -75,4 +76,4 @@ def test_regions_are_planted_in_balls_only(small: Small) -> None:
 def test_nothing_to_plant_is_refused(small: Small) -> None:
     wrong = (small.logits.argmax(1) + 1) % 10
     with pytest.raises(InputError, match="none of the examples"):
-        selftest.selftest(small.model, small.x, wrong, small.ids, CHAINS)
+        selftest.selftest(small.model, Examples(small.x, wrong, small.ids), CHAINS)

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from transferbench import __version__, data
+from transferbench import data
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.base.results import AttackResult, CleanResult, CraftResult, JudgeResult, StoredFile
 from transferbench.base.specifications import NORMS, Epsilon
+from transferbench.base.versions import versions
 from transferbench.data import Dataset, View
 from transferbench.models.victim import Victim
 from transferbench.models.victims import load as load_victim
@@ -94,7 +95,7 @@ def verify(
         stamp = Stamp(
             record=digest(record),
             examples=dict(sorted(tally.examples.items())),
-            version=__version__,
+            version=versions()["transferbench"],
             points=tally.points,
             changed_ties=tally.changed_ties,
             disagreements=tally.disagreements,
