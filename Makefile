@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint check bench results index screenshot clean
+.PHONY: help setup demo test test-all lint check bench results docs index screenshot clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 	$(BIN)/transferbench run letters-to-digits --seeds 0,1,2
 	$(BIN)/transferbench verify runs/letters-to-digits
 	$(BIN)/transferbench publish runs/letters-to-digits
+
+docs: setup ## the tables of methods and attacks in docs/, from the plugins' docstrings
+	$(BIN)/python tests/support/plugin_tables.py
 
 index: setup ## the list of RobustBench's models, from the installed package
 	$(BIN)/python -m transferbench.models.make_index

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Linear, Small
+from support.nets import Linear, Small
 from torch import nn
 
 import transferbench
@@ -16,8 +16,9 @@ from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, ThreatModel
-from transferbench.jobs import stored
+from transferbench.jobs.attack import AttackJob
 from transferbench.models.features import Penultimate, find_layers
+from transferbench.scheduling import plan
 
 THREATS = {"Linf": "0.06", "L2": 0.25, "L1": "0.9"}
 
@@ -189,10 +190,10 @@ def test_a_source_needs_a_linf_threat_and_a_linear_layer(small: Small) -> None:
 
 
 def test_a_store_makes_an_evaluation_resumable(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "SHARD", 16)
+    monkeypatch.setattr(plan, "SHARD", 16)
     ran: list[str] = []
-    attack = stored.jobs.attack
-    monkeypatch.setattr(stored.jobs, "attack", lambda *a, **k: ran.append(str(a[1].threat)) or attack(*a, **k))
+    attack = AttackJob.run
+    monkeypatch.setattr(AttackJob, "run", lambda job, *a, **k: ran.append(job.label) or attack(job, *a, **k))
 
     def go(model: torch.nn.Module, n: int, **more: object) -> transferbench.Report:
         threats = {"Linf": "0.06", "L1": "0.9"}

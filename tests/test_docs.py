@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from conftest import Small
+from support.nets import Small
 
 from transferbench import data
 from transferbench.base import registry
@@ -40,14 +40,14 @@ def committed() -> list[rows.Row]:
 
 def test_the_readme_shows_the_committed_table() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert markdown.summary(committed(), markdown.README) in readme
+    assert markdown.readme_excerpt(committed()) in readme
 
 
 def test_every_figure_the_readme_argues_with_stands_in_its_table() -> None:
     text = (ROOT / "README.md").read_text().partition("## What the table shows")[2].partition("\n## ")[0]
     figures = set(re.findall(r"\d+\.\d\d", text))
     assert len(figures) > 10
-    assert figures <= set(re.findall(r"\d+\.\d\d", markdown.summary(committed(), markdown.README)))
+    assert figures <= set(re.findall(r"\d+\.\d\d", markdown.readme_excerpt(committed())))
 
 
 def test_the_committed_table_shows_what_the_readme_claims() -> None:
@@ -83,7 +83,7 @@ def test_the_protocol_lists_every_flag() -> None:
 
 def test_the_leaderboard_page_defines_every_column() -> None:
     page = (ROOT / "leaderboards" / "letters-to-digits" / "leaderboard.md").read_text()
-    assert all(f"- `{name}`: " in page for name in LEADERBOARD)
+    assert all(f"- `{name}`: " in page for name in (column.name for column in LEADERBOARD))
 
 
 def test_every_method_and_attack_is_documented() -> None:

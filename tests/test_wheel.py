@@ -10,8 +10,8 @@ import venv
 from pathlib import Path
 
 import pytest
-from photographs import crops
 from PIL import Image
+from support.photographs import crops
 
 ROOT = Path(__file__).parent.parent
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from photographs import crops
 from small import Small
+from support.photographs import crops
 
 import transferbench
 from transferbench import data, methods

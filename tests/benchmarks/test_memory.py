@@ -25,7 +25,7 @@ sys.path.insert(0, sys.argv[1])
 import torch
 torch.set_num_threads(1)
 import transferbench
-from photographs import crops
+from support.photographs import crops
 from transferbench.victims import load
 model, x = load("AA_ResNet18").model, crops()
 with torch.no_grad():
@@ -87,7 +87,7 @@ from transferbench.types import AttackSpec, Chain, Job, ThreatModel
 from transferbench.victims import Victim, networks
 from transferbench.cards import ModelCard
 n, folder, root = int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
-class Silent:
+class Recorder:
     def begin(self, *_): ...
     def update(self, *_): ...
     def end(self, *_, **__): ...
@@ -106,7 +106,7 @@ if n:
     with Store(root) as store:
         runner = Runner(store)
         runner.executor.adopt("net", Victim(card, net, networks.Layers((), ""), "0" * 64))
-        runner.run(jobs, Silent())
+        runner.run(jobs, Recorder())
 with open("/proc/self/status") as status:
     print(next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")))
 """

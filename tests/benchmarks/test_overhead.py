@@ -15,12 +15,12 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from photographs import crops
 from small import Small
+from support.photographs import crops
 
 from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
-from transferbench.engine.verdicts import Examples
 from transferbench.engine.chain import Target, run_chain
+from transferbench.engine.verdicts import Examples
 from transferbench.models.victims import load
 
 TITLE = "Overhead over bare passes"
@@ -49,7 +49,7 @@ def share(target: Target, chain: Chain, x: Tensor, y: Tensor) -> float:
     alone: list[float] = []
 
     def iterated(*_: int) -> None:
-        alone.append(bare(target.frozen.network, x))
+        alone.append(bare(target.search.network, x))
 
     began = time.process_time()
     done = run_chain(target, chain, Examples(x, y, torch.arange(len(x))), 0, iterated)
@@ -81,5 +81,5 @@ def test_overhead(name: str, n_iter: int, runs: int, benchmark: Any, note: Calla
 
     benchmark.pedantic(measure, rounds=1)
     cells = [f"{100 * shares[norm]:.1f} %" for norm in TINY]
-    each = 1000 * statistics.median(bare(target.frozen.network, x) for _ in range(5)) / 64
+    each = 1000 * statistics.median(bare(target.search.network, x) for _ in range(5)) / 64
     note(TITLE, WHAT, ["net", "ms per image", *TINY], [name, f"{each:.2f}", *cells])

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from suite import Silent
+from support.tiny_suite import Recorder
 
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.jobs.job import Job
@@ -51,7 +51,7 @@ def attack(n_iter: int, *after: Job) -> Job:
     )
 
 
-class Watching(Silent):
+class Watching(Recorder):
     """Remembers when a job was begun and when it was committed."""
 
     def __init__(self) -> None:

@@ -1,12 +1,15 @@
 """Auto-PGD in Linf, L2 and L1, on cross-entropy or on (targeted) DLR: AutoAttack's first two attacks.
 
-Croce and Hein 2020 (arXiv:2003.01690) for Linf and L2, 2021 (arXiv:2103.01208) for L1. The protocol of E-AT
-(arXiv:2105.12508) is apgd-ce followed by apgd-t, ten tries of 100 iterations per norm:
+Paper: Croce and Hein 2020 (arXiv:2003.01690) for Linf and L2, 2021 (arXiv:2103.01208) for L1.
+Threats: Linf, L2, L1; `l1-screen` L1 alone.
+Holds: the victim.
+Counts: every iterate inside the ball.
+Deviations: targets are capped at classes - 1, where the reference stops with an IndexError.
+
+The protocol of E-AT (arXiv:2105.12508) is apgd-ce followed by apgd-t, ten tries of 100 iterations per norm:
 
     Linf, L2   apgd-ce 1 restart,  apgd-t 9 targets
     L1         apgd-ce 5 restarts, apgd-t 5 targets, radii 3 eps, 2 eps, eps for .3, .3, .4 of the iterations
-
-Targets are capped at classes - 1, where the reference stops with an IndexError.
 """
 
 from __future__ import annotations

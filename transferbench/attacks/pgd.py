@@ -1,7 +1,11 @@
 """Madry PGD-k and FGSM in Linf, as LwF, IGAM and Free adversarial training evaluate.
 
-x <- clip(x + a * sign(gradient)) into the ball and into [0,1], from x + U(-eps, eps) clipped to [0,1]
-(Madry et al. 2018, arXiv:1706.06083). Only the end point counts, as in the papers' code.
+x <- clip(x + a * sign(gradient)) into the ball and into [0,1], from x + U(-eps, eps) clipped to [0,1].
+
+Paper: Madry et al. 2018 (arXiv:1706.06083).
+Threats: Linf.
+Holds: the victim.
+Counts: the end point, as in the papers' code.
 """
 
 from __future__ import annotations

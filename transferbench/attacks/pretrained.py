@@ -1,14 +1,16 @@
 """The pre-trained-model attack: the attacker holds the public network and never sees the victim.
 
-Renofeation's evaluator (Chin et al. 2020, arXiv:2002.02998, eval_robustness.py): PGD on the public feature
-extractor g drives one penultimate neuron i to m and the others to 0 by maximising
--[(g_i - m)^2 + 0.1 mean_{j != i} g_j^2]; m = 1000, 40 iterations, random start U(-eps, eps), step a tenth of
-eps. Every network that was fine-tuned from the public one is then judged on the example.
+PGD on the public feature extractor g, from a random start U(-eps, eps), drives one penultimate neuron i to m and the
+others to 0, by maximising -[(g_i - m)^2 + 0.1 mean_{j != i} g_j^2]. Every network that was fine-tuned from the public
+one is then judged on the point. Without its control, `random-sign`, its result has no meaning.
 
-Two threats: in Linf pixels are in [0,1] and clipped to [0,1] (a deviation, `clip: valid`); `renofeation` is the paper's
-own, in normalised space and clipped at +-2.2 there (`clip: seed`). Deviation: k neurons (0..k-1, one try each) take
-the place of neuron 0, because one neuron alone is an unreliable measure. Meaningless without its control,
-`random-sign`.
+Paper: Renofeation's evaluator (Chin et al. 2020, arXiv:2002.02998, eval_robustness.py).
+Threats: Linf, with pixels kept in [0,1] (a deviation); `renofeation`, the paper's own box in normalised space, clipped
+at +-2.2 there.
+Holds: the source's penultimate features.
+Counts: the end point of each try.
+Deviations: neurons 0..k-1, one try each, take the place of neuron 0, because one neuron alone is an unreliable measure;
+the random starts are seeded.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
 """The noise control of source-only attacks: random signs at the full radius, without any network.
 
-A source-only attack that flips k tries out of many examples means something only beside as many random draws
-at the same radius, counted in the same way (any of k).
+A source-only attack that flips examples in any of k tries means something only next to as many random draws at the same
+radius, counted in the same way (any of k).
+
+Threats: Linf, `renofeation`.
+Holds: nothing.
+Counts: every draw.
 """
 
 from __future__ import annotations

@@ -1,8 +1,13 @@
 """Source-model PGD: Madry PGD on the public network; every network that was fine-tuned from it is judged on the result.
 
-The plainest transfer attack (IGAM's code takes its black-box gradients from another model in the same way; "Two Sides
-of the Same Coin", arXiv:2008.11089, measures transferability by it). Source and victim may have other classes, so what
-is maximised is the source's cross-entropy at its own clean prediction. Meaningless without its noise control.
+The plainest transfer attack. Source and victim may have other classes, so the loss is the source's cross-entropy at its
+own clean prediction. Without its noise control its result has no meaning.
+
+Paper: IGAM's code takes its black-box gradients from another model in the same way; "Two Sides of the Same Coin"
+(arXiv:2008.11089) measures transferability by it.
+Threats: Linf.
+Holds: the source's logits.
+Counts: the end point of each try.
 """
 
 from __future__ import annotations

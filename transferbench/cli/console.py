@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import click
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
@@ -213,8 +214,8 @@ def print_verified(record: Record, tally: Tally) -> None:
 
 
 def exit_on(complaints: Sequence[str]) -> None:
-    """Print complaints, one line each, and exit with status 1 if there are any."""
+    """Print complaints, one line each, and end the command with status 1 if there are any."""
     for complaint in complaints:
         print(f"transferbench: error: {complaint}", file=sys.stderr)
     if complaints:
-        raise SystemExit(1)
+        raise click.exceptions.Exit(1)

@@ -80,6 +80,10 @@ class TrainJob(Job[TrainResult]):
         seed = None if self.shots is None else self.seed
         return SplitsInput(self.dataset, self.preprocessing, self.shots, seed)
 
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.victim, self.method, self.dataset, self.network, self.shots, self.untrained)
+
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
         content = resources.circumstances()
         if self.source is not None:
@@ -116,9 +120,8 @@ class TrainJob(Job[TrainResult]):
         if settings.eval_freq is not None:
             monitor = RobustnessMonitor(*splits, dict(self.threats), settings.eval_freq)
         options = FitOptions(resources.device, on_progress, checkpoint, settings.loader_workers, monitor)
-        recipe = Recipe(self.victim, self.method, self.dataset, self.network, self.shots, self.untrained)
         model, card, fitted = train_victim(
-            recipe, methods.build(self.method, dict(self.settings)), source, splits, options
+            self.recipe, methods.build(self.method, dict(self.settings)), source, splits, options
         )
         result = TrainResult("", "", fitted.validation_accuracy, fitted.log)
         return Output(result, dict(model.state_dict()), card.model_dump(mode="json"))

@@ -19,7 +19,7 @@ from transferbench.leaderboard.markdown import mean_and_range, rank_range, summa
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.pooling import pooled, values
 from transferbench.leaderboard.rows import leaderboard_rows
-from transferbench.models.cards import first_problem
+from transferbench.base.strict_model import first_problem
 from transferbench.results.records import ChainRecord, Record
 
 _STANDARD = {APGD_CE, APGD_T, FAB_T, SQUARE}

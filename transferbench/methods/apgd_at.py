@@ -1,7 +1,10 @@
 """Single-norm adversarial fine-tuning with APGD: E-AT's loop with one norm.
 
-Croce and Hein 2022 (arXiv:2105.12508), robust-finetuning with `--l_norms` of one entry: moves a network that is
-robust in one norm to another.
+It moves a network that is robust in one norm to another.
+
+Paper: Croce and Hein 2022 (arXiv:2105.12508); robust-finetuning with `--l_norms` of one entry.
+Loss: as `eat`, with one norm.
+Phases: one, all weights.
 """
 
 from __future__ import annotations

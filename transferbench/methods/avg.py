@@ -1,11 +1,13 @@
 """AVG: adversarial training on the average loss over all norms.
 
-Tramer and Boneh 2019 (arXiv:1904.13000), as E-AT's paper re-implements it (Croce and Hein 2022, arXiv:2105.12508):
+Three times the cost of one norm: every norm's points go through the network in a pass of their own, so batch norm sees
+them one norm at a time.
 
-    mean over norms of CE at APGD's point of highest loss in that norm
-
-Three times the cost of one norm. Every norm's points go through the network in a pass of their own, so batch norm
-sees them one norm at a time.
+Paper: Tramer and Boneh 2019 (arXiv:1904.13000), as E-AT's paper re-implements it (Croce and Hein 2022,
+arXiv:2105.12508).
+Loss: mean over the norms of CE at APGD's point of highest loss in that norm.
+Phases: one, all weights.
+Deviations: one pass for each norm.
 """
 
 from __future__ import annotations

@@ -1,18 +1,20 @@
 """DELTA: keep the source's feature maps stage by stage, all channels alike or weighted by attention.
 
-Without attention it is the baseline of Chin et al. 2020 (arXiv:2002.02998), Renofeation's code:
+Paper: Chin et al. 2020 (arXiv:2002.02998), the baseline in Renofeation's code; with `attention` the original, Li et al.
+2019 (arXiv:1901.09229).
+Loss: CE + beta/2 ||head||^2 + lambda_f times the sum over stages of the mean over all elements of
+(F_student - F_source)^2.
+Phases: one, all weights.
+Options: `attention=true` weighs the channels of every stage.
+Deviations: the rise of the loss behind the attention is measured on `attention_batches` batches, the code uses the
+whole training set; channels are a stage's outputs, the code puts the filters of its last convolution to 0.
 
-    CE + beta/2 * ||head||^2 + lambda_f * sum over stages of mean (F_student - F_source)^2
+With `attention` the last part of the loss is, summed over the batch,
 
-with the mean over all elements. `attention` is the original, Li et al. 2019 (arXiv:1901.09229):
+    lambda_f/2 * sum over stages, images, channels of C w_c ||F_student - F_source||^2 / (H W)
 
-    CE + beta/2 * ||head||^2
-       + lambda_f/2 * sum over stages, images, channels of C w_c ||F_student - F_source||^2 / (H W)
-
-summed over the batch. The weights w of a stage's C channels tell how much the source needs each: its loss on the
-target rises by r_c when channel c is put to 0 (with a head trained on its frozen features), and w = softmax of
-(r - mean r) / (5 std r). Deviations: the rise is measured on `attention_batches` batches, the code uses the whole
-training set; channels are a stage's outputs, the code puts the filters of its last convolution to 0.
+The weights w of a stage's C channels say how much the source needs each: its loss on the target rises by r_c when
+channel c is put to 0 (with a head trained on its frozen features), and w = softmax of (r - mean r) / (5 std r).
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """DELTA-R: re-initialisation and feature distillation, without Renofeation's dropout and averaging.
 
-Named in ReMoS's scripts; Renofeation's (Chin et al. 2020, arXiv:2002.02998) do not have it. The settings are those of
-Renofeation's first phase.
+The settings are those of Renofeation's first phase.
+
+Paper: named in ReMoS's scripts, after Chin et al. 2020 (arXiv:2002.02998), whose own scripts do not have it.
+Loss: as `delta`.
+Phases: one, all weights, from a re-initialised network.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """E-AT: adversarial fine-tuning that alternates between the extreme norms, Linf and L1.
 
-Croce and Hein 2022 (arXiv:2105.12508), robust-finetuning: each batch is attacked in one norm, drawn with
-probability proportional to 1 - its running robust accuracy in training (equal until every norm was seen); the
-loss is the cross-entropy at APGD's point of highest loss. L2 comes for free (Theorem 3.1). APGD starts at the
-clean image, on the network in eval mode.
+The norms are equally likely until each was drawn once. Robustness in L2 follows from that in Linf and L1 (Theorem 3.1).
+APGD starts at the clean image, on the network in eval mode.
 
-Deviation: where all running accuracies are 1 the code's draw is undefined; here every norm is equally likely.
+Paper: Croce and Hein 2022 (arXiv:2105.12508), robust-finetuning.
+Loss: CE at APGD's point of highest loss in one of the norms, drawn for each batch with probability proportional to
+1 - the norm's running robust accuracy in training.
+Phases: one, all weights.
+Deviations: where all running accuracies are 1 the code's draw is undefined; here every norm is equally likely.
 """
 
 from __future__ import annotations

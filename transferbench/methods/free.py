@@ -1,8 +1,11 @@
 """Free adversarial training: one backward pass serves the weights and the perturbation.
 
-Shafahi et al. 2019 (arXiv:1904.12843), free_adv_train: every batch is replayed m times; each replay takes one step of
-the weights at x + delta and, from the same backward pass, one of delta <- clip(delta + eps sign(g), -eps, eps). Delta
-belongs to the slots of a batch and is never reset.
+Each of the m steps on a batch moves the weights at x + delta and, with the gradient of the same backward pass, delta:
+delta <- clip(delta + eps sign(g), -eps, eps). Delta belongs to the slots of a batch and is never reset.
+
+Paper: Shafahi et al. 2019 (arXiv:1904.12843), free_adv_train.
+Loss: CE at x + delta.
+Phases: one, all weights; m steps in a row on every batch.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
 """IGAM: match the input gradients of a fine-tuned robust teacher, without adversarial training.
 
-Chan et al. 2020, "What it thinks is important is important" (CVPR), IGAM_CVPR2020. A fresh student is trained with
-cross-entropy; for the last eighth of the steps its input gradients J = d p[y] / d x (of the softmax probability of the
-true class, pixels on the 0..255 scale) are matched to the teacher's:
-
-    CE - beta * L_D + gamma * sum over the batch and all pixels of (J_student - J_teacher)^2
-
-L_D is the two-class cross-entropy of a discriminator that tells the two kinds of gradients apart (student 0, teacher
-1), each less its mean and divided by its L2 norm; the student maximises it, the discriminator minimises it with a step
-of its own every `disc_update_steps`. The teacher is the robust source with a new head, trained with Adam on clean
-target images while the student is still on cross-entropy alone.
-
-A teacher of another resolution sees the images resized, and its gradient is taken w.r.t. the target's own pixels (the
-up-resize variant); the student takes them as they are, in the teacher's architecture unless another is given.
-
+Paper: Chan et al. 2020, "What it thinks is important is important" (CVPR), IGAM_CVPR2020.
+Loss: CE; in the last eighth of the steps also - beta L_D + gamma times the sum over the batch and all pixels of
+(J_student - J_teacher)^2, with input gradients J and a discriminator's loss L_D.
+Phases: one, all weights of a fresh student; a teacher of another resolution sees resized images.
+Options: `disc`, `disc_adam` and `teacher_trains` are the code's flags.
 Deviations: the teacher's batch norm, and the student's when it is tested, use running statistics (the code runs on the
 statistics of each batch, so its numbers depend on it); the teacher's head is trained on the student's batches of the
 first `teacher_steps` instead of in a run of its own.
+
+J = d p[y] / d x is the input gradient of the softmax probability of the true class, pixels on the 0..255 scale. L_D is
+the two-class cross-entropy of a discriminator that tells the two kinds of gradients apart (student 0, teacher 1), each
+less its mean and divided by its L2 norm; the student maximises it, the discriminator minimises it with a step of its
+own every `disc_update_steps`. The teacher is the robust source with a new head, trained with Adam on clean target
+images while the student is still on cross-entropy alone.
+
+For a teacher of another resolution the gradient is taken w.r.t. the target's own pixels (the up-resize variant); the
+student takes images as they are, in the teacher's architecture unless another is given.
 """
 
 from __future__ import annotations

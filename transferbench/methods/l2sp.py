@@ -1,12 +1,12 @@
 """L2-SP: keep the weights near the source's.
 
-Li et al. 2018 (arXiv:1802.01483), as Renofeation's code has it (Chin et al. 2020, arXiv:2002.02998):
-
-    CE + beta/2 * ||linear||^2 + lambda * sum over all convolutions, batch norms and linear layers of ||w - w0||^2
-
-No 1/2 before lambda; the optimiser's weight decay is 0. `head=seed` also pulls the new head to its own random start,
-as that code does (w0 is stored after the head is made); `head=original` leaves the head to its weight decay, as the
-paper does. The code ships no value of lambda (its default switches the method off); .01 is ours, a round value.
+Paper: Li et al. 2018 (arXiv:1802.01483), as Renofeation's code has it (Chin et al. 2020, arXiv:2002.02998).
+Loss: CE + beta/2 ||head||^2 + lambda times the sum over all convolutions, batch norms and linear layers of
+||w - w0||^2 (no 1/2 before lambda; the optimiser's weight decay is 0).
+Phases: one, all weights.
+Options: `head=seed` also pulls the new head to its own random start, as that code does (w0 is stored after the head is
+made); `head=original` leaves the head to its weight decay, as the paper does.
+Deviations: the code ships no value of lambda (its default switches the method off); .01 is ours, a round value.
 """
 
 from __future__ import annotations

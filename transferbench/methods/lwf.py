@@ -1,13 +1,14 @@
 """LwF robust transfer: keep the robust source's penultimate features while training on clean images.
 
-Shafahi et al. 2020, "Adversarially robust transfer learning" (arXiv:1905.08232), RobustTransferLWF:
+Batch norm runs on the source's statistics throughout (the code builds the net in eval mode), without augmentation.
 
-    mean CE + lambda_d * mean ||z(x; theta) - z(x; theta_source)||_1 + weight decay
-
-First half: the new head alone (the penalty is zero there); second half: everything, a fresh optimiser. Batch
-norm runs on the source's statistics throughout (the code builds the net in eval mode), no augmentation.
-The paper speaks of an l2 distance, the code uses l1: l1 is the default. Deviation: the source's features are
-computed with each batch instead of being looked up in a cache whose name does not know the source.
+Paper: Shafahi et al. 2020, "Adversarially robust transfer learning" (arXiv:1905.08232), RobustTransferLWF.
+Loss: CE + lambda_d times the mean over the batch of ||z(x; theta) - z(x; theta_source)||_1, z being the penultimate
+features.
+Phases: two halves: the new head alone (the penalty is zero there), then all weights with a fresh optimiser.
+Options: `distance=l2` is the paper's text; the code's l1 is the default.
+Deviations: the source's features are computed with each batch instead of being looked up in a cache whose name does not
+know the source.
 """
 
 from __future__ import annotations

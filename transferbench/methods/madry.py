@@ -1,8 +1,12 @@
 """PGD adversarial training (Madry et al. 2018), from scratch or from a source.
 
-arXiv:1706.06083: min E max CE over the Linf ball, every batch adversarial, PGD from a random start. The inner
-maximisation runs with the network in eval mode (batch norm on running statistics), as E-AT's code does it;
-the challenge's TF code attacks in train mode.
+Every batch is adversarial, with PGD from a random start in the Linf ball.
+
+Paper: Madry et al. 2018 (arXiv:1706.06083).
+Loss: CE at the end point of PGD-k.
+Phases: one, all weights.
+Deviations: the inner attack runs with the network in eval mode (batch norm on running statistics), as E-AT's code does
+it; the challenge's TensorFlow code attacks in train mode.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """MAX: adversarial training on each example's worst norm.
 
-Tramer and Boneh 2019 (arXiv:1904.13000), as E-AT's paper re-implements it (Croce and Hein 2022, arXiv:2105.12508):
-
-    mean over examples of CE at the point, among APGD's of every norm, whose loss is highest
-
-The worst point is chosen with the network in eval mode, as it was found; one pass in train mode then sees the chosen
-points alone.
+Paper: Tramer and Boneh 2019 (arXiv:1904.13000), as E-AT's paper re-implements it (Croce and Hein 2022,
+arXiv:2105.12508).
+Loss: mean over the examples of CE at the point, among APGD's of every norm, whose loss is highest.
+Phases: one, all weights.
+Deviations: the worst point is chosen with the network in eval mode, in which it was searched; one pass in train mode
+then sees the chosen points alone.
 """
 
 from __future__ import annotations

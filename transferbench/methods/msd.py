@@ -1,12 +1,14 @@
 """MSD: multi steepest descent, one attack on the union of three balls.
 
-Maini et al. 2020 (arXiv:1909.04068), robust_union's `msd_v0`: from the clean image, every step makes the steepest
-step of each norm, projects it onto that norm's ball and keeps, example by example, the candidate of highest loss; the
-loss is the cross-entropy at the best point of all steps. Steps: Linf alpha sign(g); L2 alpha g/||g||_2; L1 the k
-entries of largest |g| that the box leaves room to, by alpha 20/k each, k drawn anew each step from 5..20.
+From the clean image, every step makes the steepest step of each norm, projects it onto that norm's ball and keeps,
+example by example, the candidate of highest loss. Steps: Linf alpha sign(g); L2 alpha g/||g||_2; L1 the k entries of
+largest |g| that the box lets move, by alpha 20/k each, k drawn anew each step from 5..20.
 
-Deviations: the projection onto L1 ball and box is exact, theirs is onto the ball and then the box; candidates of a
-step are compared with the network in eval mode.
+Paper: Maini et al. 2020 (arXiv:1909.04068), robust_union's `msd_v0`.
+Loss: CE at the best point of all steps of steepest descent over three balls at once.
+Phases: one, all weights.
+Deviations: the projection onto L1 ball and box is exact, theirs is onto the ball and then the box; candidates of a step
+are compared with the network in eval mode.
 """
 
 from __future__ import annotations

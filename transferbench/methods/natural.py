@@ -1,4 +1,8 @@
-"""Natural training from scratch: cross-entropy on clean images, no source."""
+"""Natural training from scratch: cross-entropy on clean images, no source.
+
+Loss: CE.
+Phases: one, all weights.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,13 @@
 """Renofeation: random re-initialisation, noisy feature distillation, then stochastic weight averaging.
 
-Chin et al. 2020 (arXiv:2002.02998), Renofeation.sh. Every layer is re-initialised; the source's stages are
-matched as in DELTA (lambda_f 5) while spatial dropout follows every stage (the match looks before the
-dropout); cosine rate; then a phase at constant rate whose snapshots are averaged; the averaged net's batch
-norm statistics are estimated anew by one pass in train mode, dropout active.
+The source's stages are matched as in DELTA (lambda_f 5) while spatial dropout follows every stage; the match is
+computed before the dropout.
 
-Deviation: initialisation is PyTorch's present default (batch norm weight 1, where torch <= 1.1 drew U(0,1)).
+Paper: Chin et al. 2020 (arXiv:2002.02998), Renofeation.sh.
+Loss: as `delta`, with spatial dropout after every stage.
+Phases: two, from a re-initialised network: 3/4 of the steps at a cosine rate, then 1/4 at a constant rate whose
+snapshots are averaged; at last batch norm's statistics are estimated anew by one pass in train mode, dropout active.
+Deviations: initialisation is PyTorch's present default (batch norm weight 1, where torch <= 1.1 drew U(0,1)).
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """Re-training: the source's architecture, re-initialised, trained on the target with Renofeation's settings.
 
-Chin et al. 2020 (arXiv:2002.02998), Re-training.sh: CE + beta/2 * ||linear||^2 from PyTorch's default initialisation.
 Nothing of the source but its architecture is used.
+
+Paper: Chin et al. 2020 (arXiv:2002.02998), Re-training.sh.
+Loss: CE + beta/2 ||head||^2.
+Phases: one, all weights, from PyTorch's default initialisation.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """SAT: adversarial training in one norm a batch, drawn uniformly.
 
-A baseline of E-AT's paper (Croce and Hein 2022, arXiv:2105.12508), after Madaan et al. 2021 (arXiv:2002.11242)
-without their noise generator: {Linf, L2, L1} are equally likely; the loss is the cross-entropy at APGD's point of
-highest loss.
+Paper: a baseline of E-AT's paper (Croce and Hein 2022, arXiv:2105.12508), after Madaan et al. 2021 (arXiv:2002.11242)
+without their noise generator.
+Loss: as `eat`, with equally likely norms.
+Phases: one, all weights.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """TRADES: clean cross-entropy plus the divergence between clean and attacked predictions.
 
-Zhang et al. 2019 (arXiv:1901.08573):
+Paper: Zhang et al. 2019 (arXiv:1901.08573).
+Loss: CE(f(x)) + beta KL(f(x) || f(x')), with x' the point in the Linf ball that maximises that KL.
+Phases: one, all weights.
+Deviations: the rate drops at 1/2 and 3/4 of the steps, not at epochs 75 and 90 of 100.
 
-    CE(f(x)) + beta * KL(f(x) || f(x')),   x' = argmax of that KL inside the Linf ball
-
-x' by PGD from x + .001 * N(0, 1), on the network in eval mode; the KL is summed over classes and averaged over the
-batch.
+x' is found by PGD from x + .001 N(0, 1), on the network in eval mode; the KL is summed over classes and averaged over
+the batch.
 """
 
 from __future__ import annotations

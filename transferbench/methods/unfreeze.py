@@ -1,8 +1,12 @@
 """Incremental unfreezing: a new head and the last k blocks of the source trained on clean target images.
 
-The study in LwF's paper (Shafahi et al. 2020, arXiv:1905.08232): the fewer blocks are trained, the more robustness is
-kept. Blocks are counted from the end: 1 is what follows the last stage (final batch norm and head), 2 adds the last
-unit of the last stage, and so on; what precedes the first stage comes last. That study's WRN-32-10 has 17.
+The fewer blocks are trained, the more robustness is kept. Blocks are counted from the end: 1 is what follows the last
+stage (final batch norm and head), 2 adds the last unit of the last stage, and so on; what precedes the first stage
+comes last. The paper's WRN-32-10 has 17.
+
+Paper: the study in LwF's paper (Shafahi et al. 2020, arXiv:1905.08232).
+Loss: CE.
+Phases: one, the last `blocks` blocks; batch norm frozen.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Model cards: what a victim is, who made it from what, and under which hash. No torch.
+"""Model cards: network, classes, training and weights' hash of a victim, as Markdown. Imports no torch.
 
-A card is Markdown with YAML front matter in Hugging Face's conventions (`base_model`, `datasets`, `tags`);
-what loads the model stands in the block `transferbench:`. A card is untrusted input: it is read with a safe
-YAML loader and checked field by field.
+The YAML front matter follows Hugging Face's conventions (`base_model`, `datasets`, `tags`); the block `transferbench:`
+holds the fields that load the model. A card is untrusted input: a safe YAML loader reads it and every field is checked.
 """
 
 from __future__ import annotations
@@ -11,18 +10,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import PREPROCESSING, ThreatModel
+from transferbench.base.strict_model import StrictModel, first_problem
 
 _FENCE = "---"
 
 
-class CardResult(BaseModel):
-    """One measured number, as an entry of Hugging Face's `model-index`: percent, over the first n of a split."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class CardResult(StrictModel):
+    """One entry of Hugging Face's `model-index`: a metric in percent over the first n examples of a split."""
 
     metric: Literal["accuracy", "robust_accuracy"]
     name: str
@@ -32,16 +30,15 @@ class CardResult(BaseModel):
     n: int = Field(ge=1)
 
 
-class ModelCard(BaseModel):
+class ModelCard(StrictModel):
     """The machine-readable part of a card.
 
-    `threats` gives the radius of each norm the model is evaluated at by default, as text. `source` is the id
-    of the victim it was fine-tuned from, empty for one trained from scratch. `preprocessing` is what an image of
-    any size goes through before it is the pixels a victim is attacked on, in RobustBench's words (`Res256Crop224`:
-    shorter side to 256, the middle 224); empty for data of the victim's own size. `untrained`: a smoke run wrote it.
+    `threats` maps each norm to the radius of an evaluation by default, as text (`Linf: 8/255`). `source` is the id of
+    the victim that was fine-tuned, empty for training from scratch. `preprocessing` turns photographs of any size into
+    the pixels that are attacked, in RobustBench's notation (`Res256Crop224`: shorter side to 256, centre crop of 224),
+    empty for images of the network's own size. `weights` is the file's name in the card's folder. `untrained` marks
+    the result of a smoke run.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     id: str = Field(min_length=1, pattern=r"^[\w.@:+/-]+$")
     network: str
@@ -66,32 +63,31 @@ class ModelCard(BaseModel):
 
     @field_validator("id")
     @classmethod
-    def _id(cls, given: str) -> str:
-        if ".." in given.split("/") or given.startswith("/"):
+    def _id(cls, id: str) -> str:
+        if ".." in id.split("/") or id.startswith("/"):
             raise ValueError("must not look like a path")
-        return given
+        return id
 
     @field_validator("threats")
     @classmethod
-    def _threats(cls, given: dict[str, str]) -> dict[str, str]:
-        for norm, eps in given.items():
+    def _threats(cls, threats: dict[str, str]) -> dict[str, str]:
+        for norm, eps in threats.items():
             ThreatModel.parse(norm, eps)
-        return given
+        return threats
 
     @field_validator("weights")
     @classmethod
-    def _weights(cls, given: str) -> str:
-        # A card must not reach out of its own folder.
-        if given and (Path(given).is_absolute() or ".." in Path(given).parts):
+    def _weights(cls, name: str) -> str:
+        if name and (Path(name).is_absolute() or ".." in Path(name).parts):
             raise ValueError("must be a file name inside the card's folder")
-        return given
+        return name
 
 
 def write(card: ModelCard, body: str = "") -> str:
-    """The card as Markdown text. `body` goes below the title (results, for a published card)."""
+    """The card as Markdown text, with `body` (results of a published victim) at its end."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    facts = card.model_dump(mode="json", exclude={"license", "results", "text"}, exclude_defaults=True)
+    fields = card.model_dump(mode="json", exclude={"license", "results", "text"}, exclude_defaults=True)
     measured = [
         EvalResult(
             task_type="image-classification",
@@ -113,7 +109,7 @@ def write(card: ModelCard, body: str = "") -> str:
         base_model=card.source or None,
         model_name=card.id if measured else None,
         eval_results=measured or None,
-        transferbench=facts,
+        transferbench=fields,
     )
     front: dict[str, Any] = data.to_dict()
     dumped = yaml.safe_dump(front, sort_keys=False, allow_unicode=True, width=110)
@@ -122,7 +118,7 @@ def write(card: ModelCard, body: str = "") -> str:
 
 
 def read(path: Path) -> ModelCard:
-    """The card in a Markdown file. InputError names the file, the field and what is wrong with it."""
+    """The card in a Markdown file. InputError with the file, the field and the reason."""
     try:
         content = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -144,13 +140,13 @@ def read(path: Path) -> ModelCard:
 
 
 def _results(front: dict[str, Any]) -> tuple[CardResult, ...]:
-    """The entries of `model-index` as `write` makes them. TypeError for anything else."""
-    found: list[CardResult] = []
+    """The entries of `model-index` as `write` formats them. TypeError for anything else."""
+    results: list[CardResult] = []
     try:
         for model in front.get("model-index", []):
             for entry in model["results"]:
                 for metric in entry["metrics"]:
-                    found.append(
+                    results.append(
                         CardResult(
                             metric=metric["type"],
                             name=metric["name"],
@@ -162,14 +158,4 @@ def _results(front: dict[str, Any]) -> tuple[CardResult, ...]:
                     )
     except (KeyError, TypeError, AttributeError) as error:
         raise TypeError(f"model-index: not as this package writes it ({type(error).__name__}: {error})") from None
-    return tuple(found)
-
-
-def first_problem(error: Exception) -> str:
-    """`threats.Linf: unknown norm ...`: the first complaint of a pydantic error in one line."""
-    if not isinstance(error, ValidationError):
-        return str(error).splitlines()[0]
-    problems = error.errors(include_url=False)
-    place = ".".join(str(part) for part in problems[0]["loc"])
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{place or 'it'}: {problems[0]['msg']}{more}"
+    return tuple(results)

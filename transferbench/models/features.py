@@ -1,4 +1,4 @@
-"""Penultimate and per-stage features by context-managed hooks: no network has to be written for them."""
+"""Penultimate and per-stage features of any network, by forward hooks in context managers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _STAGE = re.compile(r"(?P<of>(?:[a-z_]+\.)*(?:layer|block|stage)(?:_|\.)?|(?:[a-
 
 
 class Layers(NamedTuple):
-    """Where a network's features are: the names of its stages, in order, and of its classifying layer.
+    """The names of a network's stages, in order, and of its classifying layer.
 
-    `head` is empty for a network without one linear layer at its end (an ensemble, a convolutional head).
+    `head` is empty for a network that does not end with one linear layer (an ensemble, a convolutional head).
     """
 
     stages: tuple[str, ...]
     head: str
 
 
-class Tapped(NamedTuple):
-    """Filled by the forward pass: each stage's output by name, and what went into the head [B, width]."""
+class Features(NamedTuple):
+    """The features of the last forward pass: stage -> its output, and head -> the head's input [B, width]."""
 
     stages: dict[str, Tensor]
     penultimate: dict[str, Tensor]
 
 
 def submodule(model: nn.Module, name: str) -> nn.Module:
-    """The module of that name. InputError names it when the network has none."""
+    """The sub-module of that name. InputError when the network has none."""
     try:
         return model.get_submodule(name)
     except AttributeError:
@@ -41,36 +41,37 @@ def submodule(model: nn.Module, name: str) -> nn.Module:
 
 
 @contextmanager
-def tap(model: nn.Module, layers: Layers, stages: Sequence[str] = ()) -> Iterator[Tapped]:
-    """Within the block every forward pass leaves the named stages' outputs and the head's input in the result.
+def record_features(model: nn.Module, layers: Layers, stages: Sequence[str] = ()) -> Iterator[Features]:
+    """Within the block every forward pass writes the stages' outputs and the head's input to the yielded object.
 
-    The taps come before any other hook of a stage, so spatial dropout (below) does not change what they see.
+    The hooks run before all other hooks of a stage, so that spatial dropout (below) does not change the features.
+    InputError when the network has no head.
     """
-    tapped = Tapped({}, {})
+    features = Features({}, {})
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
+    def store_output(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            tapped.stages[name] = output
+            features.stages[name] = output
 
         return hook
 
-    def keep_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        tapped.penultimate[layers.head] = inputs[0]
+    def store_input(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        features.penultimate[layers.head] = inputs[0]
 
     if not layers.head:
         raise InputError(
             f"the network {type(model).__name__} has no single linear layer at its end: no penultimate feature"
         )
     with ExitStack() as hooks:
-        hooks.callback(submodule(model, layers.head).register_forward_pre_hook(keep_input).remove)
+        hooks.callback(submodule(model, layers.head).register_forward_pre_hook(store_input).remove)
         for name in stages:
-            hooks.callback(submodule(model, name).register_forward_hook(keep(name), prepend=True).remove)
-        yield tapped
+            hooks.callback(submodule(model, name).register_forward_hook(store_output(name), prepend=True).remove)
+        yield features
 
 
 @contextmanager
 def spatial_dropout(model: nn.Module, stages: Sequence[str], p: float) -> Iterator[None]:
-    """Within the block whole channels of each stage's output are dropped with probability p in train mode."""
+    """Within the block each stage's output loses whole channels with probability p, in train mode only."""
 
     def drop(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         return F.dropout2d(output, p, model.training)
@@ -82,22 +83,22 @@ def spatial_dropout(model: nn.Module, stages: Sequence[str], p: float) -> Iterat
 
 
 class Penultimate:
-    """The network without its head: images [B, ...] -> what goes into the head [B, width]."""
+    """The network without its head: images [B, ...] -> the head's input [B, width]."""
 
     def __init__(self, model: nn.Module, layers: Layers) -> None:
         self.model, self.layers = model, layers
 
     def __call__(self, x: Tensor) -> Tensor:
-        with tap(self.model, self.layers) as tapped:
+        with record_features(self.model, self.layers) as features:
             self.model(x)
-        return tapped.penultimate[self.layers.head].flatten(1)
+        return features.penultimate[self.layers.head].flatten(1)
 
 
 def find_layers(model: nn.Module, ensemble: bool = False) -> Layers:
-    """Where a network's features are when nobody says so: numbered stages by name, the last Linear as the head.
+    """The layers of any network by convention: three or more numbered modules are its stages, the last Linear its head.
 
-    No head for an ensemble, or where the last Linear is not the last layer with weights that was registered: such
-    a network has no single penultimate feature (`tap` says so).
+    The head is empty for an ensemble, and where another layer with weights is registered after the last Linear: such a
+    network has no single penultimate feature.
     """
     weighted = [name for name, module in model.named_modules() if list(module.parameters(recurse=False))]
     last = weighted[-1] if weighted else ""
@@ -105,9 +106,9 @@ def find_layers(model: nn.Module, ensemble: bool = False) -> Layers:
     head = linear[-1] if linear and not ensemble and (linear[-1] == last) else ""
     groups: dict[str, list[str]] = {}
     for name, _ in model.named_modules():
-        found = _STAGE.fullmatch(name)
-        if found:
-            groups.setdefault(found["of"], []).append(name)
-    several = [names for names in groups.values() if len(names) >= 3]
-    stages = min(several, key=lambda names: names[0].count("."), default=[])
+        match = _STAGE.fullmatch(name)
+        if match:
+            groups.setdefault(match["of"], []).append(name)
+    candidates = [names for names in groups.values() if len(names) >= 3]
+    stages = min(candidates, key=lambda names: names[0].count("."), default=[])
     return Layers(tuple(stages), head)

@@ -1,4 +1,4 @@
-"""Heads: the classifying layers that are put onto a network's features for another task."""
+"""Replaces a network's classifying layers by a new head for other classes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from transferbench.models.features import Layers, submodule
 
 
 def linear(model: nn.Module, layers: Layers, num_classes: int) -> None:
-    """Replace the classifying layer by a freshly initialised one. InputError where it is not one linear layer."""
-    _put(model, layers, nn.Linear(_width(model, layers), num_classes))
+    """Replace the head by a randomly initialised linear layer, in place. InputError where it is not one linear layer."""
+    _replace(model, layers, nn.Linear(_width(model, layers), num_classes))
 
 
 def mlp(
     model: nn.Module, layers: Layers, num_classes: int, hidden: Sequence[int], batch_norm: bool, dropout: float
 ) -> Layers:
-    """Replace the classifying layer by [linear, (batch norm), ReLU, (dropout)] per hidden width, then a linear one.
+    """Replace the head, in place, by [linear, (batch norm), ReLU, (dropout)] per hidden width and a linear layer.
 
-    Returns the layers with the last one as the head. InputError where the old head is not one linear layer.
+    Returns the layers with the last linear one as the head. InputError where the old head is not one linear layer.
     """
     parts: list[nn.Module] = []
     for inputs, outputs in itertools.pairwise((_width(model, layers), *hidden)):
@@ -30,17 +30,18 @@ def mlp(
         parts.append(nn.ReLU())
         parts += [nn.Dropout(dropout)] if dropout else []
     parts.append(nn.Linear(hidden[-1], num_classes))
-    _put(model, layers, nn.Sequential(*parts))
+    _replace(model, layers, nn.Sequential(*parts))
     return layers._replace(head=f"{layers.head}.{len(parts) - 1}")
 
 
 def _width(model: nn.Module, layers: Layers) -> int:
-    old = submodule(model, layers.head) if layers.head else model
-    if not isinstance(old, nn.Linear):
-        raise InputError(f"the network's head {layers.head!r} is {type(old).__name__}, not a linear layer")
-    return old.in_features
+    """The number of penultimate features."""
+    head = submodule(model, layers.head) if layers.head else model
+    if not isinstance(head, nn.Linear):
+        raise InputError(f"the network's head {layers.head!r} is {type(head).__name__}, not a linear layer")
+    return head.in_features
 
 
-def _put(model: nn.Module, layers: Layers, head: nn.Module) -> None:
+def _replace(model: nn.Module, layers: Layers, head: nn.Module) -> None:
     parent, _, name = layers.head.rpartition(".")
     setattr(submodule(model, parent) if parent else model, name, head)

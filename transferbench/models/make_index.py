@@ -1,4 +1,4 @@
-"""Write robustbench.json, and ImageNet's part of classes.json, from the installed robustbench: `make index`."""
+"""`make index`: write robustbench.json, and ImageNet's part of classes.json, from the installed robustbench."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _TORCHVISION = {("imagenet", "Linf", "Standard_R50"), ("imagenet", "corruptions"
 
 
 def index() -> list[dict[str, Any]]:
-    """Every entry of the installed package's `model_dicts`, in its order."""
+    """The rows of robustbench.json: every entry of the installed package's `model_dicts`, in its order."""
     import timm
 
     from transferbench.models.loaders.robustbench_package import model_dicts, timm_name
@@ -22,33 +22,34 @@ def index() -> list[dict[str, Any]]:
     for dataset, threats in model_dicts().items():
         for threat, models in threats.items():
             for id, entry in models.items():
-                given = entry["gdrive_id"]
-                place = (dataset.value, threat.value, id)
-                on_timm = timm.is_model(timm_name(*place))
+                files = entry["gdrive_id"]
+                key = (dataset.value, threat.value, id)
+                on_timm = timm.is_model(timm_name(*key))
                 rows.append(
                     {
                         "dataset": dataset.value,
                         "threat": threat.value,
                         "id": id,
-                        "files": given if isinstance(given, list) else [given] if given else [],
-                        "ensemble": isinstance(given, list),
+                        "files": files if isinstance(files, list) else [files] if files else [],
+                        "ensemble": isinstance(files, list),
                         "preprocessing": entry.get("preprocessing") or "",
-                        "elsewhere": "timm" if on_timm else "torchvision" if place in _TORCHVISION else "",
+                        "elsewhere": "timm" if on_timm else "torchvision" if key in _TORCHVISION else "",
                     }
                 )
     return rows
 
 
 def imagenet_classes() -> list[str]:
-    """WordNet ids in label order, from the map that robustbench ships."""
+    """WordNet ids in label order, from robustbench's `imagenet_class_to_id_map.json`."""
     spec = find_spec("robustbench")
     assert spec is not None
     assert spec.origin is not None
-    given = json.loads((Path(spec.origin).parent / "helper_files" / "imagenet_class_to_id_map.json").read_text())
-    return sorted(given, key=given.__getitem__)
+    labels = json.loads((Path(spec.origin).parent / "helper_files" / "imagenet_class_to_id_map.json").read_text())
+    return sorted(labels, key=labels.__getitem__)
 
 
 def main() -> None:
+    """Write both files."""
     robustbench.INDEX.write_text(json.dumps(index(), indent=0) + "\n", encoding="utf-8")
     names = json.loads(classes.NAMES.read_text(encoding="utf-8")) | {"imagenet": imagenet_classes()}
     classes.NAMES.write_text(json.dumps(names, indent=0) + "\n", encoding="utf-8")

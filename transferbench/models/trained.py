@@ -1,4 +1,4 @@
-"""Victims trained here: a folder with README.md (the card) and model.safetensors."""
+"""Folders of trained victims: README.md (the card) and model.safetensors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from transferbench.base import atomic_files
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
-from transferbench.models import cards, networks, weights
+from transferbench.models import cards, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.victim import Victim
 
@@ -15,8 +15,8 @@ CARD = "README.md"
 WEIGHTS = "model.safetensors"
 
 
-def save(folder: Path, state: weights.State, card: ModelCard) -> ModelCard:
-    """Write weights, then card; the card returned holds the weights' hash."""
+def save(folder: Path, state: weights.StateDict, card: ModelCard) -> ModelCard:
+    """Write the weights, then the card. Returns the card with the weights' sha256."""
     digest = weights.write(state, folder / WEIGHTS)
     card = card.model_copy(update={"weights": WEIGHTS, "sha256": digest})
     save_card(folder, card)
@@ -24,12 +24,12 @@ def save(folder: Path, state: weights.State, card: ModelCard) -> ModelCard:
 
 
 def save_card(folder: Path, card: ModelCard) -> None:
-    """Write the card alone, beside and renamed."""
+    """Write the card alone, atomically."""
     atomic_files.write_text(folder / CARD, cards.write(card))
 
 
 def load(path: Path) -> Victim:
-    """The victim in a folder (or named by its card). InputError when the weights are not those of the card."""
+    """The victim in a folder, or of a card's path. InputError when the weights' sha256 is not the card's."""
     card_path = path / CARD if path.is_dir() else path
     if not card_path.is_file():
         raise InputError(f"model {path}: the folder has no card ({CARD})")
@@ -39,6 +39,4 @@ def load(path: Path) -> Victim:
     digest = sha256_of(file)
     if card.sha256 != digest:
         raise InputError(f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...")
-    built = networks.build(card.network, len(card.classes))
-    weights.load_strictly(built.model, state, file)
-    return Victim(card, built.model.eval().requires_grad_(False), built.layers, digest)
+    return Victim.from_state(card, state, file, digest)

@@ -1,15 +1,17 @@
-"""A victim: a card, and an eval-mode network that maps [0,1] pixels to logits."""
+"""A victim: a network in eval mode that maps [0,1] pixels to logits, with its card."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from transferbench.base.errors import InputError
+from transferbench.models import networks, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.features import Layers, Penultimate
 from transferbench.models.networks import resized
@@ -17,12 +19,27 @@ from transferbench.models.networks import resized
 
 @dataclass(frozen=True)
 class Victim:
-    """`model` is in eval mode on `device`, normalisation included; `sha256` is of the weights as loaded."""
+    """`model` is in eval mode and includes the normalisation; `sha256` is the hash of the weights as loaded.
+
+    `layers` names the modules whose outputs are the features.
+    """
 
     card: ModelCard
     model: nn.Module
     layers: Layers
     sha256: str
+
+    @classmethod
+    def frozen(cls, card: ModelCard, model: nn.Module, layers: Layers, sha256: str) -> Victim:
+        """The victim with the model in eval mode and without parameter gradients, and the hash on its card."""
+        return cls(card.model_copy(update={"sha256": sha256}), model.eval().requires_grad_(False), layers, sha256)
+
+    @classmethod
+    def from_state(cls, card: ModelCard, state: weights.StateDict, path: Path, sha256: str) -> Victim:
+        """The card's network with the tensors read from `path`. InputError when names or shapes do not match."""
+        built = networks.build(card.network, len(card.classes))
+        weights.load_strictly(built.model, weights.match_names(built.model, state), path)
+        return cls.frozen(card, built.model, built.layers, sha256)
 
     @property
     def id(self) -> str:
@@ -34,14 +51,14 @@ class Victim:
 
     @property
     def penultimate(self) -> Penultimate:
-        """The network without its head: all that a source-only attack is given."""
+        """The network without its head, the input of a source-only attack on features."""
         return Penultimate(self.model, self.layers)
 
     def check_fits(self, dataset: str, shape: tuple[int, ...], classes: Sequence[str]) -> None:
-        """InputError unless images of this shape with these classes, in this order, are what the victim knows.
+        """InputError unless the data set's images have the victim's shape [C, H, W] and its classes in its order.
 
-        Two names contradict each other when they differ by more than case and separators; a name that is no more
-        than its own number (`0`, `1`, ...) says nothing and contradicts nothing.
+        Class names differ when they differ by more than case and separators. A name that is only its own label
+        (`0`, `1`, ...) matches any name.
         """
         if tuple(shape) != tuple(self.card.input_shape):
             raise InputError(
@@ -49,21 +66,22 @@ class Victim:
             )
         if len(classes) != self.num_classes:
             raise InputError(f"{self.id} has {self.num_classes} classes, {dataset} has {len(classes)}")
-        for label, (mine, theirs) in enumerate(zip(self.card.classes, classes, strict=True)):
-            if str(label) not in (mine, theirs) and _plain(mine) != _plain(theirs):
+        for label, (own, name) in enumerate(zip(self.card.classes, classes, strict=True)):
+            if str(label) not in (own, name) and _normalised(own) != _normalised(name):
                 raise InputError(
-                    f"class {label} of {dataset} is {theirs!r}, {self.id} knows it as {mine!r}: labels would be wrong; "
+                    f"class {label} of {dataset} is {name!r}, {self.id} knows it as {own!r}: labels would be wrong; "
                     "bring the names (of the folders) into the victim's order"
                 )
 
     def to(self, device: torch.device | str) -> Victim:
+        """The victim with its network on the device."""
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
 
 
 def fitted(victim: Victim, shape: tuple[int, ...]) -> Victim:
-    """The victim for square images of this shape: itself, or behind a resizing (networks/resized.py).
+    """The victim for square images of shape [C, H, W]: unchanged, or with a resizing layer in front of its network.
 
-    InputError when the channels differ, or an image is not square.
+    InputError when the channels differ, or an image is not square. The layer is models/networks/resized.py.
     """
     own = tuple(victim.card.input_shape)
     if own == tuple(shape):
@@ -78,5 +96,6 @@ def fitted(victim: Victim, shape: tuple[int, ...]) -> Victim:
     return Victim(card, model.eval(), layers, victim.sha256)
 
 
-def _plain(name: str) -> str:
+def _normalised(name: str) -> str:
+    """A class name without case and separators."""
     return re.sub(r"[\W_]+", " ", name.casefold()).strip()

@@ -1,4 +1,4 @@
-"""Reading weights that nobody vouches for: safetensors, or torch files as plain tensors, loaded strictly."""
+"""Untrusted weights: safetensors, or torch files read as plain tensors, loaded strictly; atomic downloads."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from transferbench.base import atomic_files
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
-# What checkpoints hold beside tensors (an epoch, an accuracy, the arguments of a training): plain data, no code.
+# Types that checkpoints hold next to tensors (an epoch, an accuracy, the arguments of a training): plain data, no code.
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -32,13 +32,13 @@ _HARMLESS: list[Any] = [
 
 
 def sha256_of_all(paths: Sequence[Path]) -> str:
-    """64 hex digits: of the one file, or of the digests of several in order."""
+    """64 hex digits: the sha256 of one file, or of the sha256s of several files in order."""
     digests = [sha256_of(path) for path in paths]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def digest_of(model: nn.Module) -> str:
-    """64 hex digits over the names, types, shapes and bytes of a model's state."""
+    """64 hex digits: the sha256 over the names, types, shapes and bytes of a model's state dict."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -46,22 +46,23 @@ def digest_of(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def read(path: Path, inside: Sequence[str] = ("state_dict",)) -> State:
-    """The tensors of a .safetensors or torch file; `inside` leads to them where the file holds more than them.
+def read(path: Path, keys: Sequence[str] = ("state_dict",)) -> StateDict:
+    """The tensors of a .safetensors or torch file. `keys` lead to them in a file that holds more; absent keys are
+    skipped.
 
-    A name of `inside` that is not there is passed over. InputError says what the file is if it is not weights.
-    Pickled code never runs: torch files are read with `weights_only=True`, whatever they claim to be.
+    InputError when the file does not hold tensors, with what it holds instead. Torch files are read with
+    `weights_only=True`, so that no pickled code runs.
     """
-    found = read_any(path)
-    for name in inside:
-        found = found.get(name, found) if isinstance(found, dict) else found
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+    content = read_any(path)
+    for name in keys:
+        content = content.get(name, content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not content or not all(isinstance(v, Tensor) for v in content.values()):
         raise InputError(f"weights {path}: no dictionary of tensors inside")
-    return found
+    return content
 
 
 def read_any(path: Path) -> Any:
-    """Whatever plain data a weights file holds. InputError as `read`."""
+    """The plain data that a weights file holds. InputError as `read`."""
     if not path.is_file():
         raise InputError(f"weights {path}: there is no such file")
     with path.open("rb") as stream:
@@ -80,34 +81,36 @@ def read_any(path: Path) -> Any:
         raise InputError(f"weights {path}: not readable as plain tensors, damaged or unsafe ({reason})") from None
 
 
-def match_names(model: nn.Module, state: State, spare: Iterable[str] = (), constants: Iterable[str] = ()) -> State:
-    """The state under the model's own names: whole prefixes (`module.`, `model.`) taken off or put on.
+def match_names(
+    model: nn.Module, state: StateDict, unused: Iterable[str] = (), constants: Iterable[str] = ()
+) -> StateDict:
+    """The state dict under the model's own names: the prefixes `module.` and `model.` are removed or added.
 
-    Entries whose name ends with one of `spare` are dropped, buffers whose name ends with one of `constants` are
-    the constructor's where the file lacks them. What then still differs is for `load_strictly` to complain about.
+    Entries whose name ends with one of `unused` are dropped. Buffers whose name ends with one of `constants` keep the
+    constructor's value where the state lacks them. `load_strictly` reports the names that then still differ.
     """
     own = model.state_dict()
-    kept = {name: tensor for name, tensor in state.items() if not name.endswith(tuple(spare) or ("\0",))}
+    state = {name: tensor for name, tensor in state.items() if not name.endswith(tuple(unused) or ("\0",))}
     buffers = own.keys() - dict(model.named_parameters()).keys()
-    filled = {name: own[name] for name in buffers if name.endswith(tuple(constants) or ("\0",))}
-    wanted = own.keys() - filled.keys()
-    candidates = [kept, _without(kept, "module."), _without(kept, "model."), _without(kept, "module.", "model.")]
-    candidates += [{f"model.{name}": tensor for name, tensor in given.items()} for given in candidates]
-    for given in candidates:
-        if wanted <= given.keys() <= own.keys():
-            return {**filled, **given}
-    return _without(kept, "module.")
+    defaults = {name: own[name] for name in buffers if name.endswith(tuple(constants) or ("\0",))}
+    required = own.keys() - defaults.keys()
+    candidates = [state, _without(state, "module."), _without(state, "model."), _without(state, "module.", "model.")]
+    candidates += [{f"model.{name}": tensor for name, tensor in candidate.items()} for candidate in candidates]
+    for candidate in candidates:
+        if required <= candidate.keys() <= own.keys():
+            return {**defaults, **candidate}
+    return _without(state, "module.")
 
 
-def _without(state: State, *prefixes: str) -> State:
-    """The names without the prefixes, taken off one after the other where a name begins with them."""
+def _without(state: StateDict, *prefixes: str) -> StateDict:
+    """The state dict with the prefixes removed, one after the other, from the names that begin with them."""
     for prefix in prefixes:
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     return state
 
 
-def load_strictly(model: nn.Module, state: State, path: Path) -> None:
-    """Copy the tensors into the model. InputError shows the first names or shapes that do not match."""
+def load_strictly(model: nn.Module, state: StateDict, path: Path) -> None:
+    """Copy the tensors into the model. InputError with the first names or shapes that do not match, or for a NaN."""
     own = model.state_dict()
     missing, extra = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     if missing or extra:
@@ -123,8 +126,8 @@ def load_strictly(model: nn.Module, state: State, path: Path) -> None:
     model.load_state_dict(state)
 
 
-def write(state: State, path: Path) -> str:
-    """Save a model's state as safetensors: written beside, synced, renamed. Returns the sha256."""
+def write(state: StateDict, path: Path) -> str:
+    """Write a state dict as safetensors, atomically. Returns the file's sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     atomic_files.write_bytes(path, save(plain))
@@ -134,14 +137,14 @@ def write(state: State, path: Path) -> str:
 def fetch(
     targets: Sequence[Path], get: Callable[[int, Path], object], check: Callable[[Sequence[Path]], object]
 ) -> None:
-    """Bring files to their places all or none: `get(k, path)` writes the k-th somewhere else, `check` looks at them.
+    """Download all files or none: `get(k, path)` writes the k-th to a temporary path, `check(paths)` validates them.
 
-    Raises what `get` or `check` raise; then no file and no folder is left behind. An OSError or a download
-    library's own error becomes an InputError.
+    Then the files are moved to `targets`. After an error no file and no folder remains. Errors of `get` become
+    InputErrors, errors of `check` are raised as they are.
     """
     with atomic_files.temporary(targets[0].parent) as folder:
-        fetched = [folder / target.name for target in targets]
-        for number, path in enumerate(fetched):
+        paths = [folder / target.name for target in targets]
+        for number, path in enumerate(paths):
             try:
                 get(number, path)
             except InputError:
@@ -151,7 +154,7 @@ def fetch(
                 raise InputError(
                     f"weights {targets[number]}: the download failed ({reason}); nothing was kept"
                 ) from None
-        check(fetched)
-        for path, target in zip(fetched, targets, strict=True):
+        check(paths)
+        for path, target in zip(paths, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             path.replace(target)

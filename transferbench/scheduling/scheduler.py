@@ -176,8 +176,11 @@ class _Run:
         changes = [] if scheduler.store.find(job, key) is not None else scheduler.store.changes(job, content)
         if changes:
             self.reporter.note(f"{job.label}: run anew, {'; '.join(changes[:3])}")
+        checkpoint = scheduler.store.checkpoint(key)
         if scheduler.settings.fresh:
-            scheduler.store.checkpoint(key).remove()
+            checkpoint.remove()
+        elif checkpoint.exists():
+            self.reporter.note(f"{job.label}: going on from its checkpoint")
         scheduler.store.mark(job, key, "running", content=content)
         self._submit(_Running(number, key, content))
 

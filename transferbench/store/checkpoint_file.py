@@ -34,11 +34,15 @@ class CheckpointFile:
         self._wait = every
         self._last = time.monotonic()
 
+    def exists(self) -> bool:
+        """Whether unfinished work was saved."""
+        return self.path.is_file()
+
     def load(self) -> State | None:
         """The state saved last, or None. A damaged file, or one of another version, is ignored with a warning."""
         import torch
 
-        if not self.path.is_file():
+        if not self.exists():
             return None
         content = self.path.read_bytes()
         digest, body = content[:32], content[32:]

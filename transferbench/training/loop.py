@@ -73,7 +73,7 @@ def fit(
     the whole state. InputError when the data cannot fill a batch, FaultError when the loss is no longer finite.
     """
     began, params = time.perf_counter(), method.params
-    _check(method, source, train)
+    check(method, source is not None, train)
     teacher = None if source is None else frozen_copy(source)
     saved = options.checkpoint.load() or {"phase": 0, "log": [], "seconds": 0.0}
     loader = Loader(train, params, options.device, options.loader_workers)
@@ -111,8 +111,9 @@ def fit(
     return Trained(student, accuracy, training.log, saved["seconds"] + time.perf_counter() - began)
 
 
-def _check(method: BaseMethod[Any], source: Network | None, train: Dataset) -> None:
-    if method.needs_source and source is None:
+def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
+    """InputError when the method lacks its source, or the data cannot fill a batch or have one class."""
+    if method.needs_source and not has_source:
         raise InputError(f"{type(method).__module__.rpartition('.')[2]} needs a source: give one with --source")
     if len(train.classes) < 2:
         raise InputError(f"{train.id} has one class ({train.classes[0]!r}): there is nothing to tell apart")

@@ -14,6 +14,7 @@ from transferbench.methods import BaseMethod, Network
 from transferbench.models import networks
 from transferbench.models.cards import ModelCard
 from transferbench.models.victim import Victim, fitted
+from transferbench.training import loop
 from transferbench.training.loop import FIT_OPTIONS, FitOptions, Trained, fit
 
 
@@ -34,6 +35,24 @@ class Recipe:
     untrained: bool = False
 
 
+def check(
+    recipe: Recipe, method: BaseMethod[Any], source: Victim | None, train: Dataset
+) -> tuple[Victim | None, str]:
+    """(source for images of this shape, id of the student's architecture).
+
+    InputError when method, source and data do not fit, before anything is trained.
+    """
+    loop.check(method, source is not None, train)
+    source = None if source is None else fitted(source, train.shape)
+    source_network = source.card.network if source is not None else ""
+    network = method.network(source_network, recipe.network)
+    is_source_network = bool(source_network) and network.endswith(source_network)
+    channels = train.shape[0] if is_source_network else networks.input_shape(network)[0]
+    if channels != train.shape[0]:
+        raise InputError(f"network {network} takes {channels} channels, {train.id} has {train.shape[0]}")
+    return source, network
+
+
 def train_victim(
     recipe: Recipe,
     method: BaseMethod[Any],
@@ -46,13 +65,7 @@ def train_victim(
     InputError when source and data do not fit (channels, or whatever `fit` refuses).
     """
     train, _ = splits
-    source = None if source is None else fitted(source, train.shape)
-    source_network = source.card.network if source is not None else ""
-    network = method.network(source_network, recipe.network)
-    is_source_network = bool(source_network) and network.endswith(source_network)
-    channels = train.shape[0] if is_source_network else networks.input_shape(network)[0]
-    if channels != train.shape[0]:
-        raise InputError(f"network {network} takes {channels} channels, {train.id} has {train.shape[0]}")
+    source, network = check(recipe, method, source, train)
     classes = len(train.classes)
     trained = fit(
         method,

@@ -14,6 +14,8 @@ def check(settings: RunSettings) -> None:
     _check_device(settings)
     if settings.batch_size is not None and settings.batch_size < 1:
         raise InputError(f"--batch-size {settings.batch_size}: must be at least 1")
+    if settings.loader_workers < 0:
+        raise InputError(f"--loader-workers {settings.loader_workers}: must be at least 0")
     if settings.cluster is not None:
         if settings.loader_workers:
             raise InputError("--loader-workers: not with --cluster, whose workers are one process each")

@@ -26,6 +26,7 @@ from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.store import Store, key_of
 from transferbench.training import log, plots
 from transferbench.training.splits import load_splits
+from transferbench.training.victim import check as check_fit
 
 LOG, PICTURE = "log.csv", "curve.png"
 FILES = (trained.CARD, trained.WEIGHTS, LOG, PICTURE)
@@ -52,12 +53,8 @@ def check(request: Request, settings: RunSettings) -> None:
     registry.find("data", request.target.partition(":")[0])
     if request.network:
         registry.find("networks", request.network.partition(":")[0])
-    for option, value, least in (
-        ("--loader-workers", settings.loader_workers, 0),
-        ("--eval-freq", settings.eval_freq, 1),
-    ):
-        if value is not None and value < least:
-            raise InputError(f"{option} {value}: must be at least {least}")
+    if settings.eval_freq is not None and settings.eval_freq < 1:
+        raise InputError(f"--eval-freq {settings.eval_freq}: must be at least 1")
     methods.build(request.method, dict(request.settings))
 
 
@@ -72,7 +69,7 @@ class Subjects:
 
 def load(request: Request, settings: RunSettings) -> Subjects:
     """Load the source and find the data. InputError where one is missing."""
-    params = methods.build(request.method, dict(request.settings)).params
+    method = methods.build(request.method, dict(request.settings))
     source = None
     if request.source:
         source = load_victim(request.source, settings.model_dir, request.download)
@@ -81,7 +78,7 @@ def load(request: Request, settings: RunSettings) -> Subjects:
     network = request.network or ("" if source is not None else DEFAULT_NETWORK)
     shape = source.card.input_shape if source is not None else networks.input_shape(network)
     view = data.View.of(source.card.preprocessing if source is not None else "", shape)
-    splits = load_splits(request.target, settings.data_dir, view, request.shots, params.seed)
+    splits = load_splits(request.target, settings.data_dir, view, request.shots, method.params.seed)
     threats = dict(source.card.threats if source is not None else RADII.get(request.target, {}))
     if settings.eval_freq is not None and not threats:
         raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {request.target}")
@@ -90,7 +87,7 @@ def load(request: Request, settings: RunSettings) -> Subjects:
         f"train {victim}",
         victim=victim,
         method=request.method,
-        settings=tuple(asdict(params).items()),
+        settings=tuple(asdict(method.params).items()),
         dataset=request.target,
         preprocessing=splits[0].preprocessing,
         network=network,
@@ -98,6 +95,7 @@ def load(request: Request, settings: RunSettings) -> Subjects:
         shots=request.shots,
         threats=tuple(threats.items()),
     )
+    check_fit(job.recipe, method, source, splits[0])
     return Subjects(job, source, splits)
 
 

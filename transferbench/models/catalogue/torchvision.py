@@ -1,7 +1,7 @@
 """torchvision's ImageNet classifiers: `torchvision:<name>[@<weights>]`, normalisation included.
 
-Any classifier of torchvision can be named; the ones listed are Renofeation's. The facts of their weights (file,
-normalisation, resizing) are torchvision's own and read when the model is loaded (victims/torchvision_models.py).
+Every classifier of torchvision is accepted; those listed are Renofeation's. File, normalisation and resizing are
+torchvision's own facts, read from torchvision when a card is asked for (models/loaders/torchvision_models.py).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ LISTED = {
 
 
 def lines() -> dict[str, str]:
+    """Renofeation's models, and one line for all others."""
     return {
         **{id: f"{line} of torchvision, standard training" for id, line in LISTED.items()},
         "torchvision:<name>[@<weights>]": "any other classifier of torchvision",
@@ -25,5 +26,5 @@ def lines() -> dict[str, str]:
 
 
 def card(id: str) -> ModelCard | None:
-    """Never: torchvision's facts need torchvision, and with it torch."""
+    """None: a card needs torchvision, and with it torch (models/loaders/torchvision_models.py)."""
     return None

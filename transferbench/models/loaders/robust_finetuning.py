@@ -1,4 +1,7 @@
-"""E-AT's CIFAR-10 networks, `pretr_Linf`, `pretr_L2`, `pretr_L1`, from robust-finetuning's own files."""
+"""The CIFAR-10 networks that E-AT fine-tunes, adversarially trained from scratch in one norm each: `pretr_<norm>`.
+
+Croce and Hein 2022 (arXiv:2105.12508). The weights are robust-finetuning's own files, which have no download address.
+"""
 
 from __future__ import annotations
 
@@ -6,30 +9,45 @@ from pathlib import Path
 
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
-from transferbench.models import networks, weights
-from transferbench.models.catalogue import robust_finetuning
+from transferbench.models import weights
+from transferbench.models.cards import ModelCard
+from transferbench.models.catalogue import classes
 from transferbench.models.victim import Victim
 
 IDS = {
-    "pretr_Linf": "CIFAR-10 PreActResNet-18 of E-AT, adversarially trained in Linf",
-    "pretr_L2": "CIFAR-10 PreActResNet-18 of E-AT, adversarially trained in L2",
-    "pretr_L1": "CIFAR-10 PreActResNet-18 of E-AT, adversarially trained in L1",
+    "pretr_Linf": "CIFAR-10 PreActResNet-18 of E-AT, adversarially trained in Linf; "
+    "needs pretr_Linf.pth below --model-dir",
+    "pretr_L2": "CIFAR-10 PreActResNet-18 of E-AT, adversarially trained in L2; needs pretr_L2.pth below --model-dir",
+    "pretr_L1": "CIFAR-10 PreActResNet-18 of E-AT, adversarially trained in L1; needs pretr_L1.pth below --model-dir",
 }
 
 
+def card(id: str) -> ModelCard:
+    """The card of `pretr_<norm>`, without a hash: the files' hashes are not published."""
+    norm = id.removeprefix("pretr_")
+    return ModelCard(
+        id=id,
+        network="preact-resnet18",
+        dataset="cifar10",
+        classes=classes.of("cifar10"),
+        input_shape=(3, 32, 32),
+        method=f"apgd-at-{norm}",
+        threats=classes.RADII["cifar10"],
+        weights=f"{id}.pth",
+        text=f"# {id}\n\nPreActResNet-18 with softplus, adversarially trained in {norm} on CIFAR-10: the starting "
+        "point of E-AT fine-tuning (Croce and Hein 2022, arXiv:2105.12508).",
+    )
+
+
 def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
-    card = robust_finetuning.card(id)
-    assert card is not None
-    path = (model_dir or Path("models")) / card.weights
+    """The network with the weights of `<model-dir>/<id>.pth`. InputError when the file is missing."""
+    expected = card(id)
+    path = (model_dir or Path("models")) / expected.weights
     if not path.is_file():
         raise InputError(
-            f"model {id}: there are no weights at {path} (--model-dir); take {card.weights} from the page of "
+            f"model {id}: there are no weights at {path} (--model-dir); take {expected.weights} from the page of "
             "github.com/fra31/robust-finetuning" + ("; it cannot be downloaded by --download" if download else "")
         )
-    built = networks.build(card.network, len(card.classes))
+    # The files hold a second copy of the first layers, which the network does not use.
     state = {name: tensor for name, tensor in weights.read(path).items() if "model_preact_hl1." not in name}
-    weights.load_strictly(built.model, weights.match_names(built.model, state), path)
-    digest = sha256_of(path)
-    return Victim(
-        card.model_copy(update={"sha256": digest}), built.model.eval().requires_grad_(False), built.layers, digest
-    )
+    return Victim.from_state(expected, state, path, sha256_of(path))

@@ -1,0 +1,129 @@
+"""The tables of plugins in docs/methods.md and docs/protocol.md, from the plugins' own docstrings: `make docs`.
+
+The module docstring of a plugin may have labelled paragraphs (`Paper: ...`, `Loss: ...`); each becomes a cell, and a
+plugin without them still has a row. Files are read as syntax trees, so that nothing is imported. Plugins of other
+packages are not in the tables.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from transferbench.base import registry
+
+ROOT = Path(__file__).resolve().parents[2]
+Kind = Literal["methods", "attacks"]
+PAGES: dict[Kind, Path] = {"methods": ROOT / "docs" / "methods.md", "attacks": ROOT / "docs" / "protocol.md"}
+LABELS = ("Paper", "Loss", "Phases", "Options", "Threats", "Holds", "Counts", "Deviations")
+_LABEL = re.compile(rf"({'|'.join(LABELS)}): ")
+
+
+def labelled(docstring: str) -> dict[str, str]:
+    """The labelled paragraphs of a docstring, each on one line. One ends at an empty line or at the next label."""
+    found: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for line in docstring.splitlines():
+        label = _LABEL.match(line)
+        if label:
+            current = found[label[1]] = [line[label.end() :]]
+        elif not line.strip():
+            current = None
+        elif current is not None:
+            current.append(line.strip())
+    return {name: " ".join(lines) for name, lines in found.items()}
+
+
+def method_row(ids: Sequence[str], tree: ast.Module) -> list[str]:
+    """A method's cells: id, paper, loss, phases, deviations and options."""
+    docstring = ast.get_docstring(tree) or ""
+    parts = labelled(docstring)
+    notes = "; ".join(parts[name].removesuffix(".") for name in ("Deviations", "Options") if name in parts)
+    summary = docstring.partition("\n")[0]
+    return [
+        ", ".join(map(_code, ids)),
+        parts.get("Paper", ""),
+        parts.get("Loss", summary),
+        parts.get("Phases", ""),
+        notes,
+    ]
+
+
+def attack_row(ids: Sequence[str], tree: ast.Module) -> list[str]:
+    """The cells of a file of attacks, in the order of the header."""
+    parts = labelled(ast.get_docstring(tree) or "")
+    known = registry.entries("attacks")
+    what = "\n".join(f"{_code(id)}: {known[id].description}" for id in ids)
+    holds, threats, counts, paper, deviations = (
+        parts.get(name, "") for name in ("Holds", "Threats", "Counts", "Paper", "Deviations")
+    )
+    return [what, holds, threats, counts, _parameters(tree), paper, deviations]
+
+
+def _parameters(tree: ast.Module) -> str:
+    """What the docstring of `build` says before it comes to errors: the parameters with their defaults."""
+    build = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
+    text = " ".join(ast.get_docstring(node) or "" for node in build)
+    return " ".join(text.partition("InputError")[0].split())
+
+
+def _code(id: str) -> str:
+    return f"`{id}`"
+
+
+HEADERS: dict[Kind, tuple[str, ...]] = {
+    "methods": ("id", "paper", "loss", "phases", "deviations and options"),
+    "attacks": ("attack", "the attacker holds", "threats", "what counts", "parameters", "paper", "deviations"),
+}
+_ROWS = {"methods": method_row, "attacks": attack_row}
+
+
+def rows(kind: Kind) -> list[list[str]]:
+    """A row for every file of the package that holds plugins of the kind, by its first id."""
+    by_module: dict[str, list[str]] = {}
+    for entry in registry.entries(kind).values():
+        if entry.module.startswith("transferbench."):
+            by_module.setdefault(entry.module, []).append(entry.id)
+    files = {module: ROOT / f"{module.replace('.', '/')}.py" for module in by_module}
+    return [
+        _ROWS[kind](ids, ast.parse(files[module].read_text(encoding="utf-8")))
+        for module, ids in sorted(by_module.items(), key=lambda item: item[1])
+    ]
+
+
+def table(kind: Kind) -> str:
+    """The Markdown table of a kind of plugin."""
+    header = HEADERS[kind]
+    lines = [header, ["---"] * len(header), *([_cell(cell) for cell in row] for row in rows(kind))]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """The text as Markdown that shows it as it is, but for code and line breaks."""
+    escaped = text.removesuffix(".").replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
+    return escaped.replace("\n", "<br>")
+
+
+def refreshed(text: str, kind: Kind) -> str:
+    """A page with its table of the kind as it should be. ValueError where the page does not mark the table's place."""
+    begin, end = f"<!-- generated: {kind} (make docs) -->\n", f"\n<!-- end: {kind} -->"
+    before, found, rest = text.partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"no place for the table of {kind}: expected the lines {begin.strip()} and {end.strip()}")
+    return f"{before}{begin}{table(kind)}{end}{after}"
+
+
+def main() -> None:
+    """Write the tables into their pages."""
+    for kind, page in PAGES.items():
+        text = page.read_text(encoding="utf-8")
+        page.write_text(refreshed(text, kind), encoding="utf-8")
+        print(f"{page.relative_to(ROOT)}: table of {kind}")
+
+
+if __name__ == "__main__":
+    main()
