@@ -50,8 +50,11 @@ docs: setup ## the tables of methods and attacks in docs/, from the plugins' doc
 index: setup ## the list of RobustBench's models, from the installed package
 	$(BIN)/python -m transferbench.models.make_index
 
+pins: setup ## what every version of an attack or a method computes, for tests/methods/pinned.json
+	PYTHONPATH=tests $(BIN)/python tests/methods/test_versions.py
+
 screenshot: setup ## the README's picture of the page (needs chromium and chromedriver)
-	$(BIN)/python tests/support/screenshot.py
+	PYTHONPATH=tests $(BIN)/python -m support.screenshot
 
 clean: ## remove what runs and tests leave behind (not .venv)
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info

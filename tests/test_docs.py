@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 
 import pytest
 import torch
+import yaml
+from pydantic import BaseModel
+from support import plugin_tables
 from support.nets import Small
 
-from transferbench import data
-from transferbench.base import registry
+from transferbench import data, suites
+from transferbench.base.ids import without_seed
 from transferbench.engine import preflight
 from transferbench.leaderboard import build, markdown, rows, transfer
 from transferbench.leaderboard.columns import LEADERBOARD
@@ -20,7 +26,9 @@ from transferbench.methods import Network
 from transferbench.models import cards
 from transferbench.models.features import Layers
 from transferbench.results.records import read_all
+from transferbench.scheduling.plan import plan
 from transferbench.training import loop
+from transferbench.workflows import run_suite
 
 ROOT = Path(__file__).parent.parent
 BOARDS = sorted(path.parent for path in (ROOT / "leaderboards").glob("*/records"))
@@ -38,16 +46,32 @@ def committed() -> list[rows.Row]:
     return rows.leaderboard_rows(read_all(ROOT / "leaderboards" / "letters-to-digits"))
 
 
-def test_the_readme_shows_the_committed_table() -> None:
+IN_README = {
+    ("eat", "letters-madry"),
+    ("madry", "letters-madry"),
+    ("lwf", "letters-madry"),
+    ("renofeation", "letters-natural"),
+    ("finetune", "letters-natural"),
+}
+"""(method, source) of the five rows of the README's table."""
+
+
+def test_the_readme_shows_five_rows_of_the_committed_table() -> None:
     readme = (ROOT / "README.md").read_text()
-    assert markdown.readme_excerpt(committed()) in readme
+    five = [row for row in committed() if (row["method"], without_seed(row["source"], row["seed"])) in IN_README]
+    excerpt = markdown.readme_excerpt(five)
+    assert len(excerpt.splitlines()) == 2 + len(IN_README)
+    assert set(excerpt.splitlines()) <= set(markdown.readme_excerpt(committed()).splitlines())
+    assert excerpt in readme
 
 
-def test_every_figure_the_readme_argues_with_stands_in_its_table() -> None:
+def test_every_figure_the_readme_argues_with_stands_in_the_committed_table() -> None:
     text = (ROOT / "README.md").read_text().partition("## What the table shows")[2].partition("\n## ")[0]
     figures = set(re.findall(r"\d+\.\d\d", text))
     assert len(figures) > 10
-    assert figures <= set(re.findall(r"\d+\.\d\d", markdown.readme_excerpt(committed())))
+    summary = markdown.summary(committed())
+    assert summary in (ROOT / "leaderboards" / "letters-to-digits" / "leaderboard.md").read_text()
+    assert figures <= set(re.findall(r"\d+\.\d\d", summary))
 
 
 def test_the_committed_table_shows_what_the_readme_claims() -> None:
@@ -86,12 +110,125 @@ def test_the_leaderboard_page_defines_every_column() -> None:
     assert all(f"- `{name}`: " in page for name in (column.name for column in LEADERBOARD))
 
 
-def test_every_method_and_attack_is_documented() -> None:
-    methods, protocol = (ROOT / "docs" / name for name in ("methods.md", "protocol.md"))
-    for id in registry.entries("methods"):
-        assert f"`{id}`" in methods.read_text()
-    for id in set(registry.entries("attacks")) - {"apgd-dlr"}:
-        assert f"`{id}`" in protocol.read_text()
+@pytest.mark.parametrize("kind", plugin_tables.PAGES)
+def test_the_tables_of_plugins_are_those_of_their_docstrings(kind: plugin_tables.Kind) -> None:
+    page = plugin_tables.PAGES[kind].read_text()
+    assert page == plugin_tables.refreshed(page, kind), "stale: make docs writes it"
+    with pytest.raises(ValueError, match=f"no place for the table of {kind}"):
+        plugin_tables.refreshed("a page", kind)
+
+
+def test_a_plugin_without_labels_has_a_row_all_the_same() -> None:
+    plain = ast.parse('"""One line."""')
+    assert plugin_tables.method_row(["new"], plain) == ["`new`", "", "One line.", "", ""]
+    text = "One line.\n\nPaper: a\nb.\n\nMore.\nLoss: CE\nPhases: one.\n"
+    assert plugin_tables.labelled(text) == {"Paper": "a b.", "Loss": "CE", "Phases": "one."}
+
+
+def test_the_suites_page_has_every_key_with_its_default() -> None:
+    text = (ROOT / "docs" / "suites.md").read_text()
+    sections = dict(re.findall(r"^### (.*?)\n(.*?)(?=^##|\Z)", text, re.S | re.M))
+    described = {
+        heading: dict(re.findall(r"^\| `(\w+)` \| (\S+) \|", body, re.M)) for heading, body in sections.items()
+    }
+    pages = {key: heading for heading in sections for key in re.findall(r"`(\w+)`", heading)}
+    todo: list[tuple[str, type[BaseModel]]] = [("The file", suites.Suite)]
+    seen = set()
+    while todo:
+        heading, model = todo.pop()
+        assert described[heading] == {key: default_of(model, key) for key in model.model_fields}, heading
+        seen.add(heading)
+        for key, field in model.model_fields.items():
+            todo += [(pages[key], part) for part in models_in(field.annotation)]
+    assert seen == set(sections)
+
+
+def models_in(annotation: object) -> set[type[BaseModel]]:
+    """The models in an annotation such as `tuple[Attack, ...]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return {annotation}
+    return {model for part in get_args(annotation) for model in models_in(part)}
+
+
+def default_of(model: type[BaseModel], key: str) -> str:
+    """How the page writes the default of a key."""
+    field = model.model_fields[key]
+    if field.is_required():
+        return "required"
+    if field.default is None:
+        return "none"
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    text = yaml.safe_dump(value, default_flow_style=True).splitlines()[0]
+    return "`" + text.replace("''", '""') + "`"
+
+
+def test_the_suite_of_the_suites_page_can_be_run(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "suites.md").read_text()
+    path = tmp_path / "my-suite.yaml"
+    path.write_text(re.search(r"```yaml\n(.*?)```", text, re.S).group(1))  # type: ignore[union-attr]
+    suite = suites.load(str(path))
+    run_suite.check(suite)
+    assert [victim.name for victim in plan(suite, suite.seeds).victims] == ["letters-natural-s0", "finetune-natural-s0"]
+
+
+def imports() -> dict[str, set[str]]:
+    """Package -> packages that it imports, function-level imports included, those for type checkers left out."""
+    found: dict[str, set[str]] = {}
+    package = ROOT / "transferbench"
+    for path in package.rglob("*.py"):
+        name = path.relative_to(package).parts[0].removesuffix(".py")
+        for node in _run_time_imports(ast.parse(path.read_text())):
+            parts = (node.module or "").split(".")
+            targets = parts[1:2] or [alias.name for alias in node.names]
+            if parts[0] == "transferbench" and name != "__init__":
+                found.setdefault(name, set()).update({*targets} - {name, "__version__"})
+    return found
+
+
+def _run_time_imports(node: ast.AST) -> Iterator[ast.ImportFrom]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ImportFrom):
+            yield child
+        elif not (isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"):
+            yield from _run_time_imports(child)
+
+
+def test_the_drawing_of_packages_has_the_imports_there_are() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    drawn: dict[str, set[str]] = {}
+    for sources, targets in re.findall(r"^ +([\w &]+) --> ([\w &]+)$", text, re.M):
+        for source in sources.split(" & "):
+            drawn.setdefault(source, set()).update(targets.split(" & "))
+
+    def below(name: str) -> set[str]:
+        return {place for target in drawn.get(name, ()) for place in (target, *below(target))}
+
+    present = imports()
+    assert all(drawn[name] <= present[name] for name in drawn)
+    assert {name: targets - below(name) for name, targets in present.items() if targets - below(name)} == {}
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "leaderboards" / "README.md"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.M)
+            assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_the_readme_cites_the_project_as_its_citation_file_does() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    entry = (ROOT / "README.md").read_text().partition("@software{")[2].partition("\n}")[0]
+    for value in (citation["title"], citation["version"], citation["authors"][0]["name"]):
+        assert f"{{{value}}}" in entry
 
 
 def test_the_method_of_the_extending_page_works(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
 from support.nets import Small, train_small
 from torch import Tensor
 
-from transferbench.attacks import Keys, build, lockstep
-from transferbench.attacks.apgd_ball import checkpoint_windows
+from transferbench.attacks import Keys, RowAttack, build, lockstep
+from transferbench.attacks.apgd_ball import BallAPGD, checkpoint_windows
+from transferbench.attacks.apgd_l1 import L1APGD
 from transferbench.base.specifications import AttackSpec, Norm, ThreatModel
 from transferbench.threats import LpBall
 
@@ -26,6 +29,15 @@ def noise_of(x: Tensor, norm: Norm, seed: int) -> Tensor:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return 2 * torch.rand(x.shape) - 1 if norm == "Linf" else torch.randn(x.shape)
+
+
+def start_from(attack: RowAttack, draw: Callable[[LpBall, Tensor, Keys], Tensor]) -> None:
+    """Let the attack's random start use this noise."""
+    if isinstance(attack, L1APGD):
+        attack.draw = draw
+    else:
+        assert isinstance(attack, BallAPGD)
+        attack.start_point = lambda ball, x, keys: ball.start_from_noise(x, draw(ball, x, keys))
 
 
 @pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
@@ -53,7 +65,7 @@ def test_verdicts_are_the_references(net: Small, norm: Norm, id: str) -> None:
     def draw(_: LpBall, x: Tensor, keys: Keys) -> Tensor:
         return noise
 
-    attack.draw = draw  # type: ignore[attr-defined]
+    start_from(attack, draw)
     keys = torch.zeros(len(net.x), dtype=torch.int64)
     ours = lockstep.maximise(attack, net.model, net.x, net.y, keys, net.logits)
     assert 0 < int(fooled.sum()) < len(fooled), "a test on examples that all fall or all stand shows nothing"
@@ -71,7 +83,7 @@ def test_the_whole_trajectory_is_the_references(small: Small, norm: Norm) -> Non
         reference.init_hyperparam(net.x)
         best, _, _, _ = reference.attack_single_run(net.x, net.y)
     noise = noise_of(net.x, norm, 3)
-    attack.draw = lambda *_: noise  # type: ignore[attr-defined]
+    start_from(attack, lambda *_: noise)
     ours = lockstep.maximise(attack, net.model, net.x, net.y, torch.zeros(len(net.x), dtype=torch.int64), net.logits)
     assert torch.equal(ours.best, best)
 

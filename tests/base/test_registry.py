@@ -13,7 +13,7 @@ import pytest
 from transferbench.results.records import read_all
 
 CLI = ("-m", "transferbench.cli")
-PAGE = (Path(__file__).parent.parent / "docs" / "extending.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
 
 
 def block(heading: str, language: str) -> str:

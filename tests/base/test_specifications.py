@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from transferbench.base.bits import pack_bits, unpack_bits
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import Chain, Epsilon, ThreatModel
-from transferbench.jobs.job import Job
 
 
 @pytest.mark.parametrize(
@@ -43,13 +42,6 @@ def test_linf_in_pixels_of_255_is_refused() -> None:
 @given(st.lists(st.booleans(), min_size=1, max_size=50))
 def test_bits_survive_packing(bits: list[bool]) -> None:
     assert unpack_bits(pack_bits(bits), len(bits)) == bits
-
-
-def test_a_job_is_named_by_what_it_asks_for_alone() -> None:
-    first = Job("clean", "a label", {"b": 1, "a": 2}, ("x",))
-    assert first.name == Job("clean", "another label", {"a": 2, "b": 1}, ("x",)).name
-    assert first.name != Job("clean", "a label", {"b": 1, "a": 3}, ("x",)).name
-    assert first.name != Job("clean", "a label", {"b": 1, "a": 2}, ("y",)).name
 
 
 def test_a_chain_survives_its_dictionary() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,12 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from small import Small
 from support.photographs import crops
+from support.small_colour_net import Small
+from torch import Tensor, nn
 
 import transferbench
 from transferbench import data, methods
@@ -34,7 +30,8 @@ WHAT = (
     "are ours, backwards and wasted, per clean-correct example, `reference` the reference's backwards. The last "
     "columns compare survivors over the norms: starts differ, so single ones may. ResNet-18 is the CIFAR-10 net that "
     "pyautoattack ships (not robust; at .25/255 it is), WideResNet-16-4 is RobustBench's architecture; the "
-    "untrained ones stand at the radii they are given. 8x8 is an adversarially trained net of .07 ms on drawn letters."
+    "untrained ones are robust at the radii they are given. 8x8 is an adversarially trained net of .07 ms on drawn "
+    "letters."
 )
 HEADER = ["victim", "n", "Linf", "L2", "L1", "all", "without screen", "passes", "reference", "survivors", "reference's"]
 
@@ -66,7 +63,7 @@ def _resnet(threats: dict[str, str], n: int, note: str) -> Case:
 
 
 def _untrained(name: str, model: nn.Module, n: int, threats: dict[str, str]) -> Case:
-    """Radii so small that nothing falls: what a robust victim costs does not depend on its weights."""
+    """Radii so small that no example is fooled: what a robust victim costs does not depend on its weights."""
     model.eval()
     x = crops()[:n]
     with torch.no_grad():

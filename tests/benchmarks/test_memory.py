@@ -15,7 +15,7 @@ from PIL import Image
 TITLE = "Memory"
 WHAT = (
     "Peak resident memory of a process that attacks 48 photograph crops with the ResNet-18 that pyautoattack ships, "
-    "APGD-CE with 10 iterations, 48 rows in flight, at a radius at which the crops stand."
+    "APGD-CE with 10 iterations, 48 rows in flight, at a radius at which the crops stay robust."
 )
 THREATS = {"Linf": "1e-5", "L2": "1e-4", "L1": "1e-3"}
 
@@ -26,7 +26,7 @@ import torch
 torch.set_num_threads(1)
 import transferbench
 from support.photographs import crops
-from transferbench.victims import load
+from transferbench.models.victims import load
 model, x = load("AA_ResNet18").model, crops()
 with torch.no_grad():
     y = model(x).argmax(1)
@@ -72,20 +72,23 @@ def test_memory(benchmark: Any, note: Callable[..., None]) -> None:
 
 STREAMING = "Memory over large images"
 STREAMED = (
-    "Peak resident memory of a process that evaluates n made photographs of 256x256 (small network, FGSM), and of one "
-    "that only imports what is needed: images are decoded shard by shard."
+    "Peak resident memory of a process that evaluates n synthetic photographs of 256x256 (small network, FGSM), and of "
+    "one that only imports what is needed: images are decoded shard by shard."
 )
 FOLDER_SCRIPT = """
 import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from transferbench.data import View
-from transferbench.engine.store import Store
-from transferbench.runner import Runner
-from transferbench.types import AttackSpec, Chain, Job, ThreatModel
-from transferbench.victims import Victim, networks
-from transferbench.cards import ModelCard
+from transferbench.base.settings import RunSettings
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.jobs.networks import PublicNetwork
+from transferbench.models.cards import ModelCard
+from transferbench.models.features import Layers
+from transferbench.models.victim import Victim
+from transferbench.scheduling.plan import Images, attack_jobs
+from transferbench.scheduling.scheduler import Scheduler
+from transferbench.store.store import Store
 n, folder, root = int(sys.argv[2]), sys.argv[3], Path(sys.argv[4])
 class Recorder:
     def begin(self, *_): ...
@@ -100,13 +103,11 @@ if n:
     card = ModelCard(id="net", network="x", dataset="x", classes=("a", "b"), input_shape=(3, 224, 224), method="x",
                      preprocessing="Res256Crop224")
     chain = Chain("Linf", ThreatModel.parse("Linf", "4/255"), (AttackSpec.of("fgsm"),))
-    seen = {"victim": "net", "dataset": f"folder:{folder}", "preprocessing": "Res256Crop224"}
-    jobs = [Job("attack", "x", {**seen, "chain": chain.as_dict(), "start": at, "stop": min(at + 256, n), "seed": 0})
-            for at in range(0, n, 256)]
+    jobs = attack_jobs(PublicNetwork("net"), chain, Images(f"folder:{folder}", "Res256Crop224", n), 0)
     with Store(root) as store:
-        runner = Runner(store)
-        runner.executor.adopt("net", Victim(card, net, networks.Layers((), ""), "0" * 64))
-        runner.run(jobs, Recorder())
+        scheduler = Scheduler(store, RunSettings())
+        scheduler.resources.provide_network("net", Victim(card, net, Layers((), ""), "0" * 64))
+        scheduler.run(jobs, Recorder())
 with open("/proc/self/status") as status:
     print(next(int(line.split()[1]) // 1024 for line in status if line.startswith("VmHWM")))
 """

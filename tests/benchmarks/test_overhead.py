@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from small import Small
 from support.photographs import crops
+from support.small_colour_net import Small
+from torch import Tensor
 
 from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
 from transferbench.engine.chain import Target, run_chain
@@ -26,9 +21,9 @@ from transferbench.models.victims import load
 TITLE = "Overhead over bare passes"
 WHAT = (
     "CPU time of a chain on survivors at 64 rows in flight over that of the passes it makes, alone: a forward and a "
-    "backward pass of the frozen copy per iteration, and one forward pass of the model that confirms the tries' best "
+    "backward pass of the search model per iteration, and one forward pass of the model that confirms the tries' best "
     "points. A bare pass runs after every iteration, so that both see the same machine; the median of 9 runs of 100 "
-    "iterations on the small net, one run of 40 on ResNet-18. The radius is so small that nothing falls."
+    "iterations on the small net, one run of 40 on ResNet-18. The radius is so small that no example is fooled."
 )
 TINY: dict[Norm, str] = {"Linf": "1e-5", "L2": "1e-4", "L1": "1e-3"}
 

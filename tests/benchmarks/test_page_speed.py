@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from test_page import started, thousand, with_browser
+from support.browser import started, thousand, with_browser
 
 from transferbench.leaderboard import page
 

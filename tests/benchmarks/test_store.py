@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from support.tiny_suite import Recorder
 
+from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.jobs.attack import AttackJob
+from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Job
-from transferbench.scheduling.scheduler import Runner
-from transferbench.store import checkpoint_file
+from transferbench.jobs.networks import TrainedNetwork
+from transferbench.jobs.train import TrainJob
+from transferbench.scheduling.scheduler import Scheduler
+from transferbench.store.checkpoint_file import CheckpointFile
 from transferbench.store.store import Store
 
 TITLE = "Store and cluster"
@@ -27,52 +28,48 @@ WHAT = (
     "wall time inside the job spent on saving unfinished work. The cluster is one local worker that has imported "
     "everything before."
 )
-TRAIN = Job(
-    "train",
+TRAIN = TrainJob(
     "train source",
-    {
-        "victim": "source",
-        "plugin": "natural",
-        "settings": {"steps": 150, "batch_size": 128, "seed": 0},
-        "dataset": "letters",
-        "network": "small-resnet",
-    },
+    "source",
+    "natural",
+    (("steps", 150), ("batch_size", 128), ("seed", 0)),
+    "letters",
+    network="small-resnet",
 )
 
 
-def attack(n_iter: int, *after: Job) -> Job:
+def attack(n_iter: int) -> AttackJob:
     chain = Chain("L2", ThreatModel.parse("L2", "1e-4"), (AttackSpec.of("apgd-ce", n_iter=n_iter, restarts=1),))
-    where = {"dataset": "letters", "start": 0, "stop": 200, "seed": 0}
-    return Job(
-        "attack",
-        f"L2, {n_iter} iterations",
-        {"chain": chain.as_dict(), **where},
-        (TRAIN.name, *(job.name for job in after)),
+    return AttackJob(
+        f"L2, {n_iter} iterations", TrainedNetwork(TRAIN), ImagesInput("letters", "", 0, 200), chain, seed=0
     )
 
 
-class Watching(Recorder):
-    """Remembers when a job was begun and when it was committed."""
+class Timer(Recorder):
+    """Records how long each job took from its beginning to its commit."""
 
     def __init__(self) -> None:
         super().__init__()
         self.took: dict[str, float] = {}
 
-    def begin(self, job: Job, number: int, total: int) -> None:
+    def begin(self, job: Job[Any], number: int, total: int) -> None:
         self.took[job.name] = -time.perf_counter()
 
-    def end(self, job: Job, reused: bool) -> None:
+    def end(self, job: Job[Any], reused: bool) -> None:
         super().end(job, reused)
-        self.took[job.name] += time.perf_counter()
+        now = time.perf_counter()
+        self.took[job.name] += now
+        # One worker: a job that was submitted early begins when the one before it ends.
+        self.took |= {name: -now for name, took in self.took.items() if took < 0}
 
 
 @pytest.mark.parametrize("cluster", [None, "local:1"])
 def test_store_and_cluster(
     cluster: str | None, tmp_path: Path, benchmark: Any, note: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saving, save = [0.0], checkpoint_file.Checkpoint.save
+    saving, save = [0.0], CheckpointFile.save
 
-    def timed(self: checkpoint_file.Checkpoint, state: dict[str, Any]) -> None:
+    def timed(self: CheckpointFile, state: dict[str, Any]) -> None:
         began = time.perf_counter()
         save(self, state)
         saving[0] += time.perf_counter() - began
@@ -81,19 +78,20 @@ def test_store_and_cluster(
     seconds: list[float] = []
 
     def measure() -> None:
-        reporter = Watching()
+        reporter = Timer()
         with Store(tmp_path / "s") as store:
-            # How fast this machine is now; then a short job that warms the worker up, and the long one after it.
-            runner, probe = Runner(store, cluster=cluster), attack(60)
-            runner.run([TRAIN, probe], reporter, here=True)
-            warm = attack(3)
-            job = attack(int(60 * 10 / runner.results[probe.name]["seconds"]), warm)
-            monkeypatch.setattr(checkpoint_file.Checkpoint, "save", timed)
-            runner.run([TRAIN, warm, job], reporter)
-            result = runner.results[job.name]
-            assert all(rank == -1 for rank in result["verdicts"]["rank"])
-            seconds.append(result["seconds"])
-            shares.append(reporter.took[job.name] / result["seconds"] - 1)
+            # How fast this machine is now; then a short job that warms the worker up, and the long one.
+            probe, warm = attack(60), attack(3)
+            local = Scheduler(store, RunSettings())
+            local.run([TRAIN, probe], reporter)
+            job = attack(int(60 * 10 / local.results.of(probe).execution.seconds))
+            monkeypatch.setattr(CheckpointFile, "save", timed)
+            scheduler = Scheduler(store, RunSettings(cluster=cluster))
+            scheduler.run([TRAIN, warm, job], reporter)
+            result = scheduler.results.of(job)
+            assert all(verdict.rank == -1 for verdict in result.verdicts)
+            seconds.append(result.execution.seconds)
+            shares.append(reporter.took[job.name] / result.execution.seconds - 1)
 
     benchmark.pedantic(measure, rounds=1)
     inside = "(in the worker)" if cluster else f"{100 * saving[0] / seconds[0]:.2f} %"

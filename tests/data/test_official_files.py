@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from support import official
 
 from transferbench import data
 from transferbench.base import registry
@@ -21,14 +22,16 @@ from transferbench.data.overlap import without
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.smoke import trees
 from transferbench.smoke.trees import MAKERS, Tree
-from transferbench.training.loop import load_splits
+from transferbench.training.splits import load_splits
 
 VIEW = View("Res36Crop32")
 
 
 @pytest.fixture(params=sorted(MAKERS))
 def tree(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
-    return MAKERS[request.param](tmp_path, monkeypatch)
+    tree = MAKERS[request.param](tmp_path)
+    official.register(monkeypatch, request.param, tmp_path)
+    return tree
 
 
 def paths(dataset: data.Dataset) -> list[Path]:
@@ -86,7 +89,8 @@ def test_pixels_come_when_asked_for_and_in_the_victims_size(tree: Tree) -> None:
 def test_what_is_missing_is_listed_with_what_is_expected(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tree = MAKERS[name](tmp_path, monkeypatch)
+    tree = MAKERS[name](tmp_path)
+    official.register(monkeypatch, name, tmp_path)
     if name == "folder":
         with pytest.raises(InputError, match="no folder"):
             data.load("folder:nowhere", "test", tmp_path)
@@ -192,11 +196,13 @@ def test_tinyimagenet_is_the_same_in_both_layouts(tmp_path: Path, monkeypatch: p
 
 def test_a_changed_official_file_is_told_by_its_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = trees.flowers102(tmp_path)
+    official.register(monkeypatch, "flowers102", tmp_path)
     with tree.lists[1].open("ab") as file:
         file.write(b"x")
     with pytest.raises(InputError, match="another hash"):
         data.load("flowers102", "test", tmp_path)
     base = trees.cifar(tmp_path, "cifar10")
+    official.register(monkeypatch, "cifar10", tmp_path)
     assert len(data.load("cifar10", "test", tmp_path)) == 600
     with (base / "test_batch").open("ab") as file:
         file.write(b"x")
@@ -209,6 +215,7 @@ def test_cifar_keeps_the_published_order_and_cuts_2000(
     id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trees.cifar(tmp_path, id)
+    official.register(monkeypatch, id, tmp_path)
     parts = {split: data.load(id, split, tmp_path) for split in data.SPLITS}
     assert parts["test"].ids.tolist() == list(range(len(parts["test"])))
     assert parts["test"].labels[:12].tolist() == [k % len(parts["test"].classes) for k in range(12)]

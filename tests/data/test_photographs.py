@@ -12,16 +12,21 @@ from support.tiny_suite import Recorder
 
 from transferbench import data, methods
 from transferbench.base.errors import InputError
+from transferbench.base.settings import RunSettings
 from transferbench.cli.main import main
 from transferbench.data import View
-from transferbench.jobs.job import Job
+from transferbench.jobs.clean import CleanJob
+from transferbench.jobs.inputs import ImagesInput
+from transferbench.jobs.networks import PublicNetwork
 from transferbench.models import networks, trained, victims
 from transferbench.models.cards import ModelCard
 from transferbench.models.victim import Victim, fitted
-from transferbench.scheduling.scheduler import Runner
+from transferbench.scheduling.scheduler import Scheduler
 from transferbench.smoke import trees
 from transferbench.store.store import Store
 from transferbench.training import loop
+from transferbench.training.splits import load_splits
+from transferbench.training.victim import Recipe, train_victim
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +77,9 @@ def trained_on(source: Victim, target: str, root: Path, out: Path, **settings: o
     """Two steps of fine-tuning, saved and loaded."""
     method = methods.build("finetune", {"steps": 2, "batch_size": 4, "seed": 0, **settings})
     view = View.of(source.card.preprocessing, source.card.input_shape)
-    splits = loop.load_splits(target, root, view)
-    recipe = loop.Recipe(out.name, "finetune", {}, target, source.card.network)
-    model, card, _ = loop.train_victim(recipe, method, source, *splits)
+    splits = load_splits(target, root, view)
+    recipe = Recipe(out.name, "finetune", target, source.card.network)
+    model, card, _ = train_victim(recipe, method, source, splits)
     trained.save(out, model.state_dict(), card)
     return trained.load(out)
 
@@ -129,12 +134,12 @@ def test_training_pipelines_are_keyed(source: Victim, tmp_path: Path, monkeypatc
 def test_a_network_of_other_channels_is_refused(tmp_path: Path) -> None:
     method = methods.build("natural", {"steps": 1})
     splits = data.load("digits", "train"), data.load("digits", "val")
-    recipe = loop.Recipe("v", "natural", {}, "digits", "preact-resnet18")
+    recipe = Recipe("v", "natural", "digits", "preact-resnet18")
     with pytest.raises(InputError, match="takes 3 channels, digits has 1"):
-        loop.train_victim(recipe, method, None, *splits)
+        train_victim(recipe, method, None, splits)
 
 
-def test_a_runner_decodes_shards_only(source: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_decodes_shards_only(source: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tree = trees.folder(tmp_path)
     victim = trained_on(source, tree.id, tmp_path, tmp_path / "v")
     decoded: list[int] = []
@@ -143,11 +148,10 @@ def test_a_runner_decodes_shards_only(source: Victim, tmp_path: Path, monkeypatc
         data.Files, "_stack", lambda self, places, change: decoded.append(len(places)) or stack(self, places, change)
     )
     with Store(tmp_path / "s") as store:
-        runner = Runner(store, data_dir=tmp_path)
-        runner.executor.adopt("v", victim)
-        seen = {"victim": "v", "dataset": tree.id, "preprocessing": "Res37Crop32"}
-        runner.run([Job("clean", "clean", {**seen, "split": "test"})], Recorder())
-        assert sum(runner.executor.test(tree.id, "Res37Crop32").first(8).class_counts()) == 8
+        scheduler = Scheduler(store, RunSettings(data_dir=tmp_path))
+        scheduler.resources.provide_network("v", victim)
+        scheduler.run([CleanJob("clean", PublicNetwork("v"), ImagesInput(tree.id, "Res37Crop32"))], Recorder())
+        assert sum(scheduler.resources.test(tree.id, "Res37Crop32").first(8).class_counts()) == 8
     # 16 rows of pre-flight do not exist here: 12 test images are looked at once for it, and once to be counted.
     assert decoded == [12, 12]
 

@@ -19,6 +19,7 @@ from transferbench.engine.judge import Judge
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Pool
 from transferbench.engine.search_model import as_is, copy_of, outputs
+from transferbench.engine.verdicts import Examples
 from transferbench.models.loaders import robustbench_package
 from transferbench.models.victims import load
 
@@ -106,7 +107,7 @@ def test_attacks_write_over_no_gradient_of_somebody_else(norm: Norm) -> None:
     attack = attacks.build(AttackSpec.of("apgd-ce", n_iter=5), threat, 2)
     lockstep.maximise(attack, network, x, y, torch.arange(16))
     pool = Pool([attack], threat, as_is(network), Judge(network), Rows(16, 16), 0)
-    pool.run(x, y, torch.arange(16), network(x))
+    pool.run(Examples(x, y, torch.arange(16)), network(x))
     assert torch.equal(network.kept, before)
 
 

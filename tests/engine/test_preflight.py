@@ -10,6 +10,7 @@ from support.nets import Small
 from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
+from transferbench.base.results import AttackTally
 from transferbench.engine import preflight
 from transferbench.engine.search_model import as_is, copy_of
 
@@ -252,6 +253,6 @@ def test_a_forward_that_optimises_is_flagged(small: Small) -> None:
 
 @pytest.mark.parametrize(("broke", "masked"), [(0, False), (1, True)])
 def test_square_after_gradients_tells_of_masking(broke: int, masked: bool) -> None:
-    account = [{"attack": "apgd-ce", "broke": 3}, {"attack": "square", "broke": broke}]
+    account = [AttackTally("apgd-ce", 1, 3, 9), AttackTally("square", 1, broke, 9)]
     assert preflight.gradients_masked(account) is masked
-    assert not preflight.gradients_masked([{"attack": "square", "broke": 5}])
+    assert not preflight.gradients_masked([AttackTally("square", 1, 5, 9)])

@@ -12,10 +12,13 @@ THREATS = {"Linf": "0.12", "L2": "0.5", "L1": "2"}
 SEED = 7
 
 
-@pytest.mark.parametrize(("classes", "steps", "noise"), [(10, 80, 0.1), (5, 60, 0.2)])
+NETS = [pytest.param(10, 80, 0.1, marks=pytest.mark.slow), (5, 60, 0.2)]
+
+
+@pytest.mark.parametrize(("classes", "steps", "noise"), NETS)
 def test_replay_is_the_reference_and_own_starts_are_no_weaker(classes: int, steps: int, noise: float) -> None:
-    """2 nets x 52 examples x 3 norms: 312 verdicts. Batches of 20, so that batches, barriers and survivors, on
-    which the reference's starts depend, all matter."""
+    """52 examples x 3 norms, 156 verdicts on each of two nets. Batches of 20, so that batches, barriers and survivors,
+    on which the reference's starts depend, all matter."""
     net = train_small(classes, steps, 52, noise)
     reference = transferbench.evaluate(net.model, net.x, net.y, THREATS, seed=SEED, batch_size=20, backend="autoattack")
     theirs = reference.verdicts

@@ -61,8 +61,8 @@ class _Reversed(torch.autograd.Function):
 
 def test_a_victim_whose_gradients_lie_fails_it(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test must be able to fail. It also shows that no copy restores gradients the model does not give."""
-    honest = selftest._Wrapped.forward
-    monkeypatch.setattr(selftest._Wrapped, "forward", lambda self, x: honest(self, _Reversed.apply(x)))
+    honest = selftest._PlantedVictim.forward
+    monkeypatch.setattr(selftest._PlantedVictim, "forward", lambda self, x: honest(self, _Reversed.apply(x)))
     got = selftest.selftest(small.model, Examples(small.x, small.y, small.ids), CHAINS[:1])
     assert not got.passed
 

@@ -6,8 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from support.records import three
-from test_leaderboard import record
+from support.records import record, three
 
 from transferbench.base.errors import InputError
 from transferbench.cli.main import main

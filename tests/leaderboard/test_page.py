@@ -4,51 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from support.records import three
-from test_leaderboard import record
+from support.browser import BOARD, Browser, started, thousand, with_browser
+from support.records import record, three
 
 from transferbench.leaderboard import build, page
 from transferbench.leaderboard.column import Group, Row
 from transferbench.leaderboard.columns import COST, LEADERBOARD
 from transferbench.leaderboard.rows import leaderboard_rows
-from transferbench.results.records import Record, read_all
+from transferbench.results.records import read_all
 
-ROOT = Path(__file__).parent.parent
-BOARD = ROOT / "leaderboards" / "letters-to-digits"
 HOSTILE = ["<script>window.hacked=1</script>-s0", '"><img src=x onerror="window.hacked=1">-s0', "{{ 7*7 }}'-s0"]
 
 COLUMNS = {column.name: column for column in [*COST, *LEADERBOARD]}
-Browser = Any
-
-
-def program(*names: str) -> str | None:
-    return next((found for name in names if (found := shutil.which(name)) is not None), None)
-
-
-CHROMIUM, DRIVER = program("chromium", "chromium-browser", "google-chrome"), program("chromedriver")
-with_browser = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="no chromium with its chromedriver here (Debian: chromium chromium-driver)",
-)
-
-
-def started() -> Browser:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "window-size=1400,1000"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(str(DRIVER)))
 
 
 @pytest.fixture(scope="module")
@@ -283,12 +256,6 @@ def test_a_thousand_rows_sort_at_once(browser: Browser, tmp_path: Path) -> None:
     assert shown(browser) == sorted(one.victim for one in many)
     choose(browser, "#search", "v0999")
     assert shown(browser) == ["v0999-s0"]
-
-
-def thousand() -> list[Record]:
-    base = three()[1]
-    # Each of its own suite: ranks are formed within one, over all pairs.
-    return [base.model_copy(update={"victim": f"v{k:04d}-s0", "suite": f"s{k:04d}"}) for k in range(1000)]
 
 
 @with_browser

@@ -167,7 +167,7 @@ def eat(**changes: Any) -> Record:
 
 
 def test_published_numbers_stand_next_to_the_measured_ones() -> None:
-    numbers = published_numbers.read(Path(__file__).parent.parent / "leaderboards" / "published.csv")
+    numbers = published_numbers.read(Path(__file__).parents[2] / "leaderboards" / "published.csv")
     rows = published.compare([eat()], numbers)
     mine = {row["measure"]: row for row in rows if str(row["table"]).startswith("E-AT Table 1")}
     assert set(mine) == {"clean", "Linf", "L2", "L1", "union"}
@@ -199,7 +199,7 @@ def test_published_numbers_stand_next_to_the_measured_ones() -> None:
     ],
 )
 def test_what_is_not_the_same_thing_is_not_compared(changes: dict[str, Any]) -> None:
-    numbers = published_numbers.read(Path(__file__).parent.parent / "leaderboards" / "published.csv")
+    numbers = published_numbers.read(Path(__file__).parents[2] / "leaderboards" / "published.csv")
     rows = published.compare([eat(**changes)], numbers)
     assert [row for row in rows if row["measure"] == "Linf" and "train+eval" not in str(row["notes"])] == []
     if "chains" not in changes:
@@ -262,7 +262,7 @@ def test_robustbenchs_numbers_come_from_a_checkout(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_published_numbers_are_refused(change: Any, complaint: str, tmp_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "leaderboards" / "published.csv").read_text(encoding="utf-8")
+    text = (Path(__file__).parents[2] / "leaderboards" / "published.csv").read_text(encoding="utf-8")
     (tmp_path / "p.csv").write_text(change(text), encoding="utf-8")
     with pytest.raises(InputError, match=complaint):
         published_numbers.read(tmp_path / "p.csv")
@@ -274,7 +274,7 @@ def test_the_command_writes_the_page_and_rebuild_the_pictures(
     (tmp_path / "records").mkdir()
     for one in (*three(), eat()):
         (tmp_path / "records" / f"{one.victim}.json").write_text(dump(stamped(one)))
-    file = Path(__file__).parent.parent / "leaderboards" / "published.csv"
+    file = Path(__file__).parents[2] / "leaderboards" / "published.csv"
     assert main(["leaderboard", str(tmp_path), "--rebuild", "--check", "--published", str(file)]) == 0
     assert "E-AT Table 1" in capsys.readouterr().out
     assert (tmp_path / "published.csv").is_file()

@@ -25,6 +25,7 @@ from transferbench.models import networks, trained, victims
 from transferbench.store.checkpoint_file import CheckpointFile
 from transferbench.training import loop
 from transferbench.training.batches import Loader
+from transferbench.training.victim import Recipe, train_victim
 
 METHODS = list(registry.entries("methods"))
 
@@ -88,7 +89,8 @@ def test_only_what_a_phase_trains_changes(id: str, source: Network) -> None:
     for phase in phases:
         before = state_of(student)
         loader = Loader(digits, method.params)
-        list(loop._Steps(method, phase, student, source, loader, step, SHORT["steps"], []).run())
+        training = loop._Training(method, student, source, loader, loop.FIT_OPTIONS, SHORT["steps"])
+        list(loop._PhaseSteps(training, phase, step).run())
         step += phase.steps
         after = state_of(student)
         for name, _ in student.model.named_parameters():
@@ -228,13 +230,17 @@ def test_the_average_is_the_mean_of_its_snapshots(source: Network) -> None:
         student = method.student(source, lambda: None, 10)  # type: ignore[arg-type, return-value]
     digits, seen = data.load("digits", "train"), []
     plain = copy.deepcopy(student)
+
+    def training(network: Network) -> loop._Training:
+        return loop._Training(method, network, source, Loader(digits, method.params), loop.FIT_OPTIONS, 6)
+
     for steps in (2, 4, 6):
         one = copy.deepcopy(plain)
         constant = methods.Phase("p", steps, 0.01, "constant")
-        list(loop._Steps(method, constant, one, source, Loader(digits, method.params), 0, 6, []).run())
+        list(loop._PhaseSteps(training(one), constant, 0).run())
         seen.append([parameter.clone() for parameter in one.model.parameters()])
     averaged = methods.Phase("p", 6, 0.01, "constant", average_every=2)
-    list(loop._Steps(method, averaged, student, source, Loader(digits, method.params), 0, 6, []).run())
+    list(loop._PhaseSteps(training(student), averaged, 0).run())
     for got, *snapshots in zip(student.model.parameters(), *seen, strict=True):
         assert torch.allclose(got, torch.stack(snapshots).mean(0), atol=1e-6)
 
@@ -244,10 +250,10 @@ def test_eat_draws_the_norm_that_is_less_robust_more_often() -> None:
     method.student(None, lambda: Network(*networks.build("small-resnet", 10)[:2]), 10)
     drawn = [method._draw(step) for step in range(400)]
     assert 160 < drawn.count("L1") < 240, "equal until both norms were seen"
-    method.state = {"Linf seen": 10, "Linf survived": 9, "L1 seen": 10, "L1 survived": 1}
+    method.state = {"Linf attacked": 10, "Linf survived": 9, "L1 attacked": 10, "L1 survived": 1}
     drawn = [method._draw(step) for step in range(400)]
     assert 330 < drawn.count("L1") < 390, "in proportion to 1 - robust accuracy: .9 of the draws"
-    method.state = {"Linf seen": 10, "Linf survived": 10, "L1 seen": 10, "L1 survived": 10}
+    method.state = {"Linf attacked": 10, "Linf survived": 10, "L1 attacked": 10, "L1 survived": 10}
     assert {method._draw(step) for step in range(50)} == {"Linf", "L1"}
 
 
@@ -302,9 +308,9 @@ def test_a_source_of_another_shape_is_refused() -> None:
     from transferbench.models.victims import load
 
     digits = data.load("digits", "train")
-    recipe = loop.Recipe("v", "finetune", {}, "x", "")
+    recipe = Recipe("v", "finetune", "x", "")
     with pytest.raises(InputError, match=r"takes images of shape \(3, 32, 32\)"):
-        loop.train_victim(recipe, methods.build("finetune", SHORT), load("AA_ResNet18"), digits, digits)
+        train_victim(recipe, methods.build("finetune", SHORT), load("AA_ResNet18"), (digits, digits))
 
 
 # The methods of the seeds beyond the first nine, each against an independent recomputation.
@@ -404,7 +410,7 @@ def test_avg_and_max_by_hand(source: Network) -> None:
 def test_sat_draws_uniformly_whatever_was_survived() -> None:
     method: Any = methods.build("sat", {**settings("sat"), **small_norms()})
     method.student(None, lambda: Network(*networks.build("small-resnet", 10)[:2]), 10)
-    method.state = {f"{norm} seen": 10 for norm in ("Linf", "L2", "L1")}
+    method.state = {f"{norm} attacked": 10 for norm in ("Linf", "L2", "L1")}
     method.state |= {"Linf survived": 9, "L2 survived": 5, "L1 survived": 0}
     drawn = [method._draw(step) for step in range(600)]
     assert all(150 < drawn.count(norm) < 250 for norm in ("Linf", "L2", "L1"))
@@ -678,8 +684,8 @@ def test_a_head_with_hidden_layers_is_trained_saved_and_loaded(
 ) -> None:
     digits = data.load("digits", "train"), data.load("digits", "val")
     method = methods.build(id, {**SHORT, **given})
-    recipe = loop.Recipe("v", id, {}, "digits", "")
-    model, card, _ = loop.train_victim(recipe, method, small_victim, *digits)
+    recipe = Recipe("v", id, "digits", "")
+    model, card, _ = train_victim(recipe, method, small_victim, digits)
     assert card.network == network
     trained.save(tmp_path / "v", model.state_dict(), card)
     loaded = victims.load(str(tmp_path / "v"))
@@ -775,8 +781,8 @@ def test_igams_teacher_of_another_resolution(small_victim: Any) -> None:
 @pytest.mark.parametrize("id", METHODS)
 def test_saved_and_loaded_weights_give_the_same_logits(id: str, small_victim: Any, tmp_path: Path) -> None:
     splits = data.load("digits", "train"), data.load("digits", "val")
-    recipe = loop.Recipe("v", id, {}, "digits", "")
-    model, card, _ = loop.train_victim(recipe, methods.build(id, settings(id)), small_victim, *splits)
+    recipe = Recipe("v", id, "digits", "")
+    model, card, _ = train_victim(recipe, methods.build(id, settings(id)), small_victim, splits)
     trained.save(tmp_path / "v", model.state_dict(), card)
     x = splits[1].images[:16]
     assert torch.equal(victims.load(str(tmp_path / "v")).model(x), model(x))

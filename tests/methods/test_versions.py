@@ -1,7 +1,7 @@
 """A change that alters results must raise the version of its attack or method: stored work is found by it.
 
 `pinned.json` holds what each version computed on a problem that any machine solves alike but for its last bits. After
-raising a VERSION, or adding a method or an attack, `python tests/test_versions.py` writes the new numbers.
+raising a VERSION, or adding a method or an attack, `make pins` writes the new numbers.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def test_the_front_matter_is_that_of_hugging_face(tmp_path: Path) -> None:
     ("old", "new", "complaint"),
     [
         ("Linf: 8/255", "Linf: '8'", "threats: .*over 1"),
-        ("Linf: 8/255", "L9: 8/255", "threats: .*unknown norm"),
+        ("Linf: 8/255", "L9: 8/255", "threats.L9.*should be 'Linf', 'L2' or 'L1'"),
         ("weights: model.safetensors", "weights: ../../etc/passwd", "weights: .*inside the card's folder"),
         ("weights: model.safetensors", "weights: /etc/passwd", "weights: .*inside the card's folder"),
         ("id: lwf-s0", "id: a/../b", "id: .*must not look like a path"),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from transferbench.base.errors import InputError
-from transferbench.models import cards, catalogue, make_index
+from transferbench.models import cards, catalogue, make_index, victims
 from transferbench.models.catalogue import classes, robustbench
 
 
@@ -72,8 +72,8 @@ def test_ids_that_name_none_or_several(given: str, complaint: str) -> None:
 
 def test_reading_and_writing_a_public_card_changes_no_byte(tmp_path: Path) -> None:
     path = tmp_path / "card.md"
-    for id in catalogue.lines():
-        card = catalogue.card(id)
+    for id in (*catalogue.lines(), "AA_ResNet18", "pretr_Linf", "pretr_L2", "pretr_L1"):
+        card = catalogue.card(id) if id.startswith(("torchvision:", "RB_")) else victims.card(id)
         if id.startswith("torchvision:"):
             assert card is None
             continue
@@ -95,6 +95,8 @@ def test_class_names_are_those_of_the_official_files() -> None:
 
 
 def test_the_catalogue_needs_no_torch() -> None:
-    code = "import sys; from transferbench import catalogue; catalogue.lines(); catalogue.card('RB_Carmon2019'); "
+    code = (
+        "import sys; from transferbench.models import catalogue; catalogue.lines(); catalogue.card('RB_Carmon2019'); "
+    )
     code += "sys.exit('torch' in sys.modules or 'robustbench' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -11,7 +11,7 @@ from torch import nn
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.models import networks
-from transferbench.models.features import find_layers, submodule, tap
+from transferbench.models.features import find_layers, record_features, submodule
 from transferbench.models.networks import madry_wrn
 from transferbench.models.networks.normalised import Normalised
 
@@ -36,15 +36,15 @@ def test_every_network_keeps_its_promises(id: str) -> None:
     assert torch.equal(torch.get_rng_state(), before), "the random state is as before"
     model = built.model.eval()
     x = torch.rand(2, *built.input_shape)
-    with torch.no_grad(), tap(model, built.layers, built.layers.stages) as tapped:
+    with torch.no_grad(), record_features(model, built.layers, built.layers.stages) as features:
         logits = model(x)
     assert logits.shape == (2, 7)
     assert len(built.layers.stages) >= 3
-    assert list(tapped.stages) == list(built.layers.stages), "stages run in the order given"
+    assert list(features.stages) == list(built.layers.stages), "stages run in the order given"
     head = submodule(model, built.layers.head)
     assert isinstance(head, nn.Linear)
     with torch.no_grad():
-        assert torch.equal(head(tapped.penultimate[built.layers.head]), logits), "the head gives the logits"
+        assert torch.equal(head(features.penultimate[built.layers.head]), logits), "the head gives the logits"
 
 
 def test_the_sizes_are_the_papers() -> None:
@@ -133,7 +133,7 @@ def test_a_network_without_one_head_says_so() -> None:
     assert find_layers(flat).head == ""
     behind = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.BatchNorm1d(4))
     assert find_layers(behind).head == "", "what follows the last Linear would be taken for nothing"
-    with pytest.raises(InputError, match="no penultimate feature"), tap(flat, find_layers(flat)):
+    with pytest.raises(InputError, match="no penultimate feature"), record_features(flat, find_layers(flat)):
         pass
     with pytest.raises(InputError, match="no single linear head"):
         networks.build("robustbench:cifar10/corruptions/Diffenderfer2021Winning_LRR_CARD_Deck", 7)

@@ -143,7 +143,7 @@ def stored(model_dir: Path, content: Any, id: str = R18) -> Path:
     ],
 )
 def test_robustbench_files_load_strictly_in_any_dress(
-    tmp_path: Path, resnet: nn.Module, dress: Callable[[weights.State], Any]
+    tmp_path: Path, resnet: nn.Module, dress: Callable[[weights.StateDict], Any]
 ) -> None:
     path = stored(tmp_path, dress(resnet.state_dict()))
     victim = victims.load("RB_Sehwag2021Proxy_R18", tmp_path)
@@ -343,7 +343,7 @@ def test_torchvisions_weights_are_checked_by_the_hash_in_their_name(
     net = torchvision.models.resnet18()
     torch.save(net.state_dict(), tmp_path / "w")
     fake = fake_weights(tmp_path / "w")
-    monkeypatch.setattr(torchvision_models, "_weights", lambda *_: fake)
+    monkeypatch.setattr(torchvision_models, "_resolve", lambda _: ("resnet18", fake))
     victim = victims.load("torchvision:resnet18", tmp_path)
     x = torch.rand(1, 3, 224, 224)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

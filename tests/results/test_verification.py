@@ -267,17 +267,17 @@ def test_without_its_end_points_nothing_can_be_verified(keep: str, tmp_path: Pat
 
 
 def test_a_tie_may_fall_the_other_way_and_is_counted(whole: Path) -> None:
-    check: Any = object.__new__(verification._Check)
-    check.tally, check.record = verification.Tally(), read(whole / "records" / "probe-s0.json")
+    check: Any = object.__new__(verification._RecordVerifier)
+    check.counts, check.record = verification.VerificationCounts(), read(whole / "records" / "probe-s0.json")
     logits = np.array([[1.0, 1.00001, -4.0], [1.0, 3.0, -4.0]], dtype=np.float32)
     check._differ("here", logits, np.array([True, False]))
-    assert (check.tally.changed_ties, check.tally.disagreements) == (1, 0)
+    assert (check.counts.changed_ties, check.counts.disagreements) == (1, 0)
     with pytest.raises(verification.VerificationError, match="1 predictions are others"):
         check._differ("here", logits, np.array([True, True]))
     check.record = check.record.model_copy(update={"flags": ["randomised"]})
-    check.tally = verification.Tally()
+    check.counts = verification.VerificationCounts()
     check._differ("here", logits, np.array([True, True]))
-    assert (check.tally.changed_ties, check.tally.disagreements) == (1, 1)
+    assert (check.counts.changed_ties, check.counts.disagreements) == (1, 1)
 
 
 @pytest.mark.parametrize(("norm", "size"), [("Linf", 0.1), ("L2", 0.1 * 12**0.5), ("L1", 1.2)])

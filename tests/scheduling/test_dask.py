@@ -183,7 +183,7 @@ def children_of(pid: int) -> list[psutil.Process]:
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_no_process_is_left_behind_and_what_is_finished_is_kept(how: int, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole group, as in a terminal; SIGKILL the driver alone."""
-    text = TINY.replace("n_iter: 4", "n_iter: 60").replace("n: 24", "n: 200")
+    text = TINY.replace("n_iter: 4", "n_iter: 40").replace("n: 24", "n: 100")
     (tmp_path / "tiny.yaml").write_text(text)
     words = ["-m", "transferbench.cli", "run", "tiny.yaml", "--out", "out", "--cluster", "local:2"]
     process = subprocess.Popen(

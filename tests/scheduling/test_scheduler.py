@@ -116,14 +116,14 @@ def kill_after(process: subprocess.Popen[str], jobs: int, how: int = signal.SIGK
     return said
 
 
-def test_killed_three_times_for_good(tmp_path: Path, table: bytes) -> None:
+def test_killed_twice_for_good(tmp_path: Path, table: bytes) -> None:
     root = tmp_path / "out"
-    for jobs in (2, 4, 5):
+    for jobs in (3, 6):
         process = start(root)
         kill_after(process, jobs)
         assert process.returncode == -signal.SIGKILL
     finished = len(Reader(root).jobs())
-    assert finished >= 11
+    assert finished >= 9
     reporter = run_tiny(root)
     assert len(reporter.found) >= finished
     assert (root / "leaderboard.csv").read_bytes() == table
@@ -242,7 +242,7 @@ def test_network_file_systems_are_told_from_local_ones(tmp_path: Path) -> None:
     assert not on_network(tmp_path, str(tmp_path / "none"))
 
 
-TRAIN = "train --plugin finetune --target digits --set steps=400 --set lr=0.02 --set seed=3"
+TRAIN = "train --plugin finetune --target digits --set steps=150 --set lr=0.02 --set seed=3"
 
 
 def test_train_goes_on_and_knows_its_own_unfinished_work(
@@ -259,7 +259,7 @@ def test_train_goes_on_and_knows_its_own_unfinished_work(
     def stops(self: CheckpointFile, state: dict[str, Any]) -> None:
         save(self, state)
         saved[0] += 1
-        if saved[0] in (70, 300):
+        if saved[0] in (30, 110):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(CheckpointFile, "save", stops)

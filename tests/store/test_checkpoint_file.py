@@ -88,7 +88,7 @@ def test_another_version_does_not_go_on(
     CheckpointFile(tmp_path / "c").save({"step": 3})
     monkeypatch.setattr(f"transferbench.store.checkpoint_file.{name}", other)
     assert CheckpointFile(tmp_path / "c").load() is None
-    assert "begins anew" in caplog.text
+    assert "the work starts again" in caplog.text
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:

@@ -7,6 +7,9 @@ from support.tiny_suite import TINY
 
 from transferbench import suites
 from transferbench.base.errors import InputError
+from transferbench.jobs.craft import CraftJob
+from transferbench.jobs.networks import PublicNetwork
+from transferbench.jobs.train import TrainJob
 from transferbench.scheduling import plan
 from transferbench.workflows import run_suite
 
@@ -29,7 +32,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("n: 200", "n: many", "n: Input should be a valid integer"),
         ("Linf: &short", "Linf7: &short", "protocol.chains.Linf7"),
         ('{Linf: "0.1",', '{Linf: "8",', "Linf eps 8 is over 1"),
-        ('{Linf: "0.1",', "{Linf: 0.1,", "threats.Linf: Input should be a valid string, not 0.1"),
+        ('{Linf: "0.1",', "{Linf: 0.1,", "threats.Linf: .*as text in quotes"),
         ("id: apgd-ce", "id: apgd-cee", r"unknown attack 'apgd-cee'; did you mean 'apgd-ce'\?"),
         ("method: lwf", "method: lfw", r"unknown method 'lfw'; did you mean 'lwf'\?"),
         ("source: madry, set: *tune", "source: madri, set: *tune", r"unknown source 'madri'; did you mean 'madry'\?"),
@@ -76,7 +79,7 @@ def test_a_plan_is_pure_and_its_inputs_come_first() -> None:
     assert [job.name for job in first.jobs] == [job.name for job in second.jobs]
     seen: set[str] = set()
     for job in first.jobs:
-        assert set(job.inputs) <= seen
+        assert {one.name for one in job.inputs} <= seen
         seen.add(job.name)
     assert len(seen) == len(first.jobs)
     crafted = [job for job in first.jobs if job.kind == "craft"]
@@ -117,13 +120,13 @@ def test_public_sources_and_several_blocks(tmp_path: Path) -> None:
     names = [victim.name for victim in planned.victims]
     of_seed = ["a-tune-one-s{}", "a-tune-two-s{}", "a-probe-s{}", "b-tune-s{}"]
     assert names == ["pretr_Linf", "pretr_L2", *(name.format(0) for name in of_seed), *(n.format(1) for n in of_seed)]
-    measured = {measured.name: measured for _, measured in planned.measured}
+    measured = {evaluation.victim: evaluation for _, evaluation in planned.evaluations}
     assert measured["pretr_Linf"].role == "source", "block b says on which data"
-    trains = {job.spec["victim"]: job for job in planned.jobs if job.kind == "train"}
-    assert trains["a-probe-s1"].spec["source"] == "pretr_L2"
+    trains = {job.victim: job for job in planned.jobs if isinstance(job, TrainJob)}
+    assert trains["a-probe-s1"].source == PublicNetwork("pretr_L2")
     assert not trains["a-probe-s1"].inputs
-    crafts = [job for job in planned.jobs if job.kind == "craft"]
-    assert {job.spec["victim"] for job in crafts} == {"pretr_Linf", "pretr_L2"}
+    crafts = [job for job in planned.jobs if isinstance(job, CraftJob)]
+    assert {job.network.id for job in crafts} == {"pretr_Linf", "pretr_L2"}
     assert len({job.name for job in crafts}) == len(crafts) == 2 * 2 * 2, "per source, attack and seed"
 
 

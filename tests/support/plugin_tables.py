@@ -67,7 +67,7 @@ def _parameters(tree: ast.Module) -> str:
     """What the docstring of `build` says before it comes to errors: the parameters with their defaults."""
     build = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "build")
     text = " ".join(ast.get_docstring(node) or "" for node in build)
-    return " ".join(text.partition("InputError")[0].split())
+    return re.sub(r"^Parameters(: | of )", "", " ".join(text.partition("InputError")[0].split()))
 
 
 def _code(id: str) -> str:
@@ -109,7 +109,7 @@ def _cell(text: str) -> str:
 
 def refreshed(text: str, kind: Kind) -> str:
     """A page with its table of the kind as it should be. ValueError where the page does not mark the table's place."""
-    begin, end = f"<!-- generated: {kind} (make docs) -->\n", f"\n<!-- end: {kind} -->"
+    begin, end = f"<!-- generated: {kind} (make docs) -->\n\n", f"\n\n<!-- end: {kind} -->"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from test_page import BOARD, CHROMIUM, DRIVER, ROOT, started
+from support.browser import BOARD, CHROMIUM, DRIVER, ROOT, started
 
 
 def main(board: Path, picture: Path) -> None:

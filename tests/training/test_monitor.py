@@ -10,6 +10,7 @@ from pyautoattack.autopgd_base import APGDAttack
 from support.nets import Linear, Small
 
 from transferbench import data, methods
+from transferbench.base.specifications import ThreatModel
 from transferbench.cli.main import main
 from transferbench.data import Dataset
 from transferbench.methods import Network
@@ -19,7 +20,7 @@ from transferbench.training import loop
 from transferbench.training.loop import FitOptions
 from transferbench.training.monitor import RobustnessMonitor
 
-THREATS = {"Linf": "0.1", "L2": "0.4", "L1": "1.5"}
+THREATS = [ThreatModel.parse(norm, eps) for norm, eps in (("Linf", "0.1"), ("L2", "0.4"), ("L1", "1.5"))]
 
 
 def test_a_linear_net_is_robust_where_the_boundary_is_further_than_the_radius() -> None:
@@ -38,7 +39,7 @@ def test_a_linear_net_is_robust_where_the_boundary_is_further_than_the_radius() 
     for norm, dual in {"Linf": normal.abs().sum(), "L2": normal.norm(), "L1": normal.abs().max()}.items():
         distance = margin / dual
         eps = float(distance.median())
-        seen = RobustnessMonitor(examples, examples, {norm: repr(eps)}, 1).measure(net, "cpu")
+        seen = RobustnessMonitor(examples, examples, [ThreatModel.parse(norm, eps)], 1).measure(net, "cpu")
         certainly = float(((distance > 1.02 * eps) & (torch.arange(40) >= 5)).float().mean())
         possibly = float(((distance > 0.98 * eps) & (torch.arange(40) >= 5)).float().mean())
         assert seen["val clean"] == seen["train clean"] == 35 / 40
@@ -52,7 +53,7 @@ def test_it_is_the_references_attack_from_the_clean_image(small: Small) -> None:
     """As robust as pyautoattack's APGD on the cross-entropy says, up to its random start."""
     names = tuple(map(str, range(10)))
     part = Dataset("letters", "val", small.x, small.y, small.ids, names)
-    seen = RobustnessMonitor(part, part, {"Linf": "0.05"}, 1).measure(small.model, "cpu")
+    seen = RobustnessMonitor(part, part, [ThreatModel.parse("Linf", "0.05")], 1).measure(small.model, "cpu")
     attack = APGDAttack(small.model, n_iter=100, norm="Linf", eps=0.05, seed=0, device="cpu")
     point = attack.perturb(part.pixels, part.labels)
     assert float(LinfBall.parse("0.05").distance(part.pixels, point).max()) <= 0.05 + 1e-6
@@ -80,7 +81,7 @@ def test_looking_changes_no_weight_and_comes_at_epochs(small: Small) -> None:
     assert set(looks[0]) == {"step", "phase", "lr"} | {
         f"{split} {what}" for split in ("train", "val") for what in ("clean", "Linf", "L2", "L1")
     }
-    assert all(0 <= looks[0][f"val {norm}"] <= looks[0]["val clean"] <= 1 for norm in THREATS)
+    assert all(0 <= looks[0][f"val {norm}"] <= looks[0]["val clean"] <= 1 for norm in ("Linf", "L2", "L1"))
     assert [row for row in seen.log if "val Linf" not in row] == plain.log
 
 

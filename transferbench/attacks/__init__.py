@@ -5,7 +5,9 @@ loop around it is the pool (engine/pool.py) or the naive one (attacks/lockstep.p
 succeeded: the judge does.
 
 A file of this folder lists its attacks in a literal `IDS`, has an integer `VERSION`, and
-`build(spec: AttackSpec, threat: Threat, num_classes: int) -> RowAttack`.
+`build(spec: AttackSpec, threat: Threat, num_classes: int) -> RowAttack`. Labelled paragraphs of its docstring
+(`Paper:`, `Threats:`, `Holds:`, `Counts:`, `Deviations:`) and the parameters in `build`'s docstring are its line in
+docs/protocol.md.
 """
 
 from __future__ import annotations
@@ -21,24 +23,25 @@ from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, Scalar, ThreatModel
 from transferbench.threats import Threat
 
-State = dict[str, Tensor]
-"""An attack's memory: tensors whose first dimension is the row, among them `x`, the point to evaluate next."""
+RowState = dict[str, Tensor]
+"""An attack's state: tensors whose first dimension is the row, among them `x`, the point to evaluate next."""
 
-KnownThreat = TypeVar("KnownThreat", bound=Threat)
+T = TypeVar("T", bound=Threat)
 
 
 class Keys(NamedTuple):
-    """Per row: `noise` int64 [B] keys every random draw of the try, `tries` int64 [B] is its number (0..)."""
+    """`noise` int64 [B]: the key of each row's random numbers; `tries` int64 [B]: the number of its try (0, 1, ...)."""
 
     noise: Tensor
     tries: Tensor
 
 
 class RowAttack(Protocol):
-    """The interface of an attack. All tensors have the rows first.
+    """The interface of an attack. The first dimension of every tensor is the row.
 
-    A try of an attack is `passes` evaluations of the network: the start, then one after each step. Rows may
-    stand at different iterations in one call, so every count lives in the state, row by row.
+    A try is `passes` evaluations of the network: one at the start and one after each step. The rows of one call may be
+    at different iterations, so every counter is part of the state, row by row. `tries` is the number of tries,
+    `needs_grad` whether the attack uses input gradients.
     """
 
     id: str
@@ -48,48 +51,47 @@ class RowAttack(Protocol):
 
     @property
     def counts(self) -> Literal["any", "last"]:
-        """`any`: every iterate that is a candidate counts (APGD); `last`: only the end point (the seeds' PGD)."""
+        """`any`: every candidate iterate counts (APGD); `last`: only the end point (PGD as in the papers)."""
 
     @property
     def sees(self) -> Literal["victim", "source", "source-features"]:
-        """`source`: the attacker holds the public network alone, and `output` is its logits; `source-features`: its
-        penultimate feature."""
+        """The network that `output` is of: the victim, the source (logits), or the source's penultimate features."""
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
-        """Fresh rows around the images x [B, ...] in [0,1] with labels y [B]; `state["x"]` is the start."""
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
+        """New rows for the images x [B, ...] in [0,1] with labels y [B]; `state["x"]` is the starting point."""
 
-    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
-        """[B]: what the attack maximises, at the network's output for `state["x"]`."""
+    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
+        """[B]: the loss that the attack maximises, from the network's output at `state["x"]`."""
 
-    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        """The next point [B, ...] of every row; the state is updated, all but its `x`. May write over `gradient`."""
+    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+        """[B, ...]: the next points. Updates the state except for its `x`, and may overwrite `gradient`."""
 
-    def candidate(self, state: State) -> Tensor:
+    def candidate(self, state: RowState) -> Tensor:
         """bool [B]: rows whose `x` is admissible under the threat and may count."""
 
-    def best(self, state: State) -> Tensor:
-        """[B, ...]: the row's strongest admissible point so far, which is confirmed when no point fooled."""
+    def best(self, state: RowState) -> Tensor:
+        """[B, ...]: each row's admissible point of highest loss so far, which is judged when the try has failed."""
 
 
 def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack:
-    """The attack of a specification. InputError for an unknown id or parameter, or a threat it is not defined in."""
+    """The attack of a specification. InputError for an unknown id or parameter, or an unsupported threat."""
     attack: RowAttack = registry.find("attacks", spec.id).load().build(spec, threats.build(threat), num_classes)
     return attack
 
 
-def require(spec: AttackSpec, threat: Threat, *kinds: type[KnownThreat]) -> KnownThreat:
-    """The threat, which is of one of the classes that the attack is defined in. InputError otherwise."""
-    if isinstance(threat, kinds):
+def require(spec: AttackSpec, threat: Threat, *classes: type[T]) -> T:
+    """The threat, as one of the classes that the attack supports. InputError for a threat of another class."""
+    if isinstance(threat, classes):
         return threat
-    *others, last = (kind.name for kind in kinds)
-    known = f"{', '.join(others)} and {last}" if others else last
-    raise InputError(f"attack {spec.id} is defined in {known} only, not in {threat.name}")
+    *others, last = (supported.name for supported in classes)
+    names = f"{', '.join(others)} and {last}" if others else last
+    raise InputError(f"attack {spec.id} is defined in {names} only, not in {threat.name}")
 
 
 def parameters(spec: AttackSpec, **defaults: Scalar) -> dict[str, Scalar]:
-    """The specification's parameters over the attack's defaults. InputError for one it does not have."""
-    given = dict(spec.params)
-    for name, value in given.items():
+    """The attack's defaults, overridden by the specification. InputError for an unknown name or another type."""
+    params = dict(spec.params)
+    for name, value in params.items():
         if name not in defaults:
             raise InputError(registry.unknown(f"parameter of attack {spec.id}:", name, defaults))
         default = defaults[name]
@@ -100,19 +102,19 @@ def parameters(spec: AttackSpec, **defaults: Scalar) -> dict[str, Scalar]:
             raise InputError(
                 f"attack {spec.id}: {name}={value!r} is not of type {type(default).__name__} (default {default!r})"
             )
-    return {**defaults, **given}
+    return {**defaults, **params}
 
 
-def select(state: State, rows: Tensor) -> State:
-    """The named rows of a state, copied."""
+def select(state: RowState, rows: Tensor) -> RowState:
+    """A copy of the rows at the given indices."""
     return {name: tensor.index_select(0, rows) for name, tensor in state.items()}
 
 
-def replace(state: State | None, gone: Tensor, fresh: State | None) -> State | None:
-    """The state without the rows `gone` and with the rows of `fresh`; None when no row is left.
+def replace(state: RowState | None, gone: Tensor, fresh: RowState | None) -> RowState | None:
+    """The state without the rows at the indices `gone` and with the rows of `fresh`; None when no row remains.
 
-    Fresh rows are written into the places of the gone ones where they can be: in a full pool nothing else
-    moves. The order of rows carries no meaning.
+    Fresh rows overwrite removed ones in place, so that in a full pool nothing is copied. The order of rows has no
+    meaning.
     """
     if state is None:
         return fresh
@@ -123,15 +125,15 @@ def replace(state: State | None, gone: Tensor, fresh: State | None) -> State | N
         for name, tensor in state.items():
             tensor[gone[:overlap]] = fresh[name][:overlap]
     if leaving > overlap:
-        kept = torch.ones(_rows(state), dtype=torch.bool, device=gone.device)
-        kept[gone[overlap:]] = False
-        if not bool(kept.any()):
+        staying = torch.ones(_rows(state), dtype=torch.bool, device=gone.device)
+        staying[gone[overlap:]] = False
+        if not bool(staying.any()):
             return None
-        return {name: tensor[kept] for name, tensor in state.items()}
+        return {name: tensor[staying] for name, tensor in state.items()}
     if fresh is not None and arriving > overlap:
         return {name: torch.cat([tensor, fresh[name][overlap:]]) for name, tensor in state.items()}
     return state
 
 
-def _rows(state: State) -> int:
+def _rows(state: RowState) -> int:
     return len(next(iter(state.values())))

@@ -26,24 +26,24 @@ IDS = {
     "apgd-ce": "Auto-PGD on the cross-entropy",
     "apgd-dlr": "Auto-PGD on the difference-of-logits ratio",
     "apgd-t": "Auto-PGD on the targeted DLR, one try per target class",
-    "l1-screen": "10 iterations of Auto-PGD at the target radius, before the L1 chain; counted apart",
+    "l1-screen": "10 iterations of Auto-PGD at the target radius, before the L1 chain; counted separately",
 }
 VERSION = 1
 
 _OBJECTIVES: dict[str, Objective] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}
 
 SCREEN = AttackSpec.of("l1-screen")
-"""Try 0 of an L1 chain: APGD at the target radius with a keyed start of its own.
+"""The first try of an L1 chain: APGD at the target radius with a random start of its own.
 
-The protocol's iterations at 3 eps and 2 eps cannot hit, so an example that falls at once would cost 62 passes; the
-screen finds it in a few. It can only add certified breaks, which are counted apart; replay leaves it out."""
+The protocol's iterations at 3 eps and 2 eps are outside the ball, so that even an example that is fooled immediately
+costs 62 passes; the screen needs a few. It can only add judged hits, which are counted separately; replay omits it."""
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
-    """n_iter=100; restarts (apgd-ce, apgd-dlr) or targets (apgd-t): the protocol's where 0 is given.
+    """Parameters: n_iter=100; restarts=0 (apgd-ce, apgd-dlr) or targets=0 (apgd-t), 0 being the protocol's number;
+    large_radii=True (L1 only), the protocol's start at 3 eps. l1-screen: n_iter=10.
 
-    `large_radii` (L1 only): start at 3 eps as the protocol does. InputError for a bad value, or for apgd-dlr
-    below 3 classes.
+    InputError for a bad value, or for apgd-dlr below 3 classes.
     """
     ball = require(spec, threat, LinfBall, L2Ball, L1Ball)
     l1 = isinstance(ball, L1Ball)
@@ -53,9 +53,9 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
         n_iter = int(parameters(spec, n_iter=10)["n_iter"])
         return L1APGD(SCREEN.id, "ce", 1, ball, single_radius(ball.radius, max(n_iter, 1)))
     targeted = spec.id == "apgd-t"
-    given = parameters(spec, n_iter=100, large_radii=True, **{"targets" if targeted else "restarts": 0})
-    n_iter = int(given["n_iter"])
-    tries = int(given["targets" if targeted else "restarts"])
+    params = parameters(spec, n_iter=100, large_radii=True, **{"targets" if targeted else "restarts": 0})
+    n_iter = int(params["n_iter"])
+    tries = int(params["targets" if targeted else "restarts"])
     if n_iter < 1 or tries < 0:
         raise InputError(f"attack {spec.id}: n_iter must be at least 1 and restarts or targets at least 0 (= default)")
     if spec.id == "apgd-dlr" and num_classes < 3:
@@ -65,6 +65,6 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
     if targeted:
         tries = min(tries, num_classes - 1)
     if isinstance(ball, L1Ball):
-        phases = (three_radii if given["large_radii"] else single_radius)(ball.radius, n_iter)
+        phases = (three_radii if params["large_radii"] else single_radius)(ball.radius, n_iter)
         return L1APGD(spec.id, _OBJECTIVES[spec.id], tries, ball, phases)
     return BallAPGD(spec.id, _OBJECTIVES[spec.id], tries, ball, n_iter)

@@ -8,18 +8,19 @@ The order of floating-point operations is the reference implementation's.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, State
+from transferbench.attacks import Keys, RowState
 from transferbench.attacks.apgd_base import APGD, Objective, replace_rows_
 from transferbench.threats import LinfBall, LpBall
 from transferbench.threats.projections import into_l2_ball_, per_row, unit_l2_
 
 
 def checkpoint_windows(n_iter: int) -> list[int]:
-    """Entry i: the window that ends with iteration i, 0 elsewhere. 22, 19, 16, 13, 10, 7, 6, 6 for 100."""
+    """Entry i is the length of the window that ends at iteration i, else 0. For 100: 22, 19, 16, 13, 10, 7, 6, 6."""
     window, shortest, shrink = (max(int(share * n_iter), 1) for share in (0.22, 0.06, 0.03))
     ends = [0] * (n_iter + 1)
     at = window
@@ -30,11 +31,16 @@ def checkpoint_windows(n_iter: int) -> list[int]:
     return ends
 
 
+def keyed_start(ball: LpBall, x: Tensor, keys: Keys) -> Tensor:
+    """[B, ...]: AutoAttack's random start, drawn by key."""
+    return ball.random_start(x, keys.noise)
+
+
 class BallAPGD(APGD):
     """Auto-PGD in the ball of Linf or L2.
 
-    `state["i"]` counts evaluations: 0 at the start, n_iter at the last. `share` is the part of a move that is the step,
-    the rest is momentum: 1 in the first iteration, .75 in the others.
+    `state["i"]` is the number of finished evaluations, n_iter at the last one. `share` is the weight of the step in a
+    move, 1 in the first iteration and .75 in the others; the rest is momentum.
     """
 
     def __init__(
@@ -48,13 +54,13 @@ class BallAPGD(APGD):
     ) -> None:
         super().__init__(id, objective, tries, ball)
         self.radius, self.random_start = ball.radius, random_start
+        # Replay replaces it by starts from the reference's random numbers.
+        self.start_point: Callable[[LpBall, Tensor, Keys], Tensor] = keyed_start
         self.passes = n_iter + 1
         self.windows = torch.tensor(checkpoint_windows(n_iter))
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
-        point = x.clone()
-        if self.random_start:
-            point = self.ball.start_from_noise(x, self.draw(self.ball, x, keys))
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
+        point = self.start_point(self.ball, x, keys) if self.random_start else x.clone()
         flat = torch.zeros(len(x), device=x.device)
         state = {
             "x": point,
@@ -76,14 +82,14 @@ class BallAPGD(APGD):
             state["low"], state["high"] = self.ball.bounds(x)
         return state
 
-    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         x, i = state["x"], state["i"]
         better = loss > state["loss_best"]
         replace_rows_(better, (state["x_best"], x), (state["grad_best"], gradient))
         state["loss_best"] = torch.where(better, loss, state["loss_best"])
         state["rises"] += loss > state["loss_before"]
-        # The first window compares its first loss with 0, not with the start's loss: the reference reads an
-        # unfilled row of its loss history there (index -1), and for DLR it decides the first checkpoint.
+        # The first window compares its first loss with 0, not with the loss at the start: the reference reads a row of
+        # its loss history that is not filled yet (index -1). With DLR this determines the first checkpoint.
         state["loss_before"] = loss.masked_fill(i == 0, 0)
         x, gradient = self._checkpoint(state, x, gradient)
         state["i"] = i + 1
@@ -92,14 +98,14 @@ class BallAPGD(APGD):
         state["share"].fill_(0.75)
         return following
 
-    def _checkpoint(self, state: State, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """Halve the step and return to the best point where the checkpoint's conditions say so."""
+    def _checkpoint(self, state: RowState, x: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Halve the step and return to the best point in the rows that meet a checkpoint's conditions."""
         self.windows = self.windows.to(x.device)
         window = self.windows.index_select(0, state["i"])
         if x.device.type == "cpu" and not bool(window.any()):
             return x, gradient
         due = window > 0
-        # At the first checkpoint `halved` is still True, and the best loss is compared with nothing.
+        # At the first checkpoint `halved` is True, so that there is no comparison with an earlier best loss.
         stalls = ~state["halved"] & (state["loss_best_checked"] >= state["loss_best"])
         halve = (state["rises"] <= window * 0.75) | stalls
         state["halved"] = torch.where(due, halve, state["halved"])
@@ -109,18 +115,19 @@ class BallAPGD(APGD):
         state["step"] = torch.where(restart, state["step"] / 2, state["step"])
         return self._back_to_best(state, x, gradient, restart)
 
-    def _move(self, state: State, x: Tensor, gradient: Tensor) -> Tensor:
-        """A step, projected; then momentum, projected: in place, because fresh buffers cost page faults."""
+    def _move(self, state: RowState, x: Tensor, gradient: Tensor) -> Tensor:
+        """A projected step, then projected momentum; in place, because new buffers cost page faults."""
         share = per_row(state["share"], x)
         direction = gradient.sign_() if isinstance(self.ball, LinfBall) else unit_l2_(gradient)
         point = self._into_ball_(state, direction.mul_(per_row(state["step"], x)).add_(x))
         momentum = torch.sub(x, state["x_before"], out=state["x_before"]).mul_(1 - share)
         return self._into_ball_(state, momentum.add_(point.sub_(x).mul_(share).add_(x)))
 
-    def _into_ball_(self, state: State, point: Tensor) -> Tensor:
+    def _into_ball_(self, state: RowState, point: Tensor) -> Tensor:
+        """Project the points in place."""
         if isinstance(self.ball, LinfBall):
             return point.clamp_(state["low"], state["high"])
         return into_l2_ball_(point.sub_(state["clean"]), state["clean"], self.radius)
 
-    def candidate(self, state: State) -> Tensor:
+    def candidate(self, state: RowState) -> Tensor:
         return torch.ones_like(state["halved"])

@@ -16,37 +16,47 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, State
+from transferbench.attacks import Keys, RowState
 from transferbench.attacks.apgd_base import APGD, Objective, replace_rows_
-from transferbench.threats import L1Ball
+from transferbench.threats import L1Ball, LpBall
 from transferbench.threats.projections import l1_correction, per_row
 
 
-class Phase(NamedTuple):
-    """One radius: how many iterations it lasts (plus the evaluation of its start)."""
+class RadiusPhase(NamedTuple):
+    """One radius and its number of iterations, in addition to the evaluation of its start."""
 
     eps: float
     n_iter: int
 
 
-def three_radii(eps: float, n_iter: int) -> list[Phase]:
+def three_radii(eps: float, n_iter: int) -> list[RadiusPhase]:
     """3 eps, 2 eps, eps for .3, .3 and the rest of the iterations: 30, 30, 40 of 100.
 
-    With fewer than 4 iterations nothing is left for the last radius but the evaluation of its start.
+    With fewer than 4 iterations the last radius has only the evaluation of its start.
     """
     third = math.ceil(0.3 * n_iter)
-    return [Phase(3.0 * eps, third), Phase(2.0 * eps, third), Phase(eps, max(n_iter - 2 * third, 0))]
+    return [
+        RadiusPhase(3.0 * eps, third),
+        RadiusPhase(2.0 * eps, third),
+        RadiusPhase(eps, max(n_iter - 2 * third, 0)),
+    ]
 
 
-def single_radius(eps: float, n_iter: int) -> list[Phase]:
-    return [Phase(eps, n_iter)]
+def single_radius(eps: float, n_iter: int) -> list[RadiusPhase]:
+    """All iterations at eps."""
+    return [RadiusPhase(eps, n_iter)]
+
+
+def keyed_draw(ball: LpBall, x: Tensor, keys: Keys) -> Tensor:
+    """[B, ...]: the noise of the start, drawn by key."""
+    return ball.noise(keys.noise, tuple(x.shape[1:]))
 
 
 class L1APGD(APGD):
-    """Auto-PGD in L1. `ball` is the threat; its radius is that of the last of `phases`.
+    """Auto-PGD in L1. `ball` is the threat; the radius of the last phase is the ball's.
 
-    `state["i"]` counts evaluations over all phases. One phase starts as the reference does without radii: from the
-    projected noise (or the clean image) with a sparsity of `topk`.
+    `state["i"]` is the number of finished evaluations over all phases. A single phase starts as the reference does
+    without larger radii: from the projected noise (or the clean image), with a sparsity of `topk`.
     """
 
     def __init__(
@@ -55,13 +65,14 @@ class L1APGD(APGD):
         objective: Objective,
         tries: int,
         ball: L1Ball,
-        phases: list[Phase],
+        phases: list[RadiusPhase],
         random_start: bool = True,
         topk: float = 0.2,
     ) -> None:
         super().__init__(id, objective, tries, ball)
         self.phases, self.random_start, self.topk = phases, random_start, topk
-        # Replay replaces it by the reference's own, whose last bits differ.
+        # Replay replaces both by the reference's, whose projection differs in the last bits.
+        self.draw: Callable[[LpBall, Tensor, Keys], Tensor] = keyed_draw
         self.correction: Callable[[Tensor, Tensor, float | Tensor], Tensor] = l1_correction
         self.passes = sum(phase.n_iter + 1 for phase in phases)
         phase_of, last, due = [], [], []
@@ -75,12 +86,12 @@ class L1APGD(APGD):
             "phase": torch.tensor([*phase_of, len(phases) - 1]),
             "begins": torch.tensor([True, *last]),
             "due": torch.tensor([*due, False]),
-            # Python floats rounded once to float32, as the reference's scalars are.
+            # Python floats rounded once to float32, as the reference's scalars.
             "eps": torch.tensor([phase.eps for phase in phases]),
             "eps_min": torch.tensor([phase.eps / 10.0 for phase in phases]),
         }
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
         radius = self.phases[0].eps
         point = x.clone()
         if self.random_start:
@@ -110,17 +121,18 @@ class L1APGD(APGD):
             self._measure(state, point, torch.ones_like(y, dtype=torch.bool))
         return state
 
-    def _measure(self, state: State, point: Tensor, rows: Tensor) -> None:
-        """Set the rows' sparsity from their points: the number of changed entries, and topk = 1/1.5 of their share."""
-        places = rows.nonzero().flatten()
-        if len(places) == 0:
+    def _measure(self, state: RowState, point: Tensor, rows: Tensor) -> None:
+        """Set the sparsity of `rows` bool [B] from their points: the number of changed entries, and topk, their share
+        divided by 1.5."""
+        indices = rows.nonzero().flatten()
+        if len(indices) == 0:
             return
-        apart = point.index_select(0, places).sub_(state["clean"].index_select(0, places))
-        entries = apart.ne_(0).flatten(1).sum(1)
-        state["entries"] = state["entries"].index_copy(0, places, entries)
-        state["topk"] = state["topk"].index_copy(0, places, entries / point[0].numel() / 1.5)
+        change = point.index_select(0, indices).sub_(state["clean"].index_select(0, indices))
+        entries = change.ne_(0).flatten(1).sum(1)
+        state["entries"] = state["entries"].index_copy(0, indices, entries)
+        state["topk"] = state["topk"].index_copy(0, indices, entries / point[0].numel() / 1.5)
 
-    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         self.tables = {name: table.to(loss.device) for name, table in self.tables.items()}
         tables, x, i = self.tables, state["x"], state["i"]
         phase = tables["phase"][i]
@@ -137,12 +149,14 @@ class L1APGD(APGD):
         return following
 
     def _checkpoint(
-        self, state: State, x: Tensor, gradient: Tensor, due: Tensor, eps: Tensor, phase: Tensor
+        self, state: RowState, x: Tensor, gradient: Tensor, due: Tensor, eps: Tensor, phase: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Where a checkpoint is due: reset the step and return to the best point if sparsity has fallen by 5 %, else
+        divide the step by 1.5."""
         if x.device.type == "cpu" and not bool(due.any()):
             return x, gradient
         before = state["entries"]
-        # The entries of a best point that has not changed are known.
+        # The sparsity of an unchanged best point is in the state already.
         self._measure(state, state["x_best"], due & state["moved"])
         state["moved"] &= ~due
         sparser = state["entries"] / before < 0.95
@@ -151,7 +165,7 @@ class L1APGD(APGD):
         state["step"] = torch.where(due, step, state["step"])
         return self._back_to_best(state, x, gradient, due & sparser)
 
-    def _move(self, state: State, x: Tensor, gradient: Tensor, eps: Tensor) -> Tensor:
+    def _move(self, state: RowState, x: Tensor, gradient: Tensor, eps: Tensor) -> Tensor:
         """A step of equal size in the largest `topk` share of the gradient's entries, then the projection."""
         clean, size = state["clean"], gradient.abs()
         threshold = per_row(kth_smallest(size.flatten(1), state["topk"]), x)
@@ -161,8 +175,8 @@ class L1APGD(APGD):
         delta = direction.mul_(per_row(state["step"], x)).div_(length).add_(x).sub_(clean)
         return (clean + delta).add_(self.correction(clean, delta, eps))
 
-    def _next_phase(self, state: State, following: Tensor, rows: Tensor, eps: Tensor) -> Tensor:
-        """Rows at the end of a phase go on from their best point, projected onto the next radius."""
+    def _next_phase(self, state: RowState, following: Tensor, rows: Tensor, eps: Tensor) -> Tensor:
+        """Rows at the end of a phase continue from their best point, projected onto the next radius."""
         clean, best = state["clean"], state["x_best"]
         start = (best + self.correction(clean, best - clean, eps)).clamp(0, 1)
         state["step"] = torch.where(rows, eps, state["step"])
@@ -170,16 +184,16 @@ class L1APGD(APGD):
         replace_rows_(rows, (following, start))
         return following
 
-    def candidate(self, state: State) -> Tensor:
+    def candidate(self, state: RowState) -> Tensor:
         return self.tables["phase"].to(state["i"].device)[state["i"]] == len(self.phases) - 1
 
 
 def kth_smallest(values: Tensor, topk: Tensor) -> Tensor:
-    """[B]: of each row of values [B, d], the entry at index int((1 - topk) * d) in ascending order."""
+    """[B]: in each row of values [B, d], the entry at index int((1 - topk) * d) in ascending order."""
     d = values.shape[1]
-    place = ((1.0 - topk) * d).clamp(0, d - 1).long()
+    index = ((1.0 - topk) * d).clamp(0, d - 1).long()
     if values.is_cuda or d <= 256:
-        return values.sort(dim=1).values.gather(1, place[:, None]).squeeze(1)
-    # A selection finds the same entry as a sort in a fraction of the time.
-    rows = zip(values.numpy(), place.tolist(), strict=True)
+        return values.sort(dim=1).values.gather(1, index[:, None]).squeeze(1)
+    # A partial sort returns the same entry in a fraction of the time.
+    rows = zip(values.numpy(), index.tolist(), strict=True)
     return torch.tensor([float(np.partition(row, at)[at]) for row, at in rows], dtype=values.dtype)

@@ -12,16 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from transferbench.attacks import Keys, RowAttack, State, losses
+from transferbench.attacks import Keys, RowAttack, RowState, losses
 from transferbench.base import keyed_random
 from transferbench.base.errors import FaultError
 
 
-class Outcome(NamedTuple):
-    """The outcome of one try.
+class TryResult(NamedTuple):
+    """The result of one try, [B, ...] each.
 
-    [B, ...] each: `last` the end points, `best` the points of highest loss, `fooling` the first candidate that was
-    misclassified (the clean image where `fooled` [B] is False).
+    `last`: the end points; `best`: the points of highest loss; `fooling`: the first misclassified candidates, the clean
+    image where `fooled` bool [B] is False.
     """
 
     last: Tensor
@@ -35,7 +35,7 @@ def forward_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(output [B, C], loss [B], gradient of the summed loss w.r.t. x), all detached.
 
-    FaultError when an output is not finite: a NaN logit would count as robust for label 0.
+    FaultError when an output is not finite, because a NaN logit counts as a prediction of class 0.
     """
     with torch.enable_grad():
         point = x.detach().requires_grad_(needs_grad)
@@ -45,7 +45,7 @@ def forward_backward(
             rows = (~torch.isfinite(output.detach().flatten(1)).all(1)).nonzero().flatten().tolist()
             raise FaultError(f"the network's output is not finite for rows {rows[:8]} of the batch")
         gradient = torch.autograd.grad(per_row.sum(), point)[0] if needs_grad else torch.zeros_like(point)
-    # A copy, because attacks write over it and a model may return a tensor that it keeps.
+    # A copy, because attacks overwrite it and a model may return a tensor that it still uses.
     return output.detach(), per_row.detach(), gradient.clone(memory_format=torch.contiguous_format)
 
 
@@ -57,31 +57,26 @@ def maximise(
     noise: Tensor,
     clean_output: Tensor | None = None,
     attempt: int = 0,
-) -> Outcome:
-    """Run one try of an attack on x [B, ...] in [0,1], y int64 [B], from start to end.
-
-    `noise` int64 [B] keys the starts (see `try_keys`); `clean_output` [B, C] ranks the targets, which only
-    targeted attacks need. The network is attacked in the mode it is in.
-    """
-    ranking = x.new_empty(len(x), 0) if clean_output is None else clean_output
-    state = attack.start(x, y, ranking, Keys(noise, torch.full_like(y, attempt)))
+) -> TryResult:
+    """Run one try of an attack, with all arguments as for `start`. The network's mode is not changed."""
+    state = start(attack, x, y, noise, clean_output, attempt)
     fooling, fooled = x.clone(), torch.zeros_like(y, dtype=torch.bool)
     for evaluation in range(attack.passes):
         point = state["x"]
         output, loss, gradient = forward_backward(
             network, point, lambda out: attack.loss(out, y, state), attack.needs_grad
         )
-        counting = attack.candidate(state)
+        counts = attack.candidate(state)
         if attack.counts == "last" and evaluation < attack.passes - 1:
-            counting = torch.zeros_like(counting)
+            counts = torch.zeros_like(counts)
         if attack.sees == "victim":
-            hit = counting & ~losses.largest_is(output, y) & ~fooled
+            hit = counts & ~losses.largest_is(output, y) & ~fooled
             fooling[hit] = point[hit]
             fooled |= hit
         following = attack.step(state, output, loss, gradient)
         if evaluation < attack.passes - 1:
             state["x"] = following
-    return Outcome(state["x"], attack.best(state), fooling, fooled)
+    return TryResult(state["x"], attack.best(state), fooling, fooled)
 
 
 def logits(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -91,12 +86,12 @@ def logits(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def try_keys(seed: int, norm: str, eps: str, rank: int, ids: Tensor) -> Tensor:
-    """int64 [B]: the noise keys of the try of that rank on the examples `ids`."""
+    """int64 [B]: the noise keys of the try of that rank for the example ids."""
     return keyed_random.row_keys(keyed_random.stream("start", seed, norm, eps, rank), ids)
 
 
 class eval_mode:  # noqa: N801 - reads as a statement: `with eval_mode(net):`
-    """Every sub-module in eval mode, its own former mode afterwards (a frozen BN stays frozen)."""
+    """Puts every sub-module into eval mode within the block, and restores the mode of each afterwards."""
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
@@ -112,29 +107,44 @@ class eval_mode:  # noqa: N801 - reads as a statement: `with eval_mode(net):`
 
 
 def end_point(
-    attack: RowAttack,
-    network: Callable[[Tensor], Tensor],
-    x: Tensor,
-    y: Tensor,
-    noise: Tensor,
-    attempt: int = 0,
-    clean_output: Tensor | None = None,
-    begun: tuple[int, State] | None = None,
-    keep: Callable[[int, State], None] | None = None,
+    attack: RowAttack, network: Callable[[Tensor], Tensor], x: Tensor, y: Tensor, noise: Tensor, attempt: int = 0
 ) -> Tensor:
-    """[B, ...]: the end point of a `counts = "last"` attack. The network is not evaluated at the end point.
+    """[B, ...]: the end points of one try, at which the network is not evaluated.
 
-    For the inner maximisation of adversarial training, whose own loss evaluates that point, and for crafted sets.
-    `clean_output` is as in `maximise`. `begun` is (steps done, state) to go on from; `keep` is called with the same
-    after every step.
+    For the inner maximisation of adversarial training, whose loss evaluates these points. Arguments as for `start`.
+    """
+    return run_to_end(attack, network, y, start(attack, x, y, noise, None, attempt))
+
+
+def start(
+    attack: RowAttack, x: Tensor, y: Tensor, noise: Tensor, clean_output: Tensor | None = None, attempt: int = 0
+) -> RowState:
+    """The state at the start of the try number `attempt` on images x [B, ...] in [0,1] with labels y int64 [B].
+
+    `noise` int64 [B] keys the random starts (see `try_keys`). `clean_output` [B, C] are the logits on x, which rank the
+    classes of a targeted attack; other attacks do not need them.
     """
     ranking = x.new_empty(len(x), 0) if clean_output is None else clean_output
-    done, state = begun or (0, attack.start(x, y, ranking, Keys(noise, torch.full_like(y, attempt))))
+    return attack.start(x, y, ranking, Keys(noise, torch.full_like(y, attempt)))
+
+
+def run_to_end(
+    attack: RowAttack,
+    network: Callable[[Tensor], Tensor],
+    y: Tensor,
+    state: RowState,
+    done: int = 0,
+    on_step: Callable[[int, RowState], None] | None = None,
+) -> Tensor:
+    """[B, ...]: the end points of a try from its state after `done` steps.
+
+    `on_step` is called after every step with the number of steps and the state.
+    """
     for step in range(done, attack.passes - 1):
         output, loss, gradient = forward_backward(
             network, state["x"], lambda out: attack.loss(out, y, state), attack.needs_grad
         )
         state["x"] = attack.step(state, output, loss, gradient)
-        if keep is not None:
-            keep(step + 1, state)
+        if on_step is not None:
+            on_step(step + 1, state)
     return state["x"]

@@ -8,18 +8,19 @@ from torch import Tensor
 
 
 def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
+    """[B]: the cross-entropy of each row."""
     return F.cross_entropy(logits, y, reduction="none")
 
 
 def of_class(logits: Tensor, classes: Tensor) -> Tensor:
-    """[B]: each row's logit of its class."""
+    """[B]: for each row the logit of its class in `classes` [B]."""
     return logits.gather(1, classes[:, None]).squeeze(1)
 
 
 def cw_margin(logits: Tensor, y: Tensor, kappa: float) -> Tensor:
     """-relu(z_y - max_{j != y} z_j + kappa): Carlini and Wagner's margin as LwF (kappa 50) and FREE (0) use it.
 
-    With kappa 0 the gradient vanishes once the row is misclassified; with 50 it goes on.
+    With kappa 0 the gradient is zero once the row is misclassified; with 50 it is not.
     """
     others = logits.scatter(1, y[:, None], -float("inf"))
     return -F.relu(of_class(logits, y) - others.amax(1) + kappa)
@@ -36,9 +37,9 @@ def dlr(logits: Tensor, y: Tensor) -> Tensor:
 def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
     """Targeted DLR: -(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2 + 1e-12). Needs 4 classes.
 
-    Below 4 classes there is no fourth logit, and the plain margin z_t - z_y takes its place (the reference
-    implementation stops with an IndexError there): APGD uses only the gradient's direction and the order of
-    the losses, so the missing scale costs scale invariance, nothing else. Records name it `margin-targeted`.
+    Below 4 classes there is no fourth logit (the reference stops with an IndexError), and the loss is the margin
+    z_t - z_y. APGD uses only the direction of the gradient and the order of the losses, so this loses scale invariance
+    only.
     """
     margin = of_class(logits, y) - of_class(logits, target)
     if logits.shape[1] < 4:
@@ -48,7 +49,7 @@ def targeted_dlr(logits: Tensor, y: Tensor, target: Tensor) -> Tensor:
 
 
 def ranked_target(clean_logits: Tensor, rank: Tensor) -> Tensor:
-    """int64 [B]: the class of the rank-th largest clean logit after the first (rank 1 = the runner-up)."""
+    """int64 [B]: the class whose clean logit has this rank; rank 0 is the largest, rank 1 the second largest."""
     order = clean_logits.sort(dim=1).indices
     return order.gather(1, clean_logits.shape[1] - 1 - rank[:, None]).squeeze(1)
 

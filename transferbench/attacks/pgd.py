@@ -10,15 +10,16 @@ Counts: the end point, as in the papers' code.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, State, losses, parameters, require
+from transferbench.attacks import Keys, RowState, losses, parameters, require
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec
+from transferbench.base.specifications import AttackSpec, Scalar
 from transferbench.threats import LinfBall, Threat
 
 IDS = {
@@ -28,70 +29,76 @@ IDS = {
 VERSION = 1
 
 
+@dataclass(frozen=True)
+class PGDSettings:
+    """`k` steps of size `step`, a fraction of eps (the papers' 2/255 at eps 8/255 is 0.25), `restarts` tries.
+
+    `loss` is `ce` (cross-entropy) or `cw` (Carlini and Wagner's margin with `kappa`).
+    """
+
+    k: int = 20
+    step: float = 0.25
+    random_start: bool = True
+    loss: str = "ce"
+    kappa: float = 0.0
+    restarts: int = 1
+
+
 class PGD:
-    """`step` is a fraction of eps: the papers' 2/255 at eps 8/255 is 0.25."""
+    """Projected sign steps in the Linf ball. Only the end point counts."""
 
     needs_grad = True
     counts: Literal["last"] = "last"
     sees: Literal["victim"] = "victim"
 
-    def __init__(
-        self,
-        id: str,
-        ball: LinfBall,
-        k: int,
-        step: float,
-        *,
-        random_start: bool = True,
-        loss: str = "ce",
-        kappa: float = 0.0,
-        restarts: int = 1,
-    ) -> None:
-        self.id, self.ball, self.step_size, self.random_start = id, ball, step * ball.radius, random_start
-        self.loss_name, self.kappa = loss, kappa
-        self.tries, self.passes = restarts, k + 1
+    def __init__(self, id: str, ball: LinfBall, settings: PGDSettings) -> None:
+        self.id, self.ball, self.settings = id, ball, settings
+        self.step_size = settings.step * ball.radius
+        self.tries, self.passes = settings.restarts, settings.k + 1
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
         start = x.clone()
-        if self.random_start:
+        if self.settings.random_start:
             start = self.ball.displace(x, 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1)
         return {"x": start, "clean": x, "evaluated": torch.zeros_like(y)}
 
-    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
-        if self.loss_name == "ce":
+    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
+        if self.settings.loss == "ce":
             return losses.cross_entropy(output, y)
-        return losses.cw_margin(output, y, self.kappa)
+        return losses.cw_margin(output, y, self.settings.kappa)
 
-    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         state["evaluated"] += 1
         return self.ball.project(state["clean"], state["x"] + self.step_size * gradient.sign())
 
-    def candidate(self, state: State) -> Tensor:
+    def candidate(self, state: RowState) -> Tensor:
         return torch.ones_like(state["evaluated"], dtype=torch.bool)
 
-    def best(self, state: State) -> Tensor:
+    def best(self, state: RowState) -> Tensor:
         return state["x"]
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PGD:
-    """pgd: k=20, step=0.25 (of eps), restarts=1, loss=ce|cw, kappa=0. InputError for a threat but Linf."""
+    """Parameters of pgd: k=20, step=0.25 (of eps), restarts=1, random_start=True, loss=ce|cw, kappa=0; fgsm has none.
+
+    InputError for a bad value, or a threat other than Linf.
+    """
     ball = require(spec, threat, LinfBall)
     if spec.id == "fgsm":
         parameters(spec)
-        return PGD("fgsm", ball, 1, 1.0, random_start=False)
-    given = parameters(spec, k=20, step=0.25, restarts=1, random_start=True, loss="ce", kappa=0.0)
-    if given["loss"] not in ("ce", "cw"):
-        raise InputError(f"attack pgd: loss={given['loss']!r} is not one of ce, cw")
-    k, restarts = int(given["k"]), int(given["restarts"])
-    if k < 1 or restarts < 1:
-        raise InputError(f"attack pgd: k={k} and restarts={restarts} must be at least 1")
-    return PGD(
-        "pgd",
-        ball,
-        k,
-        float(given["step"]),
-        random_start=bool(given["random_start"]),
-        loss=str(given["loss"]),
-        kappa=float(given["kappa"]),
-        restarts=restarts,
-    )
+        return PGD("fgsm", ball, PGDSettings(k=1, step=1.0, random_start=False))
+    return PGD("pgd", ball, settings_of(spec, random_start=True, loss="ce", kappa=0.0))
+
+
+def settings_of(spec: AttackSpec, **defaults: Scalar) -> PGDSettings:
+    """The settings in a specification, which may set k, step, restarts and the parameters in `defaults`.
+
+    InputError for an unknown parameter or a bad value.
+    """
+    params: dict[str, Any] = parameters(spec, k=20, step=0.25, restarts=1, **defaults)
+    settings = PGDSettings(**params)
+    if settings.loss not in ("ce", "cw"):
+        raise InputError(f"attack {spec.id}: loss={settings.loss!r} is not one of ce, cw")
+    if settings.k < 1 or settings.restarts < 1:
+        raise InputError(f"attack {spec.id}: k={settings.k} and restarts={settings.restarts} must be at least 1")
+    return settings

@@ -20,7 +20,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, State, losses, parameters, require
+from transferbench.attacks import Keys, RowState, losses, parameters, require
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -42,37 +42,40 @@ class PretrainedNeuron:
         self.threat, self.step_size, self.m = threat, step * threat.radius, m
         self.tries, self.passes = neurons, n_iter + 1
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
         start = self.threat.displace(x, 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1)
         return {"x": start, "clean": x, "neuron": keys.tries.clone()}
 
-    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
+    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
         if output.shape[1] < self.tries:
             raise InputError(
                 f"attack {self.id}: the public network has {output.shape[1]} penultimate neurons, fewer than the "
-                f"{self.tries} asked for"
+                f"{self.tries} requested"
             )
         driven = losses.of_class(output, state["neuron"])
         others = (output.square().sum(1) - driven.square()) / (output.shape[1] - 1)
         return -((driven - self.m).square() + 0.1 * others)
 
-    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         # The sign of the gradient is the same in pixels and in normalised space.
         moved = state["x"] + self.step_size * self.threat.unit(gradient) * gradient.sign()
         return self.threat.project(state["clean"], moved)
 
-    def candidate(self, state: State) -> Tensor:
+    def candidate(self, state: RowState) -> Tensor:
         return torch.ones_like(state["neuron"], dtype=torch.bool)
 
-    def best(self, state: State) -> Tensor:
+    def best(self, state: RowState) -> Tensor:
         return state["x"]
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PretrainedNeuron:
-    """neurons=8, n_iter=40, step=0.1 (of eps), m=1000. InputError for a threat but Linf and renofeation."""
+    """Parameters: neurons=8, n_iter=40, step=0.1 (of eps), m=1000.
+
+    InputError for a bad value, or a threat other than Linf and renofeation.
+    """
     box = require(spec, threat, LinfBall, RenofeationBox)
-    given = parameters(spec, neurons=8, n_iter=40, step=0.1, m=1000.0)
-    neurons, n_iter = int(given["neurons"]), int(given["n_iter"])
+    params = parameters(spec, neurons=8, n_iter=40, step=0.1, m=1000.0)
+    neurons, n_iter = int(params["neurons"]), int(params["n_iter"])
     if neurons < 1 or n_iter < 1:
         raise InputError(f"attack {spec.id}: neurons={neurons} and n_iter={n_iter} must be at least 1")
-    return PretrainedNeuron(box, neurons, n_iter, float(given["step"]), float(given["m"]))
+    return PretrainedNeuron(box, neurons, n_iter, float(params["step"]), float(params["m"]))

@@ -15,18 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from transferbench.attacks import Keys, State, parameters, require
+from transferbench.attacks import Keys, RowState, parameters, require
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import BoundedThreat, LinfBall, RenofeationBox, Threat
 
-IDS = {"random-sign": "noise control: k draws of random signs at the full radius, no network asked"}
+IDS = {"random-sign": "noise control: k draws of random signs at the full radius, without a network"}
 VERSION = 1
 
 
 class RandomSign:
-    """Every try moves every entry by plus or minus the radius."""
+    """Every try changes every entry by plus or minus the radius."""
 
     id = "random-sign"
     needs_grad = False
@@ -37,24 +37,24 @@ class RandomSign:
     def __init__(self, threat: BoundedThreat, draws: int) -> None:
         self.threat, self.tries = threat, draws
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
         return {"x": self.threat.displace(x, keyed_random.signs(keys.noise, tuple(x.shape[1:])))}
 
-    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
+    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
         return output.sum(1) * 0
 
-    def step(self, state: State, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         return state["x"]
 
-    def candidate(self, state: State) -> Tensor:
+    def candidate(self, state: RowState) -> Tensor:
         return torch.ones(len(state["x"]), dtype=torch.bool, device=state["x"].device)
 
-    def best(self, state: State) -> Tensor:
+    def best(self, state: RowState) -> Tensor:
         return state["x"]
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> RandomSign:
-    """draws=8. InputError for a threat but Linf and renofeation."""
+    """Parameters: draws=8. InputError for a bad value, or a threat other than Linf and renofeation."""
     box = require(spec, threat, LinfBall, RenofeationBox)
     draws = int(parameters(spec, draws=8)["draws"])
     if draws < 1:

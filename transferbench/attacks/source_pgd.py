@@ -16,9 +16,8 @@ from typing import Literal
 
 from torch import Tensor
 
-from transferbench.attacks import Keys, State, losses, parameters, require
-from transferbench.attacks.pgd import PGD
-from transferbench.base.errors import InputError
+from transferbench.attacks import Keys, RowState, losses, require
+from transferbench.attacks.pgd import PGD, settings_of
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
 
@@ -31,18 +30,13 @@ class SourcePGD(PGD):
 
     sees: Literal["source"] = "source"  # type: ignore[assignment]
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> State:
+    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
         return {**super().start(x, y, clean_logits, keys), "target": clean_logits.argmax(1)}
 
-    def loss(self, output: Tensor, y: Tensor, state: State) -> Tensor:
+    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
         return losses.cross_entropy(output, state["target"])
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> SourcePGD:
-    """k=20, step=0.25 (of eps), restarts=1. InputError for a threat but Linf."""
-    ball = require(spec, threat, LinfBall)
-    given = parameters(spec, k=20, step=0.25, restarts=1)
-    k, restarts = int(given["k"]), int(given["restarts"])
-    if k < 1 or restarts < 1:
-        raise InputError(f"attack {spec.id}: k={k} and restarts={restarts} must be at least 1")
-    return SourcePGD(spec.id, ball, k, float(given["step"]), restarts=restarts)
+    """Parameters: k=20, step=0.25 (of eps), restarts=1. InputError for a bad value, or a threat other than Linf."""
+    return SourcePGD(spec.id, require(spec, threat, LinfBall), settings_of(spec))

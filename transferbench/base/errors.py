@@ -1,4 +1,4 @@
-"""The two errors that a person is told about in one line. Everything else is a bug."""
+"""The two errors that a user can cause or meet, each reported in one line. Any other exception is a bug."""
 
 from __future__ import annotations
 

@@ -38,8 +38,9 @@ class RunSettings:
 
     `batch_size`: rows in flight. `keep`: which end points are stored. `cluster`: the address of workers (None: this
     process). `fresh`: run finished jobs again. `loader_workers`: processes that decode training images. `threads`:
-    torch's threads in each process (None: torch's own number). `eval_freq`: epochs between two looks of the robustness
-    monitor while training (None: no monitor). `made_data`: data sets are small made files in the official layout.
+    torch's threads in each process (None: torch's own number). `eval_freq`: epochs between two measurements of the
+    robustness monitor while training (None: no monitor). `synthetic_data`: data sets are small generated files in the
+    official layout.
     """
 
     root: Path = Path()
@@ -53,7 +54,7 @@ class RunSettings:
     loader_workers: int = 0
     threads: int | None = 1
     eval_freq: int | None = None
-    made_data: bool = False
+    synthetic_data: bool = False
     engine: EngineOptions = ENGINE
 
     @property

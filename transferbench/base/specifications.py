@@ -79,13 +79,17 @@ class ThreatModel:
     norm: ThreatName
     eps: Epsilon
 
+    def __post_init__(self) -> None:
+        """InputError for an unknown threat, or a Linf radius over 1."""
+        if self.norm != RENOFEATION:
+            parse_norm(self.norm)
+        if self.norm == "Linf" and self.eps.value > 1:
+            raise InputError(f"Linf eps {self.eps} is over 1: pixels are in [0,1], so write 8/255 and not 8")
+
     @classmethod
     def parse(cls, norm: str, eps: str | int | float | Fraction) -> ThreatModel:
-        """InputError for an unknown norm, a radius that is not a number above 0, or a Linf radius over 1."""
-        parsed = cls(RENOFEATION if norm == RENOFEATION else parse_norm(norm), Epsilon.parse(eps))
-        if parsed.norm == "Linf" and parsed.eps.value > 1:
-            raise InputError(f"Linf eps {parsed.eps} is over 1: pixels are in [0,1], so write 8/255 and not 8")
-        return parsed
+        """From text or a number. InputError for an unknown threat, or a radius that is not a number above 0."""
+        return cls(norm, Epsilon.parse(eps))  # type: ignore[arg-type]  # checked after it is made
 
     def __str__(self) -> str:
         return f"{self.norm}:{self.eps}"
@@ -154,7 +158,7 @@ class Keep:
     """Which end points of the attacks are kept: of the fooled, of all examples, of the first N fooled of every
     shard, or none (then nothing can be verified)."""
 
-    kind: Literal["fooled", "all", "sample", "none"] = "fooled"
+    rule: Literal["fooled", "all", "sample", "none"] = "fooled"
     count: int = 0
 
     @classmethod
@@ -170,12 +174,12 @@ class Keep:
     def covers(self, wanted: Keep) -> bool:
         """Whether what was kept under this holds what the other wants."""
         order = ("none", "sample", "fooled", "all")
-        if self.kind == wanted.kind:
+        if self.rule == wanted.rule:
             return self.count >= wanted.count
-        return order.index(self.kind) > order.index(wanted.kind)
+        return order.index(self.rule) > order.index(wanted.rule)
 
     def __str__(self) -> str:
-        return f"{self.kind}:{self.count}" if self.kind == "sample" else self.kind
+        return f"{self.rule}:{self.count}" if self.rule == "sample" else self.rule
 
 
 KEEP = Keep()

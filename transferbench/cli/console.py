@@ -18,13 +18,14 @@ from rich.table import Table
 from transferbench.base.ids import SOURCE_PGD
 from transferbench.base.progress import OnProgress, Progress
 from transferbench.jobs.job import Job
+from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.markdown import mean_and_range
 from transferbench.leaderboard.measurements import union
 from transferbench.leaderboard.pooling import pooled
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.leaderboard.statistics import wilson
 from transferbench.results.records import CraftedRecord, Record
-from transferbench.results.verification import Tally
+from transferbench.results.verification import VerificationCounts
 
 
 class Bars:
@@ -106,17 +107,6 @@ def _note(progress: Progress) -> str:
     return "steps  " + "  ".join(f"{name} {value:.3f}" for name, value in progress.values.items())
 
 
-_SUMMARY = {
-    "clean_acc": "clean",
-    "linf_acc": "Linf",
-    "l2_acc": "L2",
-    "l1_acc": "L1",
-    "union_acc": "union",
-    "pretrained_asr": "ASR",
-    "noise_asr": "noise",
-}
-
-
 def summary_table(records: Sequence[Record]) -> Table:
     """The means over seeds, one line per (method, source)."""
     rows = leaderboard_rows(records)
@@ -132,10 +122,11 @@ def summary_table(records: Sequence[Record]) -> Table:
     )
     table.add_column("method", no_wrap=True)
     table.add_column("source", no_wrap=True)
-    for heading in _SUMMARY.values():
-        table.add_column(heading, justify="right", no_wrap=True)
+    columns = [column for column in LEADERBOARD if column.terminal]
+    for column in columns:
+        table.add_column(column.terminal, justify="right", no_wrap=True)
     for pool in pooled(rows):
-        means = (mean_and_range(pool.rows, column).partition(" ")[0] for column in _SUMMARY)
+        means = (mean_and_range(pool.rows, column.name).partition(" ")[0] for column in columns)
         table.add_row(pool.label, pool.source, *means)
     return table
 
@@ -206,11 +197,11 @@ def _rate(count: int, n: int) -> str:
     return f"{100 * count / n:6.2f} %  [{100 * low:.2f}, {100 * high:.2f}]  {count}/{n}"
 
 
-def print_verified(record: Record, tally: Tally) -> None:
+def print_verified(record: Record, counts: VerificationCounts) -> None:
     """One line about a record that was verified."""
-    ties = f", {tally.changed_ties} ties fell the other way" if tally.changed_ties else ""
-    others = f", {tally.disagreements} predictions differ (randomised)" if tally.disagreements else ""
-    print(f"{record.victim}: {tally.points} end points and all counts hold{ties}{others}")
+    ties = f", {counts.changed_ties} ties fell the other way" if counts.changed_ties else ""
+    others = f", {counts.disagreements} predictions differ (randomised)" if counts.disagreements else ""
+    print(f"{record.victim}: {counts.points} end points and all counts hold{ties}{others}")
 
 
 def exit_on(complaints: Sequence[str]) -> None:

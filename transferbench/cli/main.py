@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
-        return _fail("fault", f"{error}: make room, the same command goes on from there", 1)
+        return _fail("fault", f"{error}: free disk space, the same command goes on from there", 1)
     except KeyboardInterrupt:
         print("transferbench: stopped; finished jobs are kept, the same command goes on from there", file=sys.stderr)
         return 130

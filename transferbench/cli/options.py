@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import Keep, Norm, parse_norm
+from transferbench.base.specifications import Epsilon, Keep, Norm, parse_norm
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -30,9 +30,9 @@ def _norms(text: str) -> tuple[Norm, ...]:
     return tuple(parse_norm(norm) for norm in text.split(","))
 
 
-def _radii(text: str) -> dict[Norm, str]:
+def _radii(text: str) -> dict[Norm, Epsilon]:
     given = pairs("--eps", [part for part in text.split(",") if part])
-    return {parse_norm(norm): eps for norm, eps in given.items()}
+    return {parse_norm(norm): Epsilon.parse(eps) for norm, eps in given.items()}
 
 
 def _seeds(text: str) -> tuple[int, ...]:

@@ -20,7 +20,9 @@ from transferbench.cli import options
 )
 @click.option("--full", is_flag=True, help="The suite's full protocol (10 x 100).")
 @click.option("--n", type=int, metavar="N", help="Attack the first N test examples (default: the suite's).")
-@click.option("--smoke", is_flag=True, help="Every method, network and loader once on made data, in a minute or two.")
+@click.option(
+    "--smoke", is_flag=True, help="Every method, network and loader once on synthetic data, in a minute or two."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
 @options.places
 @options.loader_workers

@@ -56,10 +56,11 @@ def command(
 
     subjects = train.load(request, settings)
     with ExitStack() as stack:
-        store = stack.enter_context(train.open_store(settings))
-        bars = stack.enter_context(Bars())
-        if tensorboard:
-            bars.also(stack.enter_context(event_writer(out / "tensorboard")))
+        # Before the folder is created: it refuses to start without the package.
+        writer = stack.enter_context(event_writer(out / "tensorboard")) if tensorboard else None
+        store, bars = stack.enter_context(train.open_store(settings)), stack.enter_context(Bars())
+        if writer is not None:
+            bars.also(writer)
         result = train.train(subjects, Scheduler(store, settings), bars)
     accuracy = 100 * result.validation_accuracy
     click.echo(f"{subjects.job.victim}: validation accuracy {accuracy:.2f} % on {len(subjects.splits[1])} images")

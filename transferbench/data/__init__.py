@@ -1,8 +1,8 @@
-"""Data set id -> pixels in [0,1], labels, stable example ids; one file per data set or family.
+"""Data sets: pixels in [0,1], labels and stable example ids; one module per data set or family.
 
-A file of this folder lists its data sets in a literal `IDS` and has
-`load(id: str, split: Split, root: Path, view: View) -> Dataset`; those that need files list them in a literal
-`NEEDS = {id: paths below the folder of data sets}`, and may have `download(id, root)`.
+A module of this package lists its data sets in a literal `IDS` and has
+`load(id: str, split: Split, root: Path, view: View) -> Dataset`. Data sets that need files list them in a literal
+`NEEDS = {id: paths below the folder of data sets}`, and may have `download(id: str, root: Path) -> None`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ Augment = Literal["none", "crop-flip", "resized-crop-flip"]
 
 
 class View(NamedTuple):
-    """How a network wants photographs of any size: its preprocessing where it names one, else its input's side.
+    """How photographs of any size become a network's input: by its preprocessing, else by the side of its input.
 
-    Data sets of one small size (CIFAR, digits) are what they are; a network resizes them inside itself. `made`: the
-    files have the official layout but are made for a smoke run, few and without the official hashes.
+    Data sets of one small size (CIFAR, digits) ignore it: a network of another size has a resizing layer. `synthetic`:
+    the files were generated for a smoke run, few and without the official hashes.
     """
 
     preprocessing: str = ""
     side: int | None = None
-    made: bool = False
+    synthetic: bool = False
 
     @classmethod
     def of(cls, preprocessing: str, shape: Sequence[int]) -> View:
-        """From what a card says: its preprocessing and its input's shape [C, H, W]."""
+        """The view of a network with this preprocessing and this input shape [C, H, W]."""
         return cls(preprocessing, shape[2] if len(shape) == 3 and shape[1] == shape[2] else None)
 
 
@@ -48,10 +48,10 @@ class View(NamedTuple):
 class Dataset:
     """One split in its published order: images [n, C, H, W] float32 in [0,1], labels int64 [n].
 
-    `images` are a tensor, or `Files` that are decoded when indexed. `ids` int64 [n] name the examples for ever:
-    random starts are keyed by them, shards are made of them. The first n examples of a test split are the attacked
-    ones, whatever n; `attackable` limits them where a data set reserves the rest for clean accuracy.
-    `preprocessing` is what files went through, `augment` the training pipeline of the papers that use the data.
+    `images` are a tensor, or `Files` that are decoded when indexed. `ids` int64 [n] are permanent: random numbers are
+    keyed by them. An evaluation of n examples attacks the first n of the test split; `attackable` is the largest n of
+    data sets that reserve the rest for clean accuracy. `preprocessing` is the one that was applied to files, `augment`
+    the data augmentation of the papers that use the data.
     """
 
     id: str
@@ -80,15 +80,16 @@ class Dataset:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """[C, H, W] of an image."""
         return tuple(self.images.shape) if isinstance(self.images, Files) else tuple(self.images.shape[1:])
 
     @property
     def pixels(self) -> Tensor:
-        """All images at once: of a shard, or of a set that is in memory anyway."""
+        """All images decoded, [n, C, H, W]: for shards and for sets in memory."""
         return self.images[torch.arange(len(self))] if isinstance(self.images, Files) else self.images
 
     def first(self, n: int) -> Dataset:
-        """The first n in order, the n that an evaluation attacks. InputError when there are fewer."""
+        """The first n examples, those that an evaluation attacks. InputError when there are fewer."""
         limit = self.attackable if self.attackable is not None else len(self)
         if n > limit:
             raise InputError(
@@ -98,34 +99,34 @@ class Dataset:
         return self.select(torch.arange(n))
 
     def select(self, positions: Tensor | Sequence[int]) -> Dataset:
-        """These examples in this order; files stay on disk."""
+        """The examples at the positions, in that order; files are not decoded."""
         at = torch.as_tensor(positions, dtype=torch.int64)
         images = self.images.subset(at) if isinstance(self.images, Files) else self.images[at]
         return replace(self, images=images, labels=self.labels[at], ids=self.ids[at], attackable=None)
 
     def shots(self, k: int, seed: int) -> Dataset:
-        """k examples of each class, chosen by the seed. InputError when a class has fewer."""
+        """k examples of each class, drawn by the seed. InputError when a class has fewer."""
         fewest = min(self.class_counts())
         if not 1 <= k <= fewest:
             raise InputError(f"{k} shots: data set {self.id} has between 1 and {fewest} training images in every class")
         order = keyed_random.permutation(keyed_random.stream("shots", self.id, seed), len(self))
         labels = self.labels[order]
-        kept = [order[(labels == label).nonzero().flatten()[:k]] for label in range(len(self.classes))]
-        return self.select(torch.cat(kept).sort().values)
+        chosen = [order[(labels == label).nonzero().flatten()[:k]] for label in range(len(self.classes))]
+        return self.select(torch.cat(chosen).sort().values)
 
     def on(self, device: torch.device | str) -> Dataset:
-        """The examples decoded, on a device: for shards, never for a whole set of files."""
+        """All examples decoded, on a device: for shards, not for large sets of files."""
         return replace(self, images=self.pixels.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
 
     def batches(self, size: int) -> Iterator[Dataset]:
-        """Consecutive parts, decoded one at a time."""
+        """Consecutive parts of at most `size` examples."""
         for start in range(0, len(self), size):
             yield self.select(torch.arange(start, min(start + size, len(self))))
 
-    def drawn(self, at: Tensor, keys: Tensor, augment: Augment) -> Tensor:
-        """The images at the positions through a training pipeline whose every draw is keyed, int64 per image.
+    def augmented(self, at: Tensor, keys: Tensor, augment: Augment) -> Tensor:
+        """The augmented images at the positions; `keys` int64, one per image, determine the random draws.
 
-        InputError for resized crops of images in memory: they are cut from the originals on disk.
+        InputError for resized crops of images in memory: they are cropped from the original files.
         """
         if augment == "none":
             return self.images[at]
@@ -139,7 +140,7 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits over images (pixels, or files), labels, ids and class names in order."""
+        """32 hex digits: a hash of images (pixels, or files), labels, ids and class names in order."""
         digest = hashlib.sha256(repr((self.id, self.split, self.classes, self.shape)).encode())
         if isinstance(self.images, Files):
             digest.update(self.images.digest())
@@ -150,13 +151,14 @@ class Dataset:
         return digest.hexdigest()[:32]
 
     def class_counts(self) -> list[int]:
+        """The number of examples of each class."""
         return torch.bincount(self.labels, minlength=len(self.classes)).tolist()
 
 
 def load(id: str, split: Split, root: Path | None = None, view: View | None = None) -> Dataset:
-    """The split of a data set; `root` is the folder that holds the files of those that need files (`data`).
+    """A split of a data set. `root` is the folder of data sets' files (None: `data`).
 
-    Returns images [n, C, H, W] in [0,1]. InputError for an unknown id, or files that are not there.
+    InputError for an unknown id, or for missing or wrong files.
     """
     family, _, _ = id.partition(":")
     entry = registry.find("data", family)
@@ -165,11 +167,11 @@ def load(id: str, split: Split, root: Path | None = None, view: View | None = No
 
 
 def download(id: str, root: Path | None = None) -> None:
-    """Fetch a data set's files if they are missing. InputError where there is no checkable download, or it fails."""
+    """Download a data set's files if they are missing. InputError where no download exists, or when it fails."""
     entry = registry.find("data", id.partition(":")[0])
     if not registry.missing(entry, root or Path("data")):
         return
     module = entry.load()
     if not hasattr(module, "download"):
-        raise InputError(f"data set {id}: it cannot be downloaded from here; leave --download out to see where it is")
+        raise InputError(f"data set {id}: it cannot be downloaded; leave --download out to see where it is")
     module.download(id, root or Path("data"))

@@ -1,4 +1,4 @@
-"""Random crop and flip of images in memory, every draw from a key per image."""
+"""Random crop and flip of images in memory, determined by one key per image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from transferbench.base import keyed_random
 
 
 def crop_flip(x: Tensor, keys: Tensor) -> Tensor:
-    """Zero padding by an eighth of the side (4 at 32), a random crop of the old size, a flip every other time.
+    """Zero padding by an eighth of the side (4 at 32), a random crop of the original size, a flip with probability 1/2.
 
-    x [B, C, H, W]; keys int64 [B]. E-AT's pipeline for CIFAR; LwF's and IGAM's code pads by 2.
+    x [B, C, H, W]; keys int64 [B]. E-AT's augmentation of CIFAR; LwF's and IGAM's code pads by 2.
     """
     height, width = x.shape[2:]
     pad = max(1, height // 8)

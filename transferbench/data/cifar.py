@@ -19,14 +19,14 @@ IDS = {
 NEEDS = {"cifar10": ("cifar-10-batches-py",), "cifar100": ("cifar-100-python",)}
 WHERE = "https://www.cs.toronto.edu/~kriz/cifar.html (the python version, unpacked), or by --download"
 
-VALIDATION, MADE_VALIDATION = 2000, 4
-"""Images that validate: of the official training set, and of a made one."""
+VALIDATION, SYNTHETIC_VALIDATION = 2000, 4
+"""Validation images: of the official training set, and of a synthetic one."""
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
-    """The test set, or the training set cut by a fixed seed into validation (2000) and training images."""
-    kind = _made(_kind(id)) if view.made else _kind(id)
-    validation = MADE_VALIDATION if view.made else VALIDATION
+    """The test set, or the training set split by a fixed seed into validation (2000) and training images."""
+    kind = _without_hashes(_kind(id)) if view.synthetic else _kind(id)
+    validation = SYNTHETIC_VALIDATION if view.synthetic else VALIDATION
     listed.require(id, root, NEEDS[id], WHERE)
     try:
         bundle = kind(str(root), train=split != "test", download=False)
@@ -51,8 +51,8 @@ def download(id: str, root: Path) -> None:
     downloads.fetch_archive(kind.url, kind.tgz_md5, root, kind.base_folder)
 
 
-def _made(kind: Any) -> Any:
-    """The reader of made files: without the official hashes."""
+def _without_hashes(kind: Any) -> Any:
+    """torchvision's class without the check of the official hashes."""
     return type(kind.__name__, (kind,), {"meta": {**kind.meta, "md5": None}, "_check_integrity": lambda _: True})
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.data.listed import Row
+from transferbench.data.listed import ListedImage
 
 IDS = {"cub200": "CUB-200-2011, 200 bird species, 5994/5794 images"}
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
@@ -24,26 +24,27 @@ MD5 = "97eceeb196236b17998738112f37df78"
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """The official training and test split; labels are the official 1..200 minus one."""
     base = listed.require(id, root, NEEDS[id], URL) / "CUB_200_2011"
     paths, labels, parts, names = (_pairs(base / name) for name in _LISTS)
     for number in paths:
         if number not in labels or number not in parts:
             raise InputError(f"data set {id}: image {number} of images.txt has no label or no part in the other lists")
-    wanted = "0" if split == "test" else "1"
-    rows = [Row(path, int(labels[number]) - 1) for number, path in paths.items() if parts[number] == wanted]
+    part = "0" if split == "test" else "1"
+    rows = [ListedImage(path, int(labels[number]) - 1) for number, path in paths.items() if parts[number] == part]
     rows = listed.hashed(rows) if split == "test" else listed.cut(id, rows, split)
     return listed.dataset(id, split, base / "images", rows, list(names.values()), view)
 
 
 def _pairs(path: Path) -> dict[str, str]:
     """`1 001.Black_footed_Albatross/x.jpg` lines as {number: rest}."""
-    found = {}
+    pairs = {}
     for line in listed.lines(path):
         number, _, rest = line.partition(" ")
         if not rest or not number.isdigit():
             raise InputError(f"{path}: the line {line!r} is not '<number> <value>'")
-        found[number] = rest.strip()
-    return found
+        pairs[number] = rest.strip()
+    return pairs
 
 
 def download(id: str, root: Path) -> None:

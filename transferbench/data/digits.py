@@ -1,8 +1,8 @@
-"""scikit-learn's handwritten digits: the real target task that needs no download.
+"""scikit-learn's handwritten digits: a real target task without a download.
 
 1797 images of 8x8 pixels (UCI Optical Recognition of Handwritten Digits, test part), 16 grey levels scaled to
-[0,1]. A fixed seed cuts them, class by class where it matters: 200 to train (20 per class), 200 to validate,
-and 1397 to test, of which the first 200 are attacked and the other 1197 give clean accuracy only.
+[0,1]. A fixed seed splits them: 200 for training and 200 for validation (20 per class each), 1397 for testing, of which
+the first 200 may be attacked and the other 1197 count for clean accuracy only.
 """
 
 from __future__ import annotations
@@ -31,22 +31,23 @@ def _all() -> tuple[NDArray[np.float32], NDArray[np.int64], dict[Split, NDArray[
     images = (bundle.images / 16).astype(np.float32)
     labels = bundle.target.astype(np.int64)
     order = np.random.default_rng(_SEED).permutation(len(labels))
-    place = np.empty(len(labels), dtype=np.int64)
+    rank = np.empty(len(labels), dtype=np.int64)
     for label in range(10):
-        mine = order[labels[order] == label]
-        place[mine] = np.arange(len(mine))
-    # The k-th of a class, in the seeded order: 0-19 train, 20-39 validate, the rest test.
+        of_class = order[labels[order] == label]
+        rank[of_class] = np.arange(len(of_class))
+    # By the rank within the class, in the seeded order: 0-19 train, 20-39 validation, the rest test.
     parts: dict[Split, NDArray[np.int64]] = {
-        "train": np.flatnonzero(place < _PER_CLASS),
-        "val": np.flatnonzero((place >= _PER_CLASS) & (place < 2 * _PER_CLASS)),
-        "test": np.flatnonzero(place >= 2 * _PER_CLASS),
+        "train": np.flatnonzero(rank < _PER_CLASS),
+        "val": np.flatnonzero((rank >= _PER_CLASS) & (rank < 2 * _PER_CLASS)),
+        "test": np.flatnonzero(rank >= 2 * _PER_CLASS),
     }
-    # Another seed orders each part: in the first order, classes that came early run into the test part early.
+    # Each part is shuffled by another seed: in the first order, classes that come early begin the test part.
     shuffle = np.random.default_rng(_SEED + 1)
     return images, labels, {split: shuffle.permutation(at) for split, at in parts.items()}
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """One of the three parts of the fixed seed."""
     images, labels, parts = _all()
     at = parts[split]
     return Dataset(

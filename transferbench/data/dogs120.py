@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.data.listed import Row
+from transferbench.data.listed import ListedImage
 
 IDS = {"dogs120": "Stanford Dogs, 120 breeds, 12000/8580 images"}
 NEEDS = {"dogs120": ("stanford_dog/train_list.mat", "stanford_dog/test_list.mat", "stanford_dog/Images")}
@@ -14,6 +14,7 @@ WHERE = "http://vision.stanford.edu/aditya86/ImageNetDogs/ (images.tar and lists
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """The official training and test split; labels are the official 1..120 minus one."""
     base = listed.require(id, root, NEEDS[id], WHERE) / "stanford_dog"
     whole = {part: _rows(base / f"{part}_list.mat") for part in ("train", "test")}
     names: dict[int, str] = {}
@@ -26,12 +27,12 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     return listed.dataset(id, split, base / "Images", rows, classes, view)
 
 
-def _rows(path: Path) -> list[Row]:
+def _rows(path: Path) -> list[ListedImage]:
     from scipy.io import loadmat
 
     try:
-        given = loadmat(str(path))
-        files, labels = given["file_list"], given["labels"]
-        return [Row(str(file[0][0]), int(label[0]) - 1) for file, label in zip(files, labels, strict=True)]
+        lists = loadmat(str(path))
+        files, labels = lists["file_list"], lists["labels"]
+        return [ListedImage(str(file[0][0]), int(label[0]) - 1) for file, label in zip(files, labels, strict=True)]
     except (OSError, KeyError, ValueError, IndexError, TypeError) as error:
         raise InputError(f"{path}: not a list of Stanford Dogs, expected file_list and labels ({error})") from None

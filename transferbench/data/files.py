@@ -1,4 +1,4 @@
-"""Images on disk, decoded when they are asked for: host memory holds a batch or a shard, never a data set."""
+"""Image files that are decoded when they are indexed, so that memory holds a batch or a shard, not a data set."""
 
 from __future__ import annotations
 
@@ -16,17 +16,19 @@ from transferbench.data.preprocessing import Preprocessing
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _HEADERS = 100_000
-"""Up to so many files every header is read at once; of larger sets (ImageNet's training part) only the first."""
+"""Maximum number of files whose headers are all read; of larger sets (ImageNet's training part) only the first is."""
 
 
 def is_image(path: Path) -> bool:
+    """Whether the file's suffix is that of an image."""
     return path.suffix.lower() in SUFFIXES
 
 
 class Files:
-    """Indexing with int64 positions or a slice gives float32 [k, 3, H, W] in [0,1].
+    """A list of image files. Indexing with int64 positions or a slice returns float32 [k, 3, H, W] in [0,1].
 
-    InputError names a file that is missing, is no image, or without preprocessing has another size than the rest.
+    InputError with the file's name when it is missing, is not an image, or differs in size without a preprocessing
+    that resizes it.
     """
 
     def __init__(
@@ -34,8 +36,8 @@ class Files:
     ) -> None:
         self.paths, self.preprocessing = list(paths), preprocessing
         self.sizes: set[tuple[int, int]] = set()
-        """(width, height) of the files that were looked at; empty for a part of others."""
-        self.shape = shape or self._look()
+        """(width, height) of the files whose headers were read; empty where `shape` was passed."""
+        self.shape = shape or self._read_headers()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -44,16 +46,16 @@ class Files:
         return self._stack(self._positions(at), lambda image, _: self.preprocessing(image))
 
     def augmented(self, at: Tensor, keys: Tensor) -> Tensor:
-        """The images at the positions, each through the random training pipeline drawn from its key int64."""
-        drawn = dict(zip(at.tolist(), keys.tolist(), strict=True))
-        return self._stack(at.tolist(), lambda image, place: self.preprocessing.augmented(image, drawn[place]))
+        """The images at the positions with random resized crop and flip, drawn from the int64 key of each."""
+        key_of = dict(zip(at.tolist(), keys.tolist(), strict=True))
+        return self._stack(at.tolist(), lambda image, position: self.preprocessing.augmented(image, key_of[position]))
 
     def subset(self, at: Tensor) -> Files:
-        """The files at the positions, still on disk."""
-        return Files([self.paths[place] for place in at.tolist()], self.preprocessing, self.shape)
+        """The files at the positions, not decoded."""
+        return Files([self.paths[position] for position in at.tolist()], self.preprocessing, self.shape)
 
     def digest(self) -> bytes:
-        """sha256 over the preprocessing and every file's content in order."""
+        """The sha256 over the preprocessing and every file's content in order."""
         whole = hashlib.sha256(self.preprocessing.text.encode())
         for path in self.paths:
             with path.open("rb") as stream:
@@ -63,17 +65,18 @@ class Files:
     def _positions(self, at: Tensor | slice) -> list[int]:
         return list(range(len(self)))[at] if isinstance(at, slice) else at.tolist()
 
-    def _stack(self, places: list[int], change: Callable[[Image.Image, int], Tensor]) -> Tensor:
-        found = []
-        for place in places:
-            pixels = change(_open(self.paths[place]), place)
+    def _stack(self, positions: list[int], transform: Callable[[Image.Image, int], Tensor]) -> Tensor:
+        """[k, 3, H, W]: `transform(image, position)` of the files at the positions."""
+        images = []
+        for position in positions:
+            pixels = transform(_open(self.paths[position]), position)
             if tuple(pixels.shape) != self.shape:
-                raise InputError(f"image {self.paths[place]}: its size is {tuple(pixels.shape)}, not {self.shape}")
-            found.append(pixels)
-        return torch.stack(found) if found else torch.empty(0, *self.shape)
+                raise InputError(f"image {self.paths[position]}: its size is {tuple(pixels.shape)}, not {self.shape}")
+            images.append(pixels)
+        return torch.stack(images) if images else torch.empty(0, *self.shape)
 
-    def _look(self) -> tuple[int, ...]:
-        """[3, H, W] from the files' headers. InputError for a file that is no image or differs in size."""
+    def _read_headers(self) -> tuple[int, ...]:
+        """[3, H, W] from the files' headers. InputError for a file that is not an image or differs in size."""
         sizes: dict[tuple[int, int], Path] = {}
         for path in self.paths if len(self.paths) <= _HEADERS else self.paths[:1]:
             sizes.setdefault(_size(path), path)
@@ -100,11 +103,11 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def _open(path: Path) -> Image.Image:
-    """8-bit RGB. Grey, palette and CMYK are converted, 16-bit grey is scaled, transparency is dropped."""
+    """The file as 8-bit RGB. Grey, palette and CMYK are converted, 16-bit grey is scaled, transparency is dropped."""
     try:
         with Image.open(path) as image:
             if image.mode.startswith("I"):
-                # Pillow's own conversion would clip everything above 255 to white.
+                # Pillow's own conversion clips every value above 255 to white.
                 deep = np.asarray(image, dtype=np.float64) / 257
                 return Image.fromarray(deep.round().clip(0, 255).astype(np.uint8)).convert("RGB")
             if image.mode == "F":

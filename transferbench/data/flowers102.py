@@ -1,4 +1,4 @@
-"""Oxford flowers: 102 species. As the seeds use it: training and validation images train, the test part tests."""
+"""Oxford Flowers-102. As in Renofeation's code, the official training and validation images are for training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.data.listed import Row
+from transferbench.data.listed import ListedImage
 
 IDS = {"flowers102": "Oxford Flowers-102, 102 species, 2040/6149 images"}
 NEEDS = {"flowers102": ("flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat")}
@@ -15,8 +15,8 @@ WHERE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (torchvision's layou
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
-    """Labels are the official 1..102 less one. The two .mat files are checked by torchvision's hashes."""
-    kind = _made(_kind()) if view.made else _kind()
+    """Labels are the official 1..102 minus one. The two .mat files are checked by torchvision's hashes."""
+    kind = _without_hashes(_kind()) if view.synthetic else _kind()
     listed.require(id, root, NEEDS[id], WHERE)
     try:
         bundles = [kind(str(root), split=part) for part in (("test",) if split == "test" else ("train", "val"))]
@@ -27,7 +27,7 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
         ) from None
     base = root / "flowers-102"
     rows = [
-        Row(Path(path).relative_to(base).as_posix(), int(label))
+        ListedImage(Path(path).relative_to(base).as_posix(), int(label))
         for bundle in bundles
         for path, label in zip(bundle._image_files, bundle._labels, strict=True)
     ]
@@ -41,8 +41,8 @@ def _kind() -> Any:
     return Flowers102
 
 
-def _made(kind: Any) -> Any:
-    """The reader of made files: without the official hashes."""
+def _without_hashes(kind: Any) -> Any:
+    """torchvision's class without the check of the official hashes."""
     files = {name: (file, None) for name, (file, _) in kind._file_dict.items()}
     return type(kind.__name__, (kind,), {"_file_dict": files})
 

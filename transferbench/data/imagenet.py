@@ -1,4 +1,4 @@
-"""ImageNet-1k from a folder; what is attacked are the 5000 validation images of RobustBench, in its order."""
+"""ImageNet-1k from a folder. The test split is RobustBench's 5000 validation images, in its order."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from pathlib import Path
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.data.listed import Row
+from transferbench.data.listed import ListedImage
 
 IDS = {"imagenet": "ImageNet-1k, 1000 classes, RobustBench's 5000 validation images to attack"}
 NEEDS = {"imagenet": ("imagenet/val",)}
-MADE_LISTS = "lists"
+SYNTHETIC_LISTS = "lists"
 WHERE = "https://image-net.org (the validation images sorted into val/<wnid>/, for training also train/<wnid>/)"
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
-    """Only the split asked for needs to be there. Labels are those of RobustBench, the sorted WordNet ids."""
-    # A made set brings its own list of images.
-    helper = root / MADE_LISTS if view.made else _robustbench()
+    """A split; only its own folder is needed. Labels are RobustBench's: the sorted WordNet ids."""
+    # A smoke run generates its own list of images.
+    helper = root / SYNTHETIC_LISTS if view.synthetic else _robustbench()
     labels: dict[str, int] = json.loads((helper / "imagenet_class_to_id_map.json").read_text(encoding="utf-8"))
     classes = sorted(labels, key=labels.__getitem__)
     part = "val" if split == "test" else "train"
     base = listed.require(id, root, (f"imagenet/{part}",), WHERE) / "imagenet" / part
     if split == "test":
         paths = listed.lines(helper / "imagenet_test_image_ids.txt")
-        rows = [Row(path, labels[path.partition("/")[0]]) for path in paths]
+        rows = [ListedImage(path, labels[path.partition("/")[0]]) for path in paths]
     else:
         rows = [
-            Row(f"{wnid}/{path}", label) for wnid, label in labels.items() for path in listed.images_below(base / wnid)
+            ListedImage(f"{wnid}/{path}", label)
+            for wnid, label in labels.items()
+            for path in listed.images_below(base / wnid)
         ]
         rows = listed.cut(id, rows, split)
     return listed.dataset(
@@ -38,6 +40,7 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
 
 
 def _robustbench() -> Path:
+    """The folder of lists in the installed robustbench."""
     spec = find_spec("robustbench")
     if spec is None or spec.origin is None:
         raise InputError("data set imagenet: its list of images comes with the package robustbench, which is missing")

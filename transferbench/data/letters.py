@@ -1,9 +1,9 @@
-"""Capital letters drawn from the fonts that matplotlib ships: the source task that needs no download.
+"""Capital letters drawn with the fonts of matplotlib: a source task without a download.
 
-6000 drawings in a fixed order (train 5000, validation 500, test 500 whose first 200 are attacked). Each is a
-capital letter with random font, size, stroke, rotation (+-0.3 rad), shear and scale, drawn as a 32x32 bitmap,
-cropped and counted in 4x4 blocks to 8x8 pixels in [0,1]: the reduction by which scikit-learn's digits (UCI
-Optical Recognition of Handwritten Digits) were made.
+6000 drawings in a fixed order (train 5000, validation 500, test 500 whose first 200 may be attacked). Each is a capital
+letter with random font, size, stroke, rotation (+-0.3 rad), shear and scale, cropped to a 32x32 bitmap, whose 4x4
+blocks are counted to 8x8 pixels in [0,1]: the reduction of scikit-learn's digits (UCI Optical Recognition of
+Handwritten Digits).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _PARTS: dict[Split, tuple[int, int]] = {"train": (0, 5000), "val": (5000, 5500),
 ATTACKED = 200
 _SEED = 20_201_120
 _CANVAS = 64
-# matplotlib ships these beside mathematical and symbol fonts, in which capitals look alike or are missing.
+# matplotlib's other fonts are mathematical and symbol fonts, in which capitals look alike or are missing.
 _FONTS = (
     "DejaVuSans.ttf",
     "DejaVuSans-Bold.ttf",
@@ -68,7 +68,7 @@ def _draw(rng: np.random.Generator, letter: str, font_folder: Path) -> NDArray[n
     affine = (a, b, centre - (a + b) * centre, d, e, centre - (d + e) * centre)
     bitmap = canvas.transform(canvas.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
     cropped = bitmap.crop(bitmap.point(lambda value: 255 * (value > 127)).getbbox() or (0, 0, 1, 1))
-    # The longer side fills the bitmap and the shape is kept, as in the digits.
+    # The longer side fills the bitmap and the aspect ratio is preserved, as in the digits.
     scale = 32 / max(cropped.size)
     width, height = (max(round(side * scale), 1) for side in cropped.size)
     square = Image.new("L", (32, 32))
@@ -84,7 +84,7 @@ def _font(path: str, size: int) -> ImageFont.FreeTypeFont:
 
 @cache
 def _all() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """All drawings in order: a fixed seed, so the same everywhere for one FreeType version."""
+    """All images and labels in order, by a fixed seed: the same on every machine with one FreeType version."""
     import matplotlib
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
@@ -98,6 +98,7 @@ def _all() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
+    """One of the three parts of the fixed order."""
     images, labels = _all()
     start, stop = _PARTS[split]
     return Dataset(

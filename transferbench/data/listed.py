@@ -1,7 +1,7 @@
-"""From (relative path, label) rows to a data set: order, ids, the validation cut, what is missing.
+"""Builds data sets from lists of (relative path, label): order, example ids, validation split, missing files.
 
-Files are stored by class, so they are put in the order of the sha256 of their relative path: the first n of any n
-are a fair sample, and the same on every machine. The example id is the first 63 bits of that hash.
+Files are ordered by the sha256 of their relative path, because their order on disk is by class: the first n are a
+random sample, the same on every machine. The example id is the first 63 bits of that hash.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from transferbench.data.preprocessing import Preprocessing
 VALIDATION_SHARE = 0.1
 
 
-class Row(NamedTuple):
-    """An image's path below the data set's folder, and its class."""
+class ListedImage(NamedTuple):
+    """An image's path relative to the data set's folder, and its label."""
 
     path: str
     label: int
 
 
 def require(id: str, root: Path, needs: Sequence[str], where: str) -> Path:
-    """InputError that lists what is expected below the folder of data sets, and where to get it, if any is missing."""
+    """The folder of data sets. InputError with the missing files, all expected files and their address, if one is
+    missing."""
     missing = [name for name in needs if not (root / name).exists()]
     if missing:
         raise InputError(
@@ -41,7 +42,7 @@ def require(id: str, root: Path, needs: Sequence[str], where: str) -> Path:
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a list file that are not empty. InputError when it cannot be read."""
+    """The non-empty lines of a text file, stripped. InputError when it cannot be read."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -50,48 +51,53 @@ def lines(path: Path) -> list[str]:
 
 def images_below(folder: Path) -> list[str]:
     """Relative paths of the images below a folder, sorted. InputError when there is none."""
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_image(path))
-    if not found:
+    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_image(path))
+    if not paths:
         raise InputError(f"folder {folder} has no images")
-    return found
+    return paths
 
 
 def example_id(path: str) -> int:
+    """The first 63 bits of the sha256 of the path."""
     return int(hashlib.sha256(path.encode()).hexdigest()[:16], 16) >> 1
 
 
-def hashed(rows: Iterable[Row]) -> list[Row]:
+def hashed(rows: Iterable[ListedImage]) -> list[ListedImage]:
+    """The images in the order of the sha256 of their paths."""
     return sorted(rows, key=lambda row: hashlib.sha256(row.path.encode()).digest())
 
 
-def cut(id: str, rows: Iterable[Row], split: Split) -> list[Row]:
-    """The training or the validation part of training rows: of each class a tenth, at least one, by a fixed seed."""
-    by_class: dict[int, list[Row]] = {}
+def cut(id: str, rows: Iterable[ListedImage], split: Split) -> list[ListedImage]:
+    """The training or the validation part of training images, by a fixed seed.
+
+    A tenth of each class, at least one image, is for validation. InputError for a class with one image.
+    """
+    by_class: dict[int, list[ListedImage]] = {}
     for row in hashed(rows):
         by_class.setdefault(row.label, []).append(row)
-    kept: list[Row] = []
-    for label, mine in sorted(by_class.items()):
-        if len(mine) < 2:
+    part: list[ListedImage] = []
+    for label, images in sorted(by_class.items()):
+        if len(images) < 2:
             raise InputError(f"data set {id}: class {label} has one training image: none is left to validate on")
-        order = keyed_random.permutation(keyed_random.stream("validation", id, label), len(mine)).tolist()
-        part = max(1, round(VALIDATION_SHARE * len(mine)))
-        kept += [mine[place] for place in (order[:part] if split == "val" else order[part:])]
-    return hashed(kept)
+        order = keyed_random.permutation(keyed_random.stream("validation", id, label), len(images)).tolist()
+        count = max(1, round(VALIDATION_SHARE * len(images)))
+        part += [images[position] for position in (order[:count] if split == "val" else order[count:])]
+    return hashed(part)
 
 
 def dataset(
     id: str,
     split: Split,
     base: Path,
-    rows: Sequence[Row],
+    rows: Sequence[ListedImage],
     classes: Sequence[str],
     view: View,
 ) -> Dataset:
-    """The rows as they are ordered, seen as the view says.
+    """The data set of the images in this order, preprocessed as the view says.
 
-    Files that all have the side the network takes are left as they are. Small images (up to 64) are trained with
-    crop and flip, larger ones with resized crops. InputError for a row without a file, a class without a row, a
-    label too many.
+    Files that all have the side of the network's input are not resized. Images of a side up to 64 are augmented by crop
+    and flip, larger ones by resized crop and flip. InputError for a missing file, a class without images, or a label
+    outside the classes.
     """
     counts = [0] * len(classes)
     for row in rows:
@@ -106,7 +112,7 @@ def dataset(
         raise InputError(f"data set {id}: {len(absent)} listed images are missing (first: {base / absent[0]})")
     paths = [base / row.path for row in rows]
     try:
-        images = _seen(paths, view)
+        images = _files(paths, view)
     except InputError as error:
         raise InputError(f"data set {id}: {error}") from None
     return Dataset(
@@ -121,8 +127,8 @@ def dataset(
     )
 
 
-def _seen(paths: list[Path], view: View) -> Files:
-    """The files through the view's preprocessing, else as they are, else brought to the view's side."""
+def _files(paths: list[Path], view: View) -> Files:
+    """The files with the view's preprocessing; without one unchanged, or resized to the view's side."""
     if view.preprocessing or view.side is None:
         return Files(paths, Preprocessing.parse(view.preprocessing))
     sized = Files(paths, Preprocessing.for_side(view.side))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.data.listed import Row
+from transferbench.data.listed import ListedImage
 
 IDS = {"mit67": "MIT Indoor Scenes, 67 classes, 5360/1340 images"}
 NEEDS = {"mit67": ("MIT_67/TrainImages.txt", "MIT_67/TestImages.txt", "MIT_67/Images")}
@@ -14,14 +14,16 @@ WHERE = "https://web.mit.edu/torralba/www/indoor.html (unpacked into MIT_67)"
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
-    """Classes are the sorted names (the seed takes them in the order a folder happens to list them)."""
+    """The official split; classes are the sorted names (Renofeation's code takes them in the file system's order)."""
     base = listed.require(id, root, NEEDS[id], WHERE) / "MIT_67"
     parts = {part: listed.lines(base / f"{part}Images.txt") for part in ("Train", "Test")}
     for path in (path for paths in parts.values() for path in paths):
         if path.count("/") != 1:
             raise InputError(f"data set {id}: the lists hold {path!r}, which is not '<class>/<file>'")
     classes = sorted({path.partition("/")[0] for paths in parts.values() for path in paths})
-    wanted = parts["Test" if split == "test" else "Train"]
-    rows = [Row(path, classes.index(path.partition("/")[0])) for path in wanted]
+    rows = [
+        ListedImage(path, classes.index(path.partition("/")[0]))
+        for path in parts["Test" if split == "test" else "Train"]
+    ]
     rows = listed.hashed(rows) if split == "test" else listed.cut(id, rows, split)
     return listed.dataset(id, split, base / "Images", rows, classes, view)

@@ -1,4 +1,4 @@
-"""Validation images that are also test images: found by content, whatever their names."""
+"""Removes validation images that are also test images, compared by content."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from transferbench.data.files import Files
 
 
 def without(part: Dataset, test: Dataset) -> Dataset:
-    """The part less the examples whose file, or whose pixels, are byte for byte among the test examples.
+    """The examples of `part` whose file, or whose pixels, are not byte for byte those of a test example.
 
-    InputError when none is left.
+    InputError when no example remains.
     """
     if isinstance(part.images, Files) and isinstance(test.images, Files):
-        kept = _files_apart(part.images.paths, test.images.paths)
+        positions = _positions_without(part.images.paths, test.images.paths)
     else:
-        known = {image.numpy().tobytes() for image in test.pixels}
-        kept = [place for place, image in enumerate(part.pixels) if image.numpy().tobytes() not in known]
-    if not kept:
+        pixels = {image.numpy().tobytes() for image in test.pixels}
+        positions = [at for at, image in enumerate(part.pixels) if image.numpy().tobytes() not in pixels]
+    if not positions:
         raise InputError(f"data set {part.id}: every {part.split} image is a test image as well")
-    return part if len(kept) == len(part) else part.select(kept)
+    return part if len(positions) == len(part) else part.select(positions)
 
 
-def _files_apart(paths: list[Path], others: Iterable[Path]) -> list[int]:
-    """Only files of equal size are read."""
+def _positions_without(paths: list[Path], others: Iterable[Path]) -> list[int]:
+    """The positions of the files that equal none of the others. Only files of equal size are read."""
     by_size: dict[int, list[Path]] = {}
     for path in others:
         by_size.setdefault(path.stat().st_size, []).append(path)
@@ -40,7 +40,7 @@ def _files_apart(paths: list[Path], others: Iterable[Path]) -> list[int]:
         return digests[path]
 
     return [
-        place
-        for place, path in enumerate(paths)
+        position
+        for position, path in enumerate(paths)
         if not any(digest(path) == digest(other) for other in by_size.get(path.stat().st_size, ()))
     ]

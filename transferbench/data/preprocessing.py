@@ -1,7 +1,7 @@
-"""What an image of any size goes through before it is the pixels that are attacked, in RobustBench's words.
+"""Preprocessing of photographs of any size to the pixels that are attacked, in RobustBench's notation.
 
-`Res256Crop224`: shorter side to 256, the middle 224; `BicubicRes...`: bicubic instead of bilinear; `Res224` alone:
-both sides to 224; `Crop288` alone: the middle 288. Pillow does the resizing, as in the papers' pipelines.
+`Res256Crop224`: shorter side to 256, centre crop of 224; `BicubicRes...`: bicubic instead of bilinear; `Res224` alone:
+both sides to 224; `Crop288` alone: centre crop of 288. Pillow does the resizing, as in the papers' pipelines.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from transferbench.base.specifications import PREPROCESSING
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """`text` as it stands on cards and in keys; empty: the image's own pixels."""
+    """A preprocessing. `text` is its notation on cards and in keys; empty for none."""
 
     text: str
     resize: int | None
@@ -31,43 +31,44 @@ class Preprocessing:
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
-        found = re.fullmatch(PREPROCESSING, text)
-        if found is None:
+        """Read the notation. InputError for another text."""
+        match = re.fullmatch(PREPROCESSING, text)
+        if match is None:
             raise InputError(
                 f"preprocessing {text!r}: write it as Res256Crop224, BicubicRes256Crop224, Res224 or Crop288"
             )
-        resize, crop = (int(found[name]) if found[name] else None for name in ("resize", "crop"))
-        return cls(text, resize, crop, bool(found["bicubic"]))
+        resize, crop = (int(match[name]) if match[name] else None for name in ("resize", "crop"))
+        return cls(text, resize, crop, bool(match["bicubic"]))
 
     @classmethod
     def for_side(cls, side: int) -> Preprocessing:
-        """For a network that takes images of this side and names nothing: the middle 7/8, as 256 and 224."""
+        """The default for a network whose input has this side: resize to 8/7 of it and crop, as 256 and 224."""
         return cls.parse(f"Res{round(side * 8 / 7)}Crop{side}")
 
     @property
     def side(self) -> int | None:
-        """The side of the square that comes out, None where it is the image's own size."""
+        """The side of the resulting square; None where the image keeps its size."""
         return self.crop or self.resize
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """float32 [3, H, W] in [0,1] of an RGB image."""
-        how = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
+        """The RGB image as float32 [3, H, W] in [0,1]."""
+        resampling = Image.Resampling.BICUBIC if self.bicubic else Image.Resampling.BILINEAR
         if self.resize is not None:
             width, height = image.size
             short = min(width, height)
             size = (self.resize, self.resize)
             if self.crop is not None:
                 size = (int(self.resize * width / short), int(self.resize * height / short))
-            image = image.resize(size, how)
+            image = image.resize(size, resampling)
         if self.crop is not None:
             width, height = image.size
             left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
-            # Beyond the edge the crop is black, as torchvision's is.
+            # Outside the image the crop is black, as in torchvision.
             image = image.crop((left, top, left + self.crop, top + self.crop))
         return as_tensor(image)
 
     def augmented(self, image: Image.Image, key: int) -> Tensor:
-        """RandomResizedCrop and horizontal flip (Renofeation's training pipeline), every draw from the key."""
+        """RandomResizedCrop and horizontal flip (Renofeation's augmentation), determined by the key."""
         if self.side is None:
             return as_tensor(image)
         rng = np.random.default_rng(key & (2**63 - 1))
@@ -77,7 +78,10 @@ class Preprocessing:
 
 
 def resized_crop(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
-    """A box of 8 to 100 % of the area, sides 3:4 to 4:3, ten tries, else the middle: torchvision's rule."""
+    """A random crop box (left, top, right, bottom) by the rule of torchvision's RandomResizedCrop.
+
+    8 to 100 % of the area, aspect ratio 3:4 to 4:3, ten tries, then the centre.
+    """
     width, height = size
     for _ in range(10):
         area = width * height * rng.uniform(0.08, 1.0)
@@ -93,5 +97,6 @@ def resized_crop(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, 
 
 
 def as_tensor(image: Image.Image) -> Tensor:
+    """The RGB image as float32 [3, H, W] in [0,1]."""
     pixels: NDArray[np.float32] = np.asarray(image, dtype=np.float32) / np.float32(255)
     return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.data.listed import Row
+from transferbench.data.listed import ListedImage
 
 IDS = {"stanford40": "Stanford 40 Actions, 40 classes, 4000/5532 images"}
 NEEDS = {"stanford40": ("stanford_40/ImageSplits/actions.txt", "stanford_40/JPEGImages")}
@@ -14,7 +14,7 @@ WHERE = "http://vision.stanford.edu/Datasets/40actions.html (JPEGImages and Imag
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
-    """Classes in the order of actions.txt, whose first line is a header and whose first column the name."""
+    """The official split; classes in the order of actions.txt, which has a header and the names in its first column."""
     base = listed.require(id, root, NEEDS[id], WHERE) / "stanford_40"
     actions = listed.lines(base / "ImageSplits" / "actions.txt")[1:]
     if not actions:
@@ -22,7 +22,7 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     classes = [line.split()[0] for line in actions]
     part = "test" if split == "test" else "train"
     rows = [
-        Row(name, label)
+        ListedImage(name, label)
         for label, action in enumerate(classes)
         for name in listed.lines(base / "ImageSplits" / f"{action}_{part}.txt")
     ]

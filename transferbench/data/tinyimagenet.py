@@ -1,4 +1,5 @@
-"""TinyImageNet: 200 classes of 64x64. The official validation part tests; the test part's labels are unpublished."""
+"""TinyImageNet: 200 classes of 64x64. The official validation images are the test split: the test labels are not
+published."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import torch
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, Split, View, listed
-from transferbench.data.listed import Row
+from transferbench.data.listed import ListedImage
 
 IDS = {"tinyimagenet": "TinyImageNet, 200 classes, 64x64 RGB, 100000/10000 images"}
 NEEDS = {"tinyimagenet": ("tiny-imagenet-200/wnids.txt", "tiny-imagenet-200/train", "tiny-imagenet-200/val")}
@@ -18,8 +19,11 @@ MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
-    """Classes are the sorted WordNet ids. The validation images may lie as published (val_annotations.txt) or, as
-    IGAM's scripts sort them, in val/images/<wnid>/: the order and the ids are the same, made of file names alone."""
+    """A split; classes are the sorted WordNet ids.
+
+    The validation images may be stored as published (val_annotations.txt) or, as IGAM's scripts sort them, in
+    val/images/<wnid>/. Order and example ids are the same: both derive from file names alone.
+    """
     part = "val" if split == "test" else "train"
     needs = [name for name in NEEDS[id] if Path(name).name in ("wnids.txt", part)]
     base = listed.require(id, root, needs, URL) / "tiny-imagenet-200"
@@ -27,29 +31,29 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     labels = {wnid: label for label, wnid in enumerate(classes)}
     if split != "test":
         rows = [
-            Row(f"train/{wnid}/images/{path}", label)
+            ListedImage(f"train/{wnid}/images/{path}", label)
             for wnid, label in labels.items()
             for path in listed.images_below(base / "train" / wnid / "images")
         ]
         return listed.dataset(id, split, base, listed.cut(id, rows, split), classes, View())
-    annotations, sorted_here = base / "val" / "val_annotations.txt", base / "val" / "images" / classes[0]
-    if sorted_here.is_dir():
-        found = {
+    annotations, class_folder = base / "val" / "val_annotations.txt", base / "val" / "images" / classes[0]
+    if class_folder.is_dir():
+        images = {
             Path(path).name: (path, Path(path).parent.name) for path in listed.images_below(base / "val" / "images")
         }
     elif annotations.is_file():
         columns = [line.split("\t") for line in listed.lines(annotations)]
-        found = {column[0]: (column[0], column[1]) for column in columns if len(column) > 1}
+        images = {column[0]: (column[0], column[1]) for column in columns if len(column) > 1}
     else:
-        raise InputError(f"data set {id}: neither {annotations} nor {sorted_here} is there")
-    unknown = sorted({wnid for _, wnid in found.values()} - labels.keys())
+        raise InputError(f"data set {id}: neither {annotations} nor {class_folder} exists")
+    unknown = sorted({wnid for _, wnid in images.values()} - labels.keys())
     if unknown:
         raise InputError(f"data set {id}: validation images of {unknown[0]!r}, which wnids.txt does not list")
-    # Hashed by file name alone, so that both layouts give one order; then each at its place.
-    ordered = listed.hashed(Row(f"val/{name}", labels[wnid]) for name, (_, wnid) in found.items())
-    rows = [Row(f"val/images/{found[row.path.removeprefix('val/')][0]}", row.label) for row in ordered]
-    made = listed.dataset(id, split, base, rows, classes, View())
-    return replace(made, ids=torch.tensor([listed.example_id(row.path) for row in ordered]))
+    # Ordered by the hash of the file name alone, so that both layouts have one order; then the paths of this layout.
+    ordered = listed.hashed(ListedImage(f"val/{name}", labels[wnid]) for name, (_, wnid) in images.items())
+    rows = [ListedImage(f"val/images/{images[row.path.removeprefix('val/')][0]}", row.label) for row in ordered]
+    dataset = listed.dataset(id, split, base, rows, classes, View())
+    return replace(dataset, ids=torch.tensor([listed.example_id(row.path) for row in ordered]))
 
 
 def download(id: str, root: Path) -> None:

@@ -1,1 +1,1 @@
-"""The evaluation engine: rows in flight, the judge, the store. It never imports a method or a table."""
+"""The evaluation engine: runs chains of attacks against a network and judges their points."""

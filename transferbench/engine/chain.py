@@ -1,4 +1,4 @@
-"""One chain against one model on some examples: clean prediction, pool, verdicts, cost."""
+"""Runs one chain against one model: clean predictions, pool, verdicts, cost."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from transferbench.base.specifications import Chain
 from transferbench.engine import preflight
 from transferbench.engine.judge import Judge, floor_of
 from transferbench.engine.memory import Rows
-from transferbench.engine.pool import OnProgress, Pool
-from transferbench.engine.row_counter import Counted
+from transferbench.engine.pool import Pool
+from transferbench.engine.row_counter import RowCounter
 from transferbench.engine.search_model import SearchModel, as_is, copy_of
-from transferbench.engine.verdicts import ChainResult, Examples, Hits, Tally
+from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 
 
 def default_slots(dimension: int) -> int:
-    """Rows in flight on a CPU: 64 at 3x32x32, more for smaller images, up to 256. Verdicts do not depend on it."""
+    """The default number of rows in flight for images of `dimension` entries: 64 at 3x32x32, between 32 and 256."""
     return min(256, max(32, 196_608 // dimension))
 
 
 @dataclass
 class Target:
-    """A model prepared for evaluation once and used for many chains: its judge, its search model, its flags.
+    """A model prepared for any number of chains: its judge, its search model and its pre-flight flags.
 
-    `batch_size` as requested (None: by the images' size), `rows` the batch in use (memory may lower it), `preflight`
-    the rows that went through the model and its copies while it was prepared.
+    `batch_size` is the requested one (None: by the images' size), `rows` the one in use (lower after an out-of-memory
+    error), `preflight` the number of rows that passed through the model and its copies during the preparation.
     """
 
     judge: Judge
@@ -52,27 +52,29 @@ class Target:
         batch_size: int | None = None,
         options: EngineOptions = ENGINE,
     ) -> Target:
-        """Run pre-flight on the first images. InputError when it refuses the model or the examples."""
-        rows = x[: options.preflight_rows]
-        looked = preflight.check_model(model, rows, y[: options.preflight_rows])
-        preflight.check_labels(y, looked.num_classes)
-        copyable = looked.copyable and options.search_copy
-        search = copy_of(model, rows) if copyable else as_is(model, options.min_rows)
-        asked = Counted(model)
-        floor = floor_of(asked, rows) if copyable else options.min_rows
-        in_flight = Rows(batch_size or default_slots(x[0].numel()), search.floor)
+        """Run the pre-flight on the first images and build the search model.
+
+        InputError when the pre-flight refuses the model or the examples.
+        """
+        sample = x[: options.preflight_rows]
+        report = preflight.check_model(model, sample, y[: options.preflight_rows])
+        preflight.check_labels(y, report.num_classes)
+        copyable = report.copyable and options.search_copy
+        search = copy_of(model, sample) if copyable else as_is(model, options.min_rows)
+        counter = RowCounter(model)
+        floor = floor_of(counter, sample) if copyable else options.min_rows
         return cls(
             Judge(model, batch_size or 256, floor),
             search,
-            looked.num_classes,
-            looked.flags,
+            report.num_classes,
+            report.flags,
             batch_size,
-            in_flight,
-            looked.rows + search.rows + asked.rows,
+            Rows(batch_size or default_slots(x[0].numel()), search.floor),
+            report.rows + search.rows + counter.rows,
         )
 
     def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:
-        """The original model's logits on x, computed once for all chains that attack the same images."""
+        """[n, C]: the original model's logits on x; cached, because all chains attack the same images."""
         if self._clean is None or self._clean[0] is not x:
             self._clean = (x, self.judge.logits(x, ids))
         return self._clean[1]
@@ -83,28 +85,24 @@ def run_chain(
     chain: Chain,
     examples: Examples,
     seed: int,
-    on_progress: OnProgress | None = None,
+    on_progress: OnSettled | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> ChainResult:
-    """Attack the examples; those that are wrong on the clean image count as fooled."""
+    """Run a chain's attacks in order, continuing from the checkpoint; misclassified clean images count as fooled."""
     x, ids = examples.x, examples.ids
     began, checked = time.perf_counter(), target.judge.checks
     built = [attacks.build(spec, chain.threat, target.num_classes) for spec in chain.attacks]
     logits = target.clean_logits(x, ids)
-    tally = Tally(examples, logits.argmax(1))
-    standing = tally.left
+    table = VerdictTable(examples, logits.argmax(1))
+    robust = table.robust
     pool = Pool(built, chain.threat, target.search, target.judge, target.rows, seed)
-    if len(standing):
-        swept = pool.run(examples.at(standing), logits[standing], on_progress, checkpoint)
+    if len(robust):
+        outcome = pool.run(examples.at(robust), logits[robust], on_progress, checkpoint)
         for number, attack in enumerate(built):
             ranks = [rank for rank, owner in enumerate(pool.owner) if owner == number]
-            mine = torch.isin(swept.rank, torch.tensor(ranks, device=x.device)).nonzero().flatten()
-            tally.fooled(
-                attack.id,
-                swept.rank[mine].tolist(),
-                standing[mine],
-                Hits(swept.points[mine], swept.pred[mine], swept.distance[mine], swept.tie[mine]),
-            )
-            spent = {name: int(getattr(swept.spent, name)[ranks].sum()) for name in swept.spent.__dataclass_fields__}
-            tally.attack_done(attack.id, len(ranks), spent)
-    return tally.result(target.judge.checks - checked, time.perf_counter() - began)
+            rows = torch.isin(outcome.rank, torch.tensor(ranks, device=x.device)).nonzero().flatten()
+            hits = Hits(outcome.points[rows], outcome.pred[rows], outcome.distance[rows], outcome.tie[rows])
+            table.add_hits(attack.id, outcome.rank[rows].tolist(), robust[rows], hits)
+            spent = {name: int(values[ranks].sum()) for name, values in vars(outcome.spent).items()}
+            table.close_attack(attack.id, len(ranks), spent)
+    return table.result(target.judge.checks - checked, time.perf_counter() - began)

@@ -1,4 +1,4 @@
-"""Crafted sets: what an attacker who holds only the source makes of a shard, try after try, some rows at a time."""
+"""Crafts adversarial examples with the source alone, try after try, a batch of rows at a time."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferbench.attacks import RowAttack, State, lockstep
+from transferbench.attacks import RowAttack, RowState, lockstep
 from transferbench.base.checkpoint import Checkpoint
 from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
 from transferbench.engine.judge import at_least
 from transferbench.engine.memory import Rows
-from transferbench.engine.pool import OnProgress
+from transferbench.engine.verdicts import OnSettled
 from transferbench.models.features import Penultimate
 
 
 class Crafting:
-    """All tries of a `sees = "source"` attack on a shard. How many rows share a pass changes no point."""
+    """All tries of a source-only attack on a shard. The points do not depend on the batch size.
+
+    `done` are the end points of finished batches, `unfinished` the state of the batch in progress, both checkpointed.
+    """
 
     def __init__(
         self,
@@ -32,38 +35,43 @@ class Crafting:
     ) -> None:
         self.source, self.attack, self.threat, self.shard, self.seed = source, attack, threat, shard, seed
         self.rows, self.checkpoint = rows, checkpoint
-        saved = checkpoint.load() or {"done": [], "begun": None}
+        saved = checkpoint.load() or {"done": [], "unfinished": None}
         self.done: list[Tensor] = saved["done"]
-        self.begun: dict[str, Any] | None = saved["begun"]
+        self.unfinished: dict[str, Any] | None = saved["unfinished"]
 
-    def run(self, on_progress: OnProgress | None = None) -> Tensor:
-        """Points [tries, n, ...] on the CPU."""
+    def run(self, on_progress: OnSettled | None = None) -> Tensor:
+        """Points [tries, n, ...] on the CPU. `on_progress` is called with (examples done, n)."""
         n = len(self.shard)
         while (finished := sum(map(len, self.done))) < self.attack.tries * n:
             self.done.append(self.rows.within_memory(lambda most: self._part(*divmod(finished, n), most)))
-            self.begun = None
+            self.unfinished = None
             if on_progress is not None:
                 on_progress(sum(map(len, self.done)) // self.attack.tries, n)
         return torch.cat(self.done).view(self.attack.tries, n, *self.shard.shape)
 
     def _part(self, attempt: int, first: int, most: int) -> Tensor:
-        """The end points of a try on the next `most` images from `first` on, [rows, ...]."""
-        device, state = self.shard.pixels.device, None
-        if self.begun is not None and self.begun["rows"] <= max(most, self.rows.floor):
-            most = self.begun["rows"]
-            state = self.begun["step"], {name: part.to(device) for name, part in self.begun["state"].items()}
+        """[rows, ...]: the end points of a try on at most `most` images from position `first` on."""
+        device, saved = self.shard.pixels.device, self.unfinished
+        resumes = saved is not None and saved["rows"] <= max(most, self.rows.floor)
+        if saved is not None and resumes:
+            most = saved["rows"]
         rows = slice(first, min(first + most, len(self.shard)))
-        # No fewer rows than the floor: see engine/judge.py.
+        # Padded to the floor (engine/judge.py), so that the points do not depend on the batch size.
         x, y, ids = (
             at_least(part[rows], self.rows.floor) for part in (self.shard.pixels, self.shard.labels, self.shard.ids)
         )
-        noise = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, attempt, ids)
+        takes_logits = self.attack.sees == "source"
+        network = self.source.model if takes_logits else self.source
+        if saved is not None and resumes:
+            step, state = saved["step"], {name: part.to(device) for name, part in saved["state"].items()}
+        else:
+            noise = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, attempt, ids)
+            clean = lockstep.logits(network, x) if takes_logits else None
+            step, state = 0, lockstep.start(self.attack, x, y, noise, clean, attempt)
 
-        def keep(step: int, state: State) -> None:
-            self.checkpoint.offer(lambda: {"done": self.done, "begun": {"step": step, "rows": most, "state": state}})
+        def save(step: int, state: RowState) -> None:
+            unfinished = {"step": step, "rows": most, "state": state}
+            self.checkpoint.offer(lambda: {"done": self.done, "unfinished": unfinished})
 
-        plain = self.attack.sees == "source"
-        network = self.source.model if plain else self.source
-        clean = lockstep.logits(network, x) if plain and state is None else None
-        points = lockstep.end_point(self.attack, network, x, y, noise, attempt, clean, state, keep)
+        points = lockstep.run_to_end(self.attack, network, y, state, step, save)
         return points[: rows.stop - rows.start].cpu()

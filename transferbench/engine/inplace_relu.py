@@ -1,7 +1,7 @@
-"""ReLUs of a traced copy that write over their input, and over their gradient on the way back: the same bits.
+"""Rewrites a traced copy so that its ReLUs overwrite their input, and in the backward pass the gradient; equal bits.
 
-A fresh buffer costs page faults, on a small network sometimes more than the arithmetic that fills it. Only the pool's
-own copy is rewritten (engine/frozen.py), never a caller's model.
+A new buffer costs page faults, for a small network sometimes more than the arithmetic. Only the search model's own copy
+is rewritten (engine/search_model.py), never a caller's model.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d)
-"""Their backward needs their input, not their output, so that the output may be written over; and it returns a fresh
-tensor, so that this may be written over in turn."""
+"""Layers whose backward needs their input, not their output, so that the output may be overwritten; it returns a new
+tensor, which may be overwritten as well."""
 LARGE = 2**15
-"""Entries from which a gradient is written over: 128 kB, where glibc begins to map buffers afresh."""
+"""Number of entries from which a gradient is overwritten: 128 kB, above which glibc maps every new buffer."""
 _SUMS: tuple[object, ...] = (operator.add, torch.add, "add")
 _RELUS: tuple[object, ...] = (F.relu, torch.relu, "relu", "relu_")
 
 
 def overwrite_relus(traced: nn.Module) -> nn.Module:
-    """The same traced module with ReLUs in place wherever nothing else reads what they overwrite; not a copy."""
+    """Make the ReLUs of a traced module in-place wherever nothing else reads their input. Returns the same module."""
     assert isinstance(traced, fx.GraphModule)
     modules = dict(traced.named_modules())
     for node in list(traced.graph.nodes):
@@ -31,8 +31,8 @@ def overwrite_relus(traced: nn.Module) -> nn.Module:
             continue
         if len(before.users) > 1 or not (_is_layer(before, modules) or before.target in _SUMS):
             continue
-        # With a layer among its readers, the gradient that arrives is that layer's own or a sum made on the way. An
-        # addition alone hands one tensor to both its sides.
+        # With a layer among the users the incoming gradient is a new tensor: the layer's, or a sum with it. An addition
+        # passes the same tensor to both of its operands.
         owned = any(_is_layer(user, modules) for user in node.users)
         with traced.graph.inserting_after(node):
             new = traced.graph.call_function(_overwriting_relu, (before, owned))
@@ -63,12 +63,12 @@ class _Overwriting(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (output,) = ctx.saved_tensors
         (gradient,) = gradients
-        # A gradient that is expanded or laid out otherwise is copied by the operation anyway.
+        # A gradient that is expanded or has another layout is copied by the operation anyway.
         if gradient.stride() != output.stride():
             return torch.ops.aten.threshold_backward(gradient, output, 0)
         return torch.ops.aten.threshold_backward.grad_input(gradient, output, 0, grad_input=gradient)
 
 
 def _overwriting_relu(x: Tensor, owned: bool) -> Tensor:
-    # A function in Python costs more than a small buffer does.
+    # For small buffers the Python function costs more than it saves.
     return _Overwriting.apply(x) if owned and x.numel() >= LARGE else x.relu_()

@@ -1,8 +1,8 @@
-"""The judge decides which points fool a network. Attacks do not report their own success.
+"""The judge: decides which points fool a network. Attacks do not report their own success.
 
-A point counts when it is admissible under the threat (for a ball: finite, inside [0,1], inside the ball in float64)
-and when the *original* model, in fp32, does not predict the label at it. An inadmissible point is a fault of the
-attack: it raises.
+A point fools when it is admissible under the threat (for a ball: finite, inside [0,1], inside the ball in float64) and
+the *original* model, in fp32, does not predict the label at it. An inadmissible point is a fault of the attack and
+raises FaultError.
 """
 
 from __future__ import annotations
@@ -19,16 +19,17 @@ from transferbench.base.specifications import ThreatModel
 from transferbench.engine.memory import Rows
 
 FLOOR, LOW_FLOOR = 16, 4
-"""Batches are padded to at least this many rows. Below 16 rows torch takes another convolution for small
-contiguous images on a CPU, and a row's logits would depend, in the last bit, on the number of rows in the batch. Where
-4 and 5 rows give the same bits as 16, batches are padded to 4 only."""
+"""Batches are padded to at least FLOOR rows: below 16 rows torch uses another convolution for small contiguous images
+on a CPU, and a row's logits would depend, in the last bit, on the batch size. Where batches of 4 and 5 rows have the
+same bits as one of 16, they are padded to LOW_FLOOR only."""
 
 TIE = 1e-4
-"""A hit whose margin is below this share of the logit range is a tie."""
+"""A fooling point whose logit margin is below this share of the logit range is a tie."""
 
 
 class Judgement(NamedTuple):
-    """Per row: fooled bool, tie bool (fooled by less than 1e-4 of the logit range), pred int64, distance float64."""
+    """The judge's verdicts [B]: fooled bool, tie bool (fooled by less than 1e-4 of the logit range), pred int64,
+    distance float64 under the threat."""
 
     fooled: Tensor
     tie: Tensor
@@ -37,7 +38,7 @@ class Judgement(NamedTuple):
 
 
 class Judge:
-    """Predictions of the original model, with a count of the rows it evaluated (`checks`)."""
+    """Evaluates the original model; `checks` counts the rows."""
 
     def __init__(self, model: nn.Module, batch_size: int = 256, floor: int = FLOOR) -> None:
         self.model, self.floor = model, floor
@@ -45,7 +46,7 @@ class Judge:
         self.checks = 0
 
     def logits(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
-        """float32 [B, C] of the original model. FaultError when a logit is not finite, naming the examples."""
+        """float32 [B, C]: the original model's logits. FaultError with the example ids when a logit is not finite."""
         logits = self.rows.within_memory(lambda most: self._logits(x, most))
         self.checks += len(x)
         bad = ~torch.isfinite(logits).all(1)
@@ -76,23 +77,23 @@ class Judge:
 
 
 def at_least(x: Tensor, rows: int) -> Tensor:
-    """x [B, ...] with its first row repeated at the end until there are as many."""
+    """x [B, ...] padded at its end with copies of its first row to at least `rows` rows."""
     short = rows - len(x)
     return torch.cat([x, x[:1].expand(short, *x.shape[1:])]) if short > 0 else x
 
 
 def floor_of(model: Callable[[Tensor], Tensor], sample: Tensor) -> int:
-    """The smallest batch in which the rows' outputs do not depend on the batch, by a test on `sample`: 4 or 16."""
+    """The smallest batch in which a row's output does not depend on the batch size, tested on `sample`: 4 or 16."""
     if len(sample) < FLOOR:
         return FLOOR
     with torch.no_grad():
-        whole = model(sample[:FLOOR])
-        few = [torch.equal(model(sample[:rows]), whole[:rows]) for rows in (LOW_FLOOR, LOW_FLOOR + 1)]
-    return LOW_FLOOR if all(few) else FLOOR
+        expected = model(sample[:FLOOR])
+        equal = [torch.equal(model(sample[:rows]), expected[:rows]) for rows in (LOW_FLOOR, LOW_FLOOR + 1)]
+    return LOW_FLOOR if all(equal) else FLOOR
 
 
 def check_admissible(threat: ThreatModel, x: Tensor, adversarial: Tensor, ids: Tensor) -> Tensor:
-    """float64 [B]: distances. FaultError for the first point that the threat does not admit, naming its example."""
+    """float64 [B]: the points' distances. FaultError with the example id of the first inadmissible point."""
     distance, conditions = threats.build(threat).admissible(x, adversarial)
     for met, fault in conditions:
         if not bool(met.all()):

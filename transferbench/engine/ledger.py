@@ -1,8 +1,8 @@
-"""Which tries of an example are open, which one decides, and what each has cost. No tensors of images here.
+"""The ledger: for every example its open tries, the try that decides, and the passes of each try.
 
-The tries of an example are ranked. The lowest-ranked try that fools decides it; a hit cancels only higher
-ranks. So the verdict and the passes that led to it do not depend on how many rows fit into the pool; only the
-passes spent on tries that a lower rank made useless do, and those are counted apart as wasted.
+The tries of an example are ranked. The lowest-ranked try that fools the network decides; it cancels only higher ranks.
+So neither the verdict nor the passes up to it depend on the number of rows in flight. Only the passes of cancelled
+tries do, and they are counted separately as wasted.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from transferbench.base.errors import FaultError
 
 PATIENCE = 25
-"""An example's next try starts early, in slots that would be empty, once the current one has lived this long:
-breakable examples fall after a few passes (their next tries would be waste), the others rarely fall later."""
+"""Passes after which an example's next try may start early, in slots that would be empty. Most examples that can be
+fooled are fooled in fewer passes (their next tries would be wasted)."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """Passes by what they were for, per rank: int64 [ranks] each."""
+    """Passes per rank, int64 [ranks] each: up to the deciding tries; `wasted`: the backwards of cancelled tries."""
 
     forwards: NDArray[np.int64]
     backwards: NDArray[np.int64]
@@ -33,7 +33,11 @@ class Spent:
 
 
 class Ledger:
-    """The tries of `examples` examples with `ranks` ranks each; `backward[rank]`: whether its passes need one."""
+    """The tries of a number of examples; `backward[rank]`: whether the try of that rank needs backward passes.
+
+    `decided` holds the rank of the deciding try so far (the number of ranks without one), `started` the number of tries
+    started, `open` the ranks in flight, `settled` the number of examples with a final verdict.
+    """
 
     def __init__(self, examples: int, backward: Sequence[bool], patience: int = PATIENCE) -> None:
         self.ranks, self.patience = len(backward), patience
@@ -47,33 +51,37 @@ class Ledger:
 
     @property
     def finished(self) -> bool:
+        """Whether every example has its final verdict."""
         return self.settled == len(self.open)
 
     @property
     def fooled(self) -> int:
-        """How many examples have fallen so far (a lower rank may still take over the attribution)."""
+        """The number of examples fooled so far (a lower rank may still become the deciding try)."""
         return int((self.decided < self.ranks).sum())
 
-    def take(self, room: int) -> list[tuple[int, int]]:
-        """Up to `room` (example, rank) pairs to start: the next try of examples that have none in flight."""
-        taken: list[tuple[int, int]] = []
-        while self.waiting and len(taken) < room:
-            taken.append(self._start(self.waiting.popleft()))
-        return taken
+    def take(self, slots: int) -> list[tuple[int, int]]:
+        """Start the next tries of examples without an open try: up to `slots` pairs (example, rank)."""
+        pairs: list[tuple[int, int]] = []
+        while self.waiting and len(pairs) < slots:
+            pairs.append(self._start(self.waiting.popleft()))
+        return pairs
 
-    def take_early(self, room: int) -> list[tuple[int, int]]:
-        """Up to `room` tries of examples whose open tries have all outlived PATIENCE, shortest queue first."""
-        if room <= 0:
+    def take_early(self, slots: int) -> list[tuple[int, int]]:
+        """Start up to `slots` further tries of examples whose open tries all have PATIENCE passes or more.
+
+        Examples with fewer started tries come first.
+        """
+        if slots <= 0:
             return []
-        able = [
+        ready = [
             example
             for example, ranks in enumerate(self.open)
             if ranks
             and self.started[example] < self.decided[example]
             and min(self.passes[example, rank] for rank in ranks) >= self.patience
         ]
-        able.sort(key=lambda example: (int(self.started[example]), example))
-        return [self._start(example) for example in able[:room]]
+        ready.sort(key=lambda example: (int(self.started[example]), example))
+        return [self._start(example) for example in ready[:slots]]
 
     def _start(self, example: int) -> tuple[int, int]:
         rank = int(self.started[example])
@@ -82,17 +90,17 @@ class Ledger:
         return example, rank
 
     def charge(self, examples: NDArray[np.int64], ranks: NDArray[np.int64], passes: NDArray[np.int64]) -> None:
-        """So many passes these distinct tries have made so far. Due when a try ends, and before `take_early`."""
+        """Set the passes of these distinct tries so far. To be called when a try ends, and before `take_early`."""
         self.passes[examples, ranks] = passes
 
     def cancelled(self, examples: NDArray[np.int64], ranks: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these tries a lower-ranked hit has made useless."""
+        """bool: the tries whose rank is above the deciding one."""
         return ranks > self.decided[examples]
 
     def hit(self, example: int, rank: int) -> bool:
-        """A judged hit; whether it decides so far. Higher-ranked open tries are closed.
+        """Record that the judge confirmed a try as fooling: it decides so far, and higher-ranked open tries are closed.
 
-        A try that a lower rank closed in this very iteration no longer counts: False, and nothing changes.
+        False, and nothing changes, when a lower rank closed the try in the same iteration.
         """
         if rank not in self.open[example]:
             return False
@@ -102,12 +110,13 @@ class Ledger:
         return True
 
     def failed(self, example: int, rank: int) -> None:
-        """A try ran to its end and fooled nobody."""
+        """Record that a try ended without fooling the network."""
         if rank in self.open[example]:
             self.open[example].remove(rank)
             self._settle(example)
 
     def _settle(self, example: int) -> None:
+        """Queue the example's next try, or count it as settled, when it has no open try."""
         if self.open[example]:
             return
         if self.started[example] < self.decided[example]:
@@ -116,7 +125,7 @@ class Ledger:
             self.settled += 1
 
     def snapshot(self) -> dict[str, Any]:
-        """Plain numbers and arrays as tensors: what `restore` takes."""
+        """The state for `restore`: numbers, lists and tensors."""
         arrays = {name: torch.from_numpy(getattr(self, name)) for name in ("passes", "decided", "started")}
         return {
             **arrays,
@@ -126,7 +135,7 @@ class Ledger:
         }
 
     def restore(self, saved: dict[str, Any]) -> None:
-        """FaultError where the snapshot is of other examples or tries."""
+        """Continue from a snapshot. FaultError when its shape is not that of these examples and tries."""
         if tuple(saved["passes"].shape) != self.passes.shape:
             raise FaultError(f"a checkpoint of {tuple(saved['passes'].shape)} tries does not fit {self.passes.shape}")
         self.passes, self.decided, self.started = (saved[name].numpy() for name in ("passes", "decided", "started"))
@@ -134,8 +143,8 @@ class Ledger:
         self.waiting, self.settled = deque(saved["waiting"]), saved["settled"]
 
     def spent(self) -> Spent:
-        """The passes of tries up to the deciding one, and those of the cancelled rest."""
-        counted = np.arange(self.ranks)[None, :] <= self.decided[:, None]
-        decisive = np.where(counted, self.passes, 0).sum(0)
-        wasted = np.where(counted, 0, self.passes).sum(0)
-        return Spent(decisive, decisive * self.backward, wasted * self.backward)
+        """The passes of the tries up to the deciding ones, and of the cancelled tries."""
+        decisive = np.arange(self.ranks)[None, :] <= self.decided[:, None]
+        forwards = np.where(decisive, self.passes, 0).sum(0)
+        wasted = np.where(decisive, 0, self.passes).sum(0)
+        return Spent(forwards, forwards * self.backward, wasted * self.backward)

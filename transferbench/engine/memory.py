@@ -1,7 +1,4 @@
-"""Out of memory: half the rows at a time, the same verdicts.
-
-How many rows share a pass decides nothing (engine/pool.py), so running out of memory is no reason to lose a job.
-"""
+"""Halves the batch when memory runs out. Verdicts do not depend on the batch size (engine/pool.py)."""
 
 from __future__ import annotations
 
@@ -20,20 +17,20 @@ T = TypeVar("T")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's error, the CPU allocator's, or Python's own."""
+    """Whether it is an out-of-memory error of CUDA, of the CPU allocator or of Python."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU)
 
 
 class Rows:
-    """At most this many rows go through a network at once; `halvings` counts how often memory ran out."""
+    """The batch size: at most `most` rows per pass, never fewer than `floor`; `halvings` counts the reductions."""
 
     def __init__(self, most: int, floor: int) -> None:
         self.most, self.floor, self.halvings = max(most, floor), floor, 0
 
     def within_memory(self, work: Callable[[int], T]) -> T:
-        """`work(most)`, again with half the rows whenever memory runs out. FaultError below the floor."""
+        """`work(most)`, repeated with half the rows whenever memory runs out. FaultError below the floor."""
         while True:
             try:
                 return work(self.most)
@@ -41,7 +38,7 @@ class Rows:
                 if not is_out_of_memory(error):
                     raise
                 reason = (str(error).strip() or "out of memory").splitlines()[0]
-            # Outside the except clause: the traceback would keep the failed pass's tensors alive.
+            # Outside the except clause: the traceback holds references to the failed pass's tensors.
             self._halve(reason)
 
     def _halve(self, reason: str) -> None:

@@ -1,14 +1,14 @@
-"""Continuous batching: one forward and one backward an iteration for whatever rows are in flight.
+"""The pool: continuous batching, one forward and one backward pass per iteration for all rows in flight.
 
-A row is one (example, try). Rows of different attacks and at different iterations share the pass; a row that
-fools, fails or is cancelled leaves at once and the queue refills its place. engine/ledger.py says which try
-comes next and which one decides; engine/judge.py says whether a row fooled.
+A row is one (example, try). Rows of different attacks and at different iterations share the pass. A row that fools the
+network, fails or is cancelled leaves, and the next try takes its slot. engine/ledger.py chooses the next try and the
+deciding one; engine/judge.py decides whether a row fools.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from transferbench.attacks import Keys, RowAttack, State, lockstep, losses, replace, select
+from transferbench.attacks import Keys, RowAttack, RowState, lockstep, losses, replace, select
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import FaultError
 from transferbench.base.specifications import ThreatModel
@@ -24,32 +24,32 @@ from transferbench.engine.judge import Judge, at_least
 from transferbench.engine.ledger import Ledger, Spent
 from transferbench.engine.memory import Rows
 from transferbench.engine.search_model import SearchModel
-from transferbench.engine.verdicts import Examples
+from transferbench.engine.verdicts import Examples, OnSettled
 
 EARLY_ROWS = 16
-"""On a CPU a batch gains nothing beyond this many rows: early tries (ledger.PATIENCE) fill up to here."""
-
-OnProgress = Callable[[int, int], None]
-"""Called with (examples settled, examples still robust)."""
+"""On a CPU larger batches are not faster per row: early tries (ledger.PATIENCE) fill the batch up to this size only."""
 
 
-class Group(NamedTuple):
-    """The rows of one attack in flight: its own state, with `row_y` and `row_id` [B], their labels and ids; and their
-    `seats`, int64 [B] each and on the CPU: `example`, `rank` and `age`, the passes made."""
+class RowGroup(NamedTuple):
+    """The rows of one attack in flight.
 
-    state: State
-    seats: State
+    `state` is the attack's state with two more entries [B], `row_y` and `row_id`: labels and example ids. `tries` are
+    int64 [B] on the CPU: the position of the `example`, the `rank` of its try, and its `age`, the number of passes.
+    """
 
-    def seated(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Examples, ranks and ages, to be read and written."""
-        return self.seats["example"].numpy(), self.seats["rank"].numpy(), self.seats["age"].numpy()
+    state: RowState
+    tries: RowState
+
+    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Examples, ranks and ages as numpy arrays that share the tensors' memory."""
+        return self.tries["example"].numpy(), self.tries["rank"].numpy(), self.tries["age"].numpy()
 
 
-class Swept(NamedTuple):
-    """What the tries did to the examples, in the order given. `rank` is the deciding try, -1 for survivors.
+class PoolResult(NamedTuple):
+    """The verdicts in the examples' order. `rank` int64 [n] is the rank of the deciding try, -1 for survivors.
 
-    `points` [n, ...] are the fooling points, the clean image for survivors; `pred`, `tie`, `distance` are the
-    judge's, for survivors the clean prediction, False and 0.
+    `points` [n, ...] are the fooling points, the clean images for survivors; `pred`, `tie`, `distance` are the judge's,
+    for survivors the clean prediction, False and 0. `spent` are the passes per rank.
     """
 
     rank: Tensor
@@ -61,7 +61,7 @@ class Swept(NamedTuple):
 
 
 class Pool:
-    """The tries of all attacks of a chain, in order, over examples that are all classified correctly."""
+    """Runs the tries of all attacks of a chain, in order, over examples that are classified correctly."""
 
     def __init__(
         self,
@@ -81,17 +81,17 @@ class Pool:
         self,
         examples: Examples,
         clean_logits: Tensor,
-        on_progress: OnProgress | None = None,
+        on_progress: OnSettled | None = None,
         checkpoint: Checkpoint = NO_CHECKPOINT,
-    ) -> Swept:
-        """Attack the examples, given the original model's logits [n, C] on them.
+    ) -> PoolResult:
+        """Attack the examples, whose logits by the original model are `clean_logits` [n, C].
 
-        Continues from the checkpoint, if it holds a state of the same examples and tries.
+        Continues from the checkpoint's state. FaultError when that is of other examples or tries.
         """
         x, y = examples.x, examples.y
         self.x, self.y, self.ids, self.clean_logits = x, y, examples.ids, clean_logits
         self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
-        self.groups: list[Group | None] = [None] * len(self.attacks)
+        self.groups: list[RowGroup | None] = [None] * len(self.attacks)
         self.points = x.clone()
         self.pred = clean_logits.argmax(1)
         self.tie = torch.zeros_like(y, dtype=torch.bool)
@@ -108,23 +108,24 @@ class Pool:
                 on_progress(self.ledger.settled, len(x) - self.ledger.fooled)
         decided = torch.from_numpy(self.ledger.decided).to(y.device)
         rank = torch.where(decided < self.ledger.ranks, decided, -1)
-        return Swept(rank, self.points, self.pred, self.tie, self.distance, self.ledger.spent())
+        return PoolResult(rank, self.points, self.pred, self.tie, self.distance, self.ledger.spent())
 
     def _iterate(self) -> None:
+        """One pass of all rows, then the judge's confirmation of hits, the attacks' steps and the refill."""
         live = [(number, group) for number, group in enumerate(self.groups) if group is not None]
         outputs, gradients, per_rows = self._pass([(number, group.state) for number, group in live])
         gone: dict[int, NDArray[np.bool_]] = {}
         for (number, group), output, gradient, loss in zip(live, outputs, gradients, per_rows, strict=True):
             attack, state = self.attacks[number], group.state
-            ages = group.seats["age"].numpy()
+            ages = group.tries["age"].numpy()
             ages += 1
             ended = ages == attack.passes
             left = self._confirm(group, state["x"], self._hits(attack, state, output, ended))
             following = attack.step(state, output, loss, gradient)
             if np.count_nonzero(ended):
-                # A try that found nothing on the copy is asked once more, on the original, at its best point.
+                # A try that fails on the search model is judged once more, on the original model at its best point.
                 left |= self._confirm(group, attack.best(state), ended & ~left)
-                examples, ranks, _ = group.seated()
+                examples, ranks, _ = group.arrays()
                 for row in np.flatnonzero(ended & ~left):
                     self.ledger.failed(int(examples[row]), int(ranks[row]))
                 left |= ended
@@ -133,8 +134,8 @@ class Pool:
                 gone[number] = left
         self._refill(gone)
 
-    def _hits(self, attack: RowAttack, state: State, output: Tensor, ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Rows that the copy misclassifies at a point that counts."""
+    def _hits(self, attack: RowAttack, state: RowState, output: Tensor, ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool [B]: rows that the search model misclassifies at a point that counts."""
         wrong: NDArray[np.bool_] = (~losses.largest_is(output, state["row_y"])).cpu().numpy()
         if np.count_nonzero(wrong):
             wrong = wrong & attack.candidate(state).cpu().numpy()
@@ -143,13 +144,13 @@ class Pool:
         return wrong
 
     def _snapshot(self) -> dict[str, object]:
-        """All that the next iteration depends on; points only where an example has fallen."""
-        fallen = torch.from_numpy(self.ledger.decided < self.ledger.ranks).nonzero().flatten().to(self.x.device)
+        """The state for `_restore`; points only of the examples that are fooled."""
+        fooled = torch.from_numpy(self.ledger.decided < self.ledger.ranks).nonzero().flatten().to(self.x.device)
         return {
             "ledger": self.ledger.snapshot(),
             "groups": [None if group is None else group._asdict() for group in self.groups],
-            "fallen": fallen,
-            "points": self.points[fallen],
+            "fooled": fooled,
+            "points": self.points[fooled],
             "pred": self.pred,
             "tie": self.tie,
             "distance": self.distance,
@@ -161,18 +162,18 @@ class Pool:
         self.groups = [
             None
             if group is None
-            else Group({name: tensor.to(device) for name, tensor in group["state"].items()}, group["seats"])
+            else RowGroup({name: tensor.to(device) for name, tensor in group["state"].items()}, group["tries"])
             for group in saved["groups"]
         ]
-        self.points[saved["fallen"].to(device)] = saved["points"].to(device)
+        self.points[saved["fooled"].to(device)] = saved["points"].to(device)
         self.pred, self.tie, self.distance = (saved[name].to(device) for name in ("pred", "tie", "distance"))
 
-    def _pass(self, live: list[tuple[int, State]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Forward and backward for all rows; per group the outputs, gradients and per-row losses."""
+    def _pass(self, live: list[tuple[int, RowState]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Forward and backward pass of all rows: the outputs, gradients and losses of each group's rows."""
         return self.rows.within_memory(lambda most: self._in_parts(live, most))
 
-    def _in_parts(self, live: list[tuple[int, State]], most: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """`_at_once`, or where memory ran out before, at most that many rows of one group after the other."""
+    def _in_parts(self, live: list[tuple[int, RowState]], most: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """`_at_once`, or, when an out-of-memory error has reduced `most`, group by group at most that many rows."""
         if sum(len(state["x"]) for _, state in live) <= most:
             return self._at_once(live)
         joined: list[tuple[Tensor, ...]] = []
@@ -185,7 +186,8 @@ class Pool:
         outputs, gradients, per_rows = (list(column) for column in zip(*joined, strict=True))
         return outputs, gradients, per_rows
 
-    def _at_once(self, live: list[tuple[int, State]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    def _at_once(self, live: list[tuple[int, RowState]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Outputs, gradients and losses by a single pass of all rows."""
         sizes = [len(state["x"]) for _, state in live]
         rows = sum(sizes)
         batch = torch.cat([state["x"] for _, state in live]) if len(live) > 1 else live[0][1]["x"]
@@ -200,15 +202,16 @@ class Pool:
             ]
             ones = [torch.ones_like(part) for part in parts]
             gradient = torch.autograd.grad(parts, point, ones)[0] if needs_grad else torch.zeros_like(batch)
-        # A copy of its own: attacks write over it, and a model may hand out a tensor that it keeps. Contiguous: a
-        # channels_last network hands back a channels_last gradient, and mixed layouts slow every step down.
+        # A copy, because attacks overwrite it and a model may return a tensor that it still uses. Contiguous, because
+        # the gradient of a channels_last network has that layout, and mixed layouts slow every step down.
         gradient = gradient[:rows].clone(memory_format=torch.contiguous_format)
         output = output.detach()[:rows].float()
         self._refuse_non_finite(live, output, gradient)
         return _split(output, sizes), _split(gradient, sizes), [part.detach() for part in parts]
 
-    def _refuse_non_finite(self, live: list[tuple[int, State]], output: Tensor, gradient: Tensor) -> None:
-        # Two sums tell in nearly every case that all is well; where one overflows, every entry is looked at.
+    def _refuse_non_finite(self, live: list[tuple[int, RowState]], output: Tensor, gradient: Tensor) -> None:
+        """FaultError with the example ids when a logit or gradient is not finite."""
+        # A finite sum proves that all entries are finite; after an overflow every entry is checked.
         if math.isfinite(float(output.sum() + gradient.sum())):
             return
         finite = torch.isfinite(output).all(1) & torch.isfinite(gradient.flatten(1)).all(1)
@@ -220,36 +223,36 @@ class Pool:
             f"{ids[:8].tolist()}: such a row cannot be judged; repair the model"
         )
 
-    def _confirm(self, group: Group, points: Tensor, named: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """bool [rows of the group]: which of the named rows fool the original model at these points."""
-        if np.count_nonzero(named) == 0:
-            return named
-        fooled, rows = np.zeros_like(named), np.flatnonzero(named)
-        of_group, ranks, _ = group.seated()
-        chosen, examples = (torch.from_numpy(part).to(self.x.device) for part in (rows, of_group[rows]))
-        judged = self.judge(self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples])
-        fooled[rows] = judged.fooled.cpu().numpy()
-        for place, row in enumerate(rows):
-            example = int(of_group[row])
+    def _confirm(self, group: RowGroup, points: Tensor, proposed: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """bool [B]: the proposed rows of the group that fool the original model at these points, by the judge."""
+        if np.count_nonzero(proposed) == 0:
+            return proposed
+        fooled, rows = np.zeros_like(proposed), np.flatnonzero(proposed)
+        example_of, ranks, _ = group.arrays()
+        chosen, examples = (torch.from_numpy(part).to(self.x.device) for part in (rows, example_of[rows]))
+        judgement = self.judge(self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples])
+        fooled[rows] = judgement.fooled.cpu().numpy()
+        for position, row in enumerate(rows):
+            example = int(example_of[row])
             if fooled[row] and self.ledger.hit(example, int(ranks[row])):
                 self.points[example] = points[row]
-                self.pred[example] = judged.pred[place]
-                self.tie[example] = judged.tie[place]
-                self.distance[example] = judged.distance[place]
+                self.pred[example] = judgement.pred[position]
+                self.tie[example] = judgement.tie[position]
+                self.distance[example] = judgement.distance[position]
         return fooled
 
     def _refill(self, gone: dict[int, NDArray[np.bool_]]) -> None:
-        """Drop the rows that left and those that a hit cancelled, start the next tries in their places."""
+        """Remove the rows in `gone` and those that a hit cancelled, and start the next tries in their slots."""
         live = [(number, group) for number, group in enumerate(self.groups) if group is not None]
-        flying = sum(len(group.seats["age"]) for _, group in live)
+        in_flight = sum(len(group.tries["age"]) for _, group in live)
         early = self.rows.most if self.x.is_cuda else min(self.rows.most, EARLY_ROWS)
-        # Only a hit cancels, and who hits is gone: in most iterations there is nothing to do.
-        if live and not gone and flying >= (self.rows.most if self.ledger.waiting else early):
+        # Only a hit cancels tries, and its row is in `gone`: in most iterations there is nothing to do.
+        if live and not gone and in_flight >= (self.rows.most if self.ledger.waiting else early):
             return
         staying = 0
         leaving: dict[int, Tensor] = {}
         for number, group in live:
-            examples, ranks, ages = group.seated()
+            examples, ranks, ages = group.arrays()
             self.ledger.charge(examples, ranks, ages)
             left = self.ledger.cancelled(examples, ranks)
             if number in gone:
@@ -259,36 +262,38 @@ class Pool:
         started = self.ledger.take(self.rows.most - staying)
         started += self.ledger.take_early(early - staying - len(started))
         for number in range(len(self.attacks)):
-            mine = [pair for pair in started if self.owner[pair[1]] == number]
+            pairs = [pair for pair in started if self.owner[pair[1]] == number]
             rows = leaving.get(number, torch.empty(0, dtype=torch.int64))
-            if mine or len(rows):
-                self.groups[number] = self._replaced(self.groups[number], rows, self._start(number, mine))
+            if pairs or len(rows):
+                self.groups[number] = self._replace(self.groups[number], rows, self._start(number, pairs))
 
-    def _replaced(self, group: Group | None, rows: Tensor, fresh: Group | None) -> Group | None:
+    def _replace(self, group: RowGroup | None, rows: Tensor, fresh: RowGroup | None) -> RowGroup | None:
+        """The group without `rows` and with the fresh group's; None when it is empty."""
         if group is None:
             return fresh
         state = replace(group.state, rows.to(self.x.device), None if fresh is None else fresh.state)
-        seats = replace(group.seats, rows, None if fresh is None else fresh.seats)
-        return None if state is None or seats is None else Group(state, seats)
+        tries = replace(group.tries, rows, None if fresh is None else fresh.tries)
+        return None if state is None or tries is None else RowGroup(state, tries)
 
-    def _start(self, number: int, pairs: list[tuple[int, int]]) -> Group | None:
+    def _start(self, number: int, pairs: list[tuple[int, int]]) -> RowGroup | None:
+        """A group of fresh rows of one attack for pairs (example, rank); None without pairs."""
         if not pairs:
             return None
         example, rank = (torch.tensor(column) for column in zip(*pairs, strict=True))
         examples = example.to(self.x.device)
         ids, y = self.ids[examples], self.y[examples]
         noise = torch.empty_like(ids)
-        for one in rank.unique().tolist():
-            mine = (rank == one).to(self.x.device)
-            noise[mine] = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, one, ids[mine])
-        attempts = torch.tensor([self.attempt[one] for _, one in pairs], device=self.x.device)
+        for value in rank.unique().tolist():
+            rows = (rank == value).to(self.x.device)
+            noise[rows] = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, value, ids[rows])
+        attempts = torch.tensor([self.attempt[value] for _, value in pairs], device=self.x.device)
         state = self.attacks[number].start(self.x[examples], y, self.clean_logits[examples], Keys(noise, attempts))
         state.update(row_y=y, row_id=ids)
-        return Group(state, {"example": example, "rank": rank, "age": torch.zeros_like(rank)})
+        return RowGroup(state, {"example": example, "rank": rank, "age": torch.zeros_like(rank)})
 
 
 def _split(rows: Tensor, sizes: list[int]) -> list[Tensor]:
-    """The rows of each group; what follows them pads the batch."""
+    """The rows of each group; the rows after them are padding."""
     if sizes == [len(rows)]:
         return [rows]
     return list(rows[: sum(sizes)].split(sizes))

@@ -1,8 +1,8 @@
-"""Pre-flight: what is refused before an attack starts, and what is only flagged in the record.
+"""The pre-flight: refuses models and examples that would make numbers wrong, and flags suspicious models.
 
-A harness is trusted for what it refuses. Refused (InputError, one line): any sub-module in train mode, logits
-that are not a finite [N, C] tensor, no gradient to the input, images that are not float in [0,1], labels of a
-wrong shape, type or range, a length mismatch, no example. Flags are names from `FLAGS`.
+Refused with InputError: any sub-module in train mode, logits that are not a finite [n, C] tensor, no gradient to the
+input, images that are not float in [0,1], labels of a wrong shape, type or range, a length mismatch, no example. Flags
+are names from `FLAGS` and part of the record.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 from transferbench.base.results import AttackTally
-from transferbench.engine.row_counter import Counted
+from transferbench.engine.row_counter import RowCounter
 
 FLAGS = {
     "softmax-output": "the outputs are non-negative and sum to 1: probabilities, whose gradients vanish",
@@ -26,8 +26,8 @@ FLAGS = {
     "state-between-calls": "a call changes the model's buffers, parameters, attributes or later outputs",
     "accuracy-at-chance": "clean accuracy is not above chance (one-sided binomial test, p > .01, n >= 50)",
     "gradient-inside": "the forward pass computes gradients itself (optimisation at test time): attacks may miss them",
-    "gradients-masked": "Square, which asks for no gradient, broke examples that the gradient attacks left standing",
-    "untrained": "a smoke run trained it, or its source, for a few steps on made data: its numbers mean nothing",
+    "gradients-masked": "Square, which uses no gradients, fooled examples that had survived the gradient attacks",
+    "untrained": "a smoke run trained it, or its source, for a few steps on synthetic data: its numbers mean nothing",
     "clamped-input": "images lay outside [0,1] by at most 1e-6 and were clamped",
 }
 
@@ -37,8 +37,8 @@ _REPEATABLE = 1e-6
 
 @dataclass(frozen=True)
 class Preflight:
-    """`num_classes` C, the sorted flags, whether a copy may stand in for the model (engine/frozen.py), and the rows
-    that were put through it."""
+    """The report of `check_model`: number of classes C, sorted flags, whether attacks may search on a copy of the model
+    (engine/search_model.py), and the number of rows that passed through it."""
 
     num_classes: int
     flags: tuple[str, ...]
@@ -47,7 +47,7 @@ class Preflight:
 
 
 def check_examples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """(images float32 in [0,1], labels int64, whether anything was clamped), or InputError."""
+    """(images float32 in [0,1], labels int64, whether values were clamped). InputError for other images or labels."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
         raise InputError(f"images must be a float tensor with values in [0,1], not {kind}")
@@ -69,30 +69,30 @@ def check_examples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, bool]:
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
-    """InputError when a label lies outside 0..C-1 (elsewhere that silently counts as 0 % robust)."""
+    """InputError when a label is outside 0..C-1, which would count as never classified correctly."""
     low, high = int(y.min()), int(y.max())
     if low < 0 or high >= num_classes:
         raise InputError(f"labels lie in {low}..{high}, but the model has classes 0..{num_classes - 1}")
 
 
 def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
-    """Look at the model on some images [B, ...]: refuse what would make numbers wrong, flag what may.
+    """Test the model on some images [B, ...]. InputError when it is refused; the report holds the flags.
 
-    `y` None for a model whose classes are not those of the images (a source of another label space).
+    `y` is None for a model whose classes are not the images' (a source with other labels).
     """
     training = [name or "the model itself" for name, module in model.named_modules() if module.training]
     if training:
         raise InputError(f"sub-module {training[0]} is in train mode ({len(training)} in all): call model.eval() first")
     flags: set[str] = set()
-    before, asked = _snapshot(model), Counted(model)
+    before, counter = _snapshot(model), RowCounter(model)
     with torch.no_grad():
-        with _watched() as gradients:
-            first = _logits(asked, x)
-        if gradients:
+        with _record_autograd_calls() as calls:
+            first = _logits(counter, x)
+        if calls:
             flags.add("gradient-inside")
-        again = _logits(asked, x)
-        asked(x.flip(0) * 0.5)
-        later = _logits(asked, x)
+        again = _logits(counter, x)
+        counter(x.flip(0) * 0.5)
+        later = _logits(counter, x)
     if y is not None:
         check_labels(y, first.shape[1])
     spread = max(float(first.max() - first.min()), 1e-12)
@@ -104,48 +104,49 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
         flags.add("state-between-calls")
     if bool((first >= 0).all()) and bool(((first.sum(1) - 1).abs() < 1e-4).all()):
         flags.add("softmax-output")
-    if _blind(asked, x):
+    if _has_zero_gradient(counter, x):
         flags.add("zero-gradient")
     copyable = not flags & {"randomised", "state-between-calls"}
-    return Preflight(first.shape[1], tuple(sorted(flags)), copyable, asked.rows)
+    return Preflight(first.shape[1], tuple(sorted(flags)), copyable, counter.rows)
 
 
 def gradients_masked(by_attack: Sequence[AttackTally]) -> bool:
-    """Whether, in a chain's account, Square broke what gradient attacks had left (AutoAttack's own warning)."""
-    before = [part.attack for part in by_attack]
-    return any(part.attack == "square" and part.broke > 0 and before[0] != "square" for part in by_attack)
+    """Whether Square fooled examples after gradient attacks in a chain (the warning of AutoAttack)."""
+    attacks = [part.attack for part in by_attack]
+    return any(part.attack == "square" and part.broke > 0 and attacks[0] != "square" for part in by_attack)
 
 
 @contextmanager
-def _watched() -> Iterator[list[str]]:
-    """Within the block the list fills with calls of autograd (Tensor.backward goes through it as well)."""
+def _record_autograd_calls() -> Iterator[list[str]]:
+    """Within the block calls of torch.autograd.grad and backward (also by Tensor.backward) are added to the list."""
     calls: list[str] = []
-    own = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
+    originals = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
 
-    def counting(name: str) -> Callable[..., Any]:
+    def recording(name: str) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
             calls.append(name)
-            return own[name](*args, **kwargs)
+            return originals[name](*args, **kwargs)
 
         return call
 
     try:
-        for name in own:
-            setattr(torch.autograd, name, counting(name))
+        for name in originals:
+            setattr(torch.autograd, name, recording(name))
         yield calls
     finally:
-        for name, function in own.items():
+        for name, function in originals.items():
             setattr(torch.autograd, name, function)
 
 
 def at_chance(correct: int, n: int, num_classes: int) -> bool:
-    """Whether clean accuracy is not above 1/C: one-sided exact binomial test with p > .01; n >= 50 only."""
+    """Whether clean accuracy is not above 1/C: one-sided exact binomial test with p > .01; False if n < 50."""
     from scipy.stats import binomtest
 
     return n >= 50 and float(binomtest(correct, n, 1 / num_classes, alternative="greater").pvalue) > 0.01
 
 
 def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """float32 [B, C]. InputError when the model returns something else, or a logit is not finite."""
     output = model(x)
     if not isinstance(output, Tensor):
         raise InputError(f"the model returns {type(output).__name__}, not a tensor of logits: wrap it to return them")
@@ -160,8 +161,11 @@ def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return output.float()
 
 
-def _blind(model: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether some row's margin between the two largest logits has a gradient of exactly zero."""
+def _has_zero_gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> bool:
+    """Whether the margin of the two largest logits has a gradient of exactly zero in some row.
+
+    InputError when the model is not differentiable.
+    """
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         output = model(point)
@@ -175,13 +179,13 @@ def _blind(model: Callable[[Tensor], Tensor], x: Tensor) -> bool:
 
 
 def _snapshot(model: nn.Module) -> list[object]:
-    """Parameters and buffers by version and sum, and the plain attributes of every sub-module."""
-    seen: list[object] = [
+    """The versions and sums of parameters and buffers, and the plain attributes of every sub-module."""
+    snapshot: list[object] = [
         (name, tensor._version, float(tensor.detach().double().sum()))
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]
         if tensor.numel()
     ]
     for name, module in model.named_modules():
         plain = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | bool)}
-        seen.append((name, sorted(plain.items())))
-    return seen
+        snapshot.append((name, sorted(plain.items())))
+    return snapshot

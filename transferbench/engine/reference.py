@@ -1,8 +1,8 @@
-"""The reference as a backend: pyautoattack runs the chain, our judge counts.
+"""The reference as a backend: pyautoattack runs the chain, and our judge decides.
 
-It runs attack by attack, so that every broken example is attributed; the reference itself gives each attack
-the examples that the ones before left standing, so this changes nothing. Its fixed 100 iterations are the only
-ones it does right (its checkpoint table is made in the constructor).
+The chain is run attack by attack, so that every fooled example is attributed to one. This changes no result, because
+the reference also passes only the surviving examples to the next attack. Only its default of 100 iterations is
+supported: the reference computes the step-size checkpoints in its constructor.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.engine.chain import Target
-from transferbench.engine.pool import OnProgress
-from transferbench.engine.verdicts import ChainResult, Examples, Hits, Tally
+from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 
 BATCH_SIZE = 250
-"""The reference's own default."""
+"""The reference's default batch size."""
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""AutoAttack's standard version, in its order. FAB-T and Square are the reference's alone."""
+"""The attacks of AutoAttack's standard version, in its order. FAB-T and Square exist only in the reference."""
 
 
-class _Counting(nn.Module):
-    """The model with a count of rows, forward and with a gradient wanted."""
+class _CountingModel(nn.Module):
+    """The model with counts of the rows of its forward passes and of those with an input gradient."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -44,14 +43,14 @@ class _Counting(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         output: Tensor = self.model(x)
         self.forwards += len(x)
-        # Its attacks differentiate w.r.t. their input; its own checks only forward.
+        # The reference's attacks differentiate w.r.t. the input, its checks do not.
         self.backwards += len(x) if x.requires_grad else 0
         return output
 
 
 @contextmanager
 def unchanged_process() -> Iterator[None]:
-    """Random states and the tracer as before: the reference seeds globally and calls sys.settrace(None)."""
+    """Restores the global random states and the tracer: the reference seeds globally and calls sys.settrace(None)."""
     tracer, python, numpy = sys.gettrace(), random.getstate(), np.random.get_state()
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
     with torch.random.fork_rng(devices=devices):
@@ -64,7 +63,7 @@ def unchanged_process() -> Iterator[None]:
 
 
 def check(chain: Chain, available: Sequence[str] = STANDARD) -> None:
-    """InputError when the chain is not one that the reference (or its replay) can run as asked."""
+    """InputError when the reference (or its replay) cannot run the chain: another attack or number of iterations."""
     for spec in chain.attacks:
         if spec.id not in available:
             raise InputError(f"backend autoattack has no attack {spec.id!r}: it runs {', '.join(available)}")
@@ -73,9 +72,9 @@ def check(chain: Chain, available: Sequence[str] = STANDARD) -> None:
 
 
 def _tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
-    """Restarts or target classes as in the standard version, targets capped by the classes.
+    """The number of restarts or target classes of the standard version, at most the number of other classes.
 
-    InputError where the reference would stop with an IndexError: targeted DLR below 4 classes.
+    InputError for targeted DLR below 4 classes, where the reference stops with an IndexError.
     """
     if spec.id == "apgd-t" and num_classes < 4:
         raise InputError(f"backend autoattack: its apgd-t needs 4 classes, the model has {num_classes}; use ours")
@@ -91,30 +90,30 @@ def run_reference(
     chain: Chain,
     examples: Examples,
     seed: int,
-    on_progress: OnProgress | None = None,
+    on_progress: OnSettled | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> ChainResult:
-    """`chain.run_chain` by the reference implementation, 250 rows a batch by default.
+    """`chain.run_chain` by the reference implementation, in batches of 250 rows by default.
 
-    Its random starts depend on its batches, and its attacks cannot be interrupted: the checkpoint holds whole attacks,
+    Its random starts depend on the batches. Its attacks cannot be interrupted: checkpoints are saved between attacks,
     and running out of memory is a FaultError.
     """
     from pyautoattack import AutoAttack
 
     check(chain)
     began, checked = time.perf_counter(), target.judge.checks
-    model, threat = _Counting(target.judge.model), chain.threat
+    model, threat = _CountingModel(target.judge.model), chain.threat
     x, y, ids = examples
-    tally = Tally(examples, target.clean_logits(x, ids).argmax(1))
+    table = VerdictTable(examples, target.clean_logits(x, ids).argmax(1))
     rank = 0
     saved = checkpoint.load()
     if saved is not None:
-        tally.restore(saved["tally"])
+        table.restore(saved["verdicts"])
         rank = saved["rank"]
     with unchanged_process():
-        for spec in chain.attacks[len(tally.by_attack) :]:
+        for spec in chain.attacks[len(table.by_attack) :]:
             tries = _tries(spec, threat, target.num_classes)
-            runner: Any = AutoAttack(
+            reference: Any = AutoAttack(
                 model,
                 attacks=[spec.id],
                 device=x.device,
@@ -123,25 +122,25 @@ def run_reference(
                 seed=seed,
                 version="custom",
             )
-            runner.apgd.n_restarts = runner.apgd_targeted.n_target_classes = runner.fab.n_target_classes = tries
-            runner.fab.n_restarts = 1
-            runner.apgd.use_largereps = runner.apgd_targeted.use_largereps = threat.norm == "L1"
+            reference.apgd.n_restarts = tries
+            reference.apgd_targeted.n_target_classes = reference.fab.n_target_classes = tries
+            reference.fab.n_restarts = 1
+            reference.apgd.use_largereps = reference.apgd_targeted.use_largereps = threat.norm == "L1"
             before = model.forwards, model.backwards
-            at = tally.left
+            at = table.robust
             if len(at):
-                found, _ = runner.run_standard_evaluation(x[at], y[at], batch_size=target.batch_size or BATCH_SIZE)
-                moved = ((found - x[at]).flatten(1).abs().amax(1) > 0).nonzero().flatten()
-                at, found = at[moved], found[moved].float()
-                judged = target.judge(threat, x[at], found, y[at], ids[at]) if len(at) else None
-                if judged is not None:
-                    hit = judged.fooled
-                    ranks = [rank] * int(hit.sum())
-                    hits = Hits(found[hit], judged.pred[hit], judged.distance[hit], judged.tie[hit])
-                    tally.fooled(spec.id, ranks, at[hit], hits)
+                points, _ = reference.run_standard_evaluation(x[at], y[at], batch_size=target.batch_size or BATCH_SIZE)
+                moved = ((points - x[at]).flatten(1).abs().amax(1) > 0).nonzero().flatten()
+                at, points = at[moved], points[moved].float()
+                judgement = target.judge(threat, x[at], points, y[at], ids[at]) if len(at) else None
+                if judgement is not None:
+                    hit = judgement.fooled
+                    hits = Hits(points[hit], judgement.pred[hit], judgement.distance[hit], judgement.tie[hit])
+                    table.add_hits(spec.id, [rank] * int(hit.sum()), at[hit], hits)
             spent = {"forwards": model.forwards - before[0], "backwards": model.backwards - before[1], "wasted": 0}
-            tally.attack_done(spec.id, tries, spent)
+            table.close_attack(spec.id, tries, spent)
             rank += tries
-            checkpoint.save({"tally": tally.snapshot(), "rank": rank})
+            checkpoint.save({"verdicts": table.snapshot(), "rank": rank})
             if on_progress is not None:
-                on_progress(len(x), len(tally.left))
-    return tally.result(target.judge.checks - checked, time.perf_counter() - began)
+                on_progress(len(x), len(table.robust))
+    return table.result(target.judge.checks - checked, time.perf_counter() - began)

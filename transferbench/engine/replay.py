@@ -1,8 +1,8 @@
-"""Replay: our attacks with the reference's random numbers, batches and order of tries, to agree with it exactly.
+"""Replay: our attacks with the reference's random numbers, batches and order of tries, so that results agree exactly.
 
-The reference seeds the global generator once per attack and batch and draws each try's noise for the examples of that
-batch that are still robust, so its starts depend on the batch size and on earlier tries. Replay does the same: a
-barrier between tries, the original model, no early exit, no copy, no screen. It is for comparisons only.
+The reference seeds the global generator once per attack and batch, and draws each try's noise for the examples of the
+batch that are still robust, so its starts depend on the batch size and on earlier tries. Replay does the same: one try
+after the other, on the original model, without early exit, search model or screen. It is for comparisons only.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from transferbench.attacks.apgd_l1 import L1APGD
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.specifications import Chain
 from transferbench.engine.chain import Target
-from transferbench.engine.pool import OnProgress
 from transferbench.engine.reference import BATCH_SIZE, check, unchanged_process
-from transferbench.engine.verdicts import ChainResult, Examples, Hits, Tally
+from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 from transferbench.threats import L1Ball, LinfBall, LpBall
 
 REPLAYED = ("apgd-ce", "apgd-t")
@@ -31,10 +30,15 @@ def global_draw(ball: LpBall, x: Tensor, keys: Keys) -> Tensor:
     """[B, ...]: the reference's noise, from the global generator on the CPU, whatever the device."""
     noise = 2 * torch.rand(x.shape) - 1 if isinstance(ball, LinfBall) else torch.randn(x.shape)
     if isinstance(ball, L1Ball):
-        # The reference draws a start for each of its three radii and discards it: the stream moves on.
+        # The reference draws and discards one start for each of its three radii, which advances the generator.
         for _ in range(3):
             torch.randn(x.shape)
     return noise.to(x.device)
+
+
+def global_start(ball: LpBall, x: Tensor, keys: Keys) -> Tensor:
+    """[B, ...]: the reference's random start in Linf and L2."""
+    return ball.start_from_noise(x, global_draw(ball, x, keys))
 
 
 def run_replay(
@@ -42,45 +46,46 @@ def run_replay(
     chain: Chain,
     examples: Examples,
     seed: int,
-    on_progress: OnProgress | None = None,
+    on_progress: OnSettled | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
 ) -> ChainResult:
-    """`chain.run_chain` with the reference's starts and batches, for comparisons; nothing is checkpointed."""
+    """`chain.run_chain` with the reference's random starts and batches, without checkpoints."""
     from pyautoattack.autopgd_base import L1_projection
 
     check(chain, REPLAYED)
     began, checked = time.perf_counter(), target.judge.checks
     model = target.judge.model
     x, y, ids = examples
-    tally, rank = Tally(examples, target.clean_logits(x, ids).argmax(1)), 0
+    table, rank = VerdictTable(examples, target.clean_logits(x, ids).argmax(1)), 0
     with unchanged_process():
         for spec in chain.attacks:
             attack = attacks.build(spec, chain.threat, target.num_classes)
             assert isinstance(attack, BallAPGD | L1APGD)
-            attack.draw = global_draw
             if isinstance(attack, L1APGD):
-                # Equal up to 1e-6, but L1-APGD counts changed entries: only equal bits give equal trajectories.
+                attack.draw = global_draw
+                # Equal up to 1e-6, but L1-APGD counts changed entries: only equal bits lead to equal trajectories.
                 attack.correction = L1_projection
+            else:
+                attack.start_point = global_start
             rows = 0
-            for batch in tally.left.split(target.batch_size or BATCH_SIZE):
+            for batch in table.robust.split(target.batch_size or BATCH_SIZE):
                 torch.manual_seed(seed)
-                left = batch
+                robust = batch
                 for attempt in range(attack.tries):
-                    if len(left) == 0:
+                    if len(robust) == 0:
                         break
-                    with torch.no_grad():
-                        ranking = model(x[left])
-                    found = lockstep.maximise(attack, model, x[left], y[left], left, ranking, attempt)
-                    rows += len(left) * attack.passes
-                    hits = left[found.fooled]
-                    if len(hits):
-                        points = found.fooling[found.fooled]
-                        judged = target.judge(chain.threat, x[hits], points, y[hits], ids[hits])
-                        ranks = [rank + attempt] * len(hits)
-                        tally.fooled(spec.id, ranks, hits, Hits(points, judged.pred, judged.distance, judged.tie))
-                    left = left[~found.fooled]
+                    ranking = lockstep.logits(model, x[robust])
+                    result = lockstep.maximise(attack, model, x[robust], y[robust], robust, ranking, attempt)
+                    rows += len(robust) * attack.passes
+                    at = robust[result.fooled]
+                    if len(at):
+                        points = result.fooling[result.fooled]
+                        judgement = target.judge(chain.threat, x[at], points, y[at], ids[at])
+                        hits = Hits(points, judgement.pred, judgement.distance, judgement.tie)
+                        table.add_hits(spec.id, [rank + attempt] * len(at), at, hits)
+                    robust = robust[~result.fooled]
                 if on_progress is not None:
-                    on_progress(len(x), len(tally.left))
-            tally.attack_done(spec.id, attack.tries, {"forwards": rows, "backwards": rows, "wasted": 0})
+                    on_progress(len(x), len(table.robust))
+            table.close_attack(spec.id, attack.tries, {"forwards": rows, "backwards": rows, "wasted": 0})
             rank += attack.tries
-    return tally.result(target.judge.checks - checked, time.perf_counter() - began)
+    return table.result(target.judge.checks - checked, time.perf_counter() - began)

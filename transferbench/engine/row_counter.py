@@ -1,4 +1,4 @@
-"""Rows through a network outside the search: what the pre-flight costs."""
+"""Counts the rows that pass through a network outside the search, for the cost of the pre-flight."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-class Counted:
-    """The network, unchanged, and the `rows` that went through it: forwards, and backwards where one was made."""
+class RowCounter:
+    """Calls the network and counts in `rows` the rows of its forward passes and of its backward passes."""
 
     def __init__(self, network: Callable[[Tensor], Tensor]) -> None:
         self.network, self.rows = network, 0
@@ -16,10 +16,10 @@ class Counted:
     def __call__(self, x: Tensor) -> Tensor:
         self.rows += len(x)
         output = self.network(x)
-        # What is no tensor is refused by who asked.
+        # The caller refuses an output that is not a tensor.
         if isinstance(output, Tensor) and output.requires_grad:
-            output.register_hook(lambda _: self._backward(len(x)))
+            output.register_hook(lambda _: self._add(len(x)))
         return output
 
-    def _backward(self, rows: int) -> None:
+    def _add(self, rows: int) -> None:
         self.rows += rows

@@ -1,14 +1,13 @@
-"""An active test of the evaluation: plant adversarial regions that are known to exist, attack, count.
+"""An active test of the evaluation: plants adversarial regions, runs the chains and counts the regions they find.
 
-After Zimmermann et al. 2022 (arXiv:2206.13991): an evaluation that misses an existing region shows nothing by finding
-none. A robust accuracy is credible only for a victim that passes this test.
+After Zimmermann et al. 2022 (arXiv:2206.13991): an evaluation that misses an existing region proves nothing when it
+finds none. A robust accuracy is credible only for a victim that passes this test.
 
-Construction, for a victim with logits z and examples x_i it predicts as y_i: a point p_i = x_i + delta_i is
-drawn by key, inside [0,1], with ||delta_i|| = 0.9 eps in the threat's norm. Along delta_i the wrapped victim measures
-s(x) = <x - x_i, w_i>, w_i being the dual direction scaled so that s(p_i) = 1. Its logits are those of the victim with
-the label's logit raised by ten times the logit range, and one other class set to the label's logit plus
-H (s(x) - 0.95), H being ten logit ranges. So the wrapped victim is right everywhere but where s exceeds
-.95: a cap around p_i. The victim's own loss surface remains in every logit.
+Construction, for a victim with logits z and examples x_i with prediction y_i: a point p_i = x_i + delta_i is drawn by
+key, inside [0,1], with ||delta_i|| = 0.9 eps in the threat's norm. Let s(x) = <x - x_i, w_i>, w_i being the dual
+direction of delta_i scaled so that s(p_i) = 1. The wrapped victim's logits are z, with the label's logit raised by H,
+ten times the logit range, and the logit of one other class set to the label's logit plus H (s(x) - 0.95). So the
+wrapped victim is wrong only where s exceeds .95: a cap around p_i. The victim's own gradients remain in every logit.
 """
 
 from __future__ import annotations
@@ -30,19 +29,20 @@ _WITHIN, _CAP, _RANGES = 0.9, 0.95, 10.0
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The number of regions planted, and the number found by chain name."""
+class SelftestResult:
+    """The number of planted regions, and the number that each chain detected, by its name."""
 
     planted: int
-    found: dict[str, int]
+    detected: dict[str, int]
 
     @property
     def passed(self) -> bool:
-        return all(count == self.planted for count in self.found.values())
+        """Whether every chain detected every region."""
+        return all(count == self.planted for count in self.detected.values())
 
 
-class _Wrapped(nn.Module):
-    """The victim with a region planted around each of the examples x [n, ...]."""
+class _PlantedVictim(nn.Module):
+    """The victim with a region planted near each of the examples x [n, ...]."""
 
     x: Tensor
     y: Tensor
@@ -71,13 +71,16 @@ class _Wrapped(nn.Module):
 
 
 def plant(model: nn.Module, x: Tensor, y: Tensor, ids: Tensor, threat: ThreatModel, seed: int = 0) -> nn.Module:
-    """The wrapped victim in eval mode, for examples it predicts correctly. InputError outside the norms' balls."""
+    """The wrapped victim in eval mode, for examples that it classifies correctly.
+
+    InputError for a threat that is not the ball of a norm.
+    """
     ball = _ball(threat)
     direction = ball.dual_direction(_offsets(ball, x, ids, seed))
     with torch.no_grad():
         logits = model(x)
     height = _RANGES * max(float(logits.max() - logits.min()), 1.0)
-    return _Wrapped(model, x, y, direction, height)
+    return _PlantedVictim(model, x, y, direction, height)
 
 
 def _ball(threat: ThreatModel) -> LpBall:
@@ -88,7 +91,7 @@ def _ball(threat: ThreatModel) -> LpBall:
 
 
 def _offsets(ball: LpBall, x: Tensor, ids: Tensor, seed: int) -> Tensor:
-    """[n, ...]: from every image to the centre of its region, inside [0,1], 0.9 eps long."""
+    """[n, ...]: the offset of each region's centre from its image, of length 0.9 eps; the centre is inside [0,1]."""
     keys = keyed_random.row_keys(keyed_random.stream("selftest", seed, str(ball)), ids)
     return ball.interior_offset(x, keys, _WITHIN)
 
@@ -99,17 +102,20 @@ def selftest(
     chains: list[Chain],
     seed: int = 0,
     batch_size: int | None = None,
-) -> Outcome:
-    """Plant a region around every correct example and attack it with each chain. InputError if none is correct."""
+) -> SelftestResult:
+    """Plant a region near every correctly classified example and attack with each chain.
+
+    InputError when no example is classified correctly.
+    """
     with torch.no_grad():
         correct = torch.eq(model(examples.x).argmax(1), examples.y).nonzero().flatten()
     if len(correct) == 0:
         raise InputError("selftest: the model predicts none of the examples correctly")
     examples = examples.at(correct)
     x, y, ids = examples
-    found = {}
+    detected = {}
     for chain in chains:
         wrapped = plant(model, x, y, ids, chain.threat, seed)
-        done = run_chain(Target.prepare(wrapped, x, y, batch_size), chain, examples, seed)
-        found[chain.name] = sum(verdict.rank >= 0 for verdict in done.verdicts)
-    return Outcome(len(x), found)
+        result = run_chain(Target.prepare(wrapped, x, y, batch_size), chain, examples, seed)
+        detected[chain.name] = sum(verdict.rank >= 0 for verdict in result.verdicts)
+    return SelftestResult(len(x), detected)

@@ -1,8 +1,8 @@
-"""Examples under attack and their verdicts, for every way a chain is run: the pool, the reference, its replay."""
+"""Examples under attack and their verdicts, shared by the pool, the reference backend and its replay."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
@@ -12,21 +12,25 @@ from torch import Tensor
 from transferbench.base.checkpoint import State
 from transferbench.base.results import AttackTally, Cost, Verdict
 
+OnSettled = Callable[[int, int], None]
+"""Called with (examples that have their verdict, examples that are still robust)."""
+
 
 class Examples(NamedTuple):
-    """Images x [n, ...] in [0,1], labels y int64 [n], ids int64 [n] that key the random starts."""
+    """Images x [n, ...] in [0,1], labels y int64 [n], example ids int64 [n], which key the random starts."""
 
     x: Tensor
     y: Tensor
     ids: Tensor
 
     def at(self, positions: Tensor) -> Examples:
+        """The examples at the positions."""
         return Examples(self.x[positions], self.y[positions], self.ids[positions])
 
 
 @dataclass
 class ChainResult:
-    """Verdicts in the examples' order, the end points [n, ...], the cost in all and per attack of the chain."""
+    """The verdicts in the examples' order, the end points [n, ...], the cost of the chain and of each attack."""
 
     verdicts: list[Verdict]
     points: Tensor
@@ -35,7 +39,7 @@ class ChainResult:
 
 
 class Hits(NamedTuple):
-    """Fooling points [B, ...] as judged: predictions, float64 distances, ties."""
+    """Fooling points [B, ...] with the judge's predictions int64, distances float64 and ties bool, [B] each."""
 
     points: Tensor
     pred: Tensor
@@ -43,8 +47,8 @@ class Hits(NamedTuple):
     tie: Tensor
 
 
-class Tally:
-    """The verdicts so far. An example that is wrong on the clean image starts as fooled by `clean`."""
+class VerdictTable:
+    """The verdicts of a chain while it runs. A misclassified clean image counts as fooled by the attack `clean`."""
 
     def __init__(self, examples: Examples, clean_pred: Tensor) -> None:
         self.ids = examples.ids.tolist()
@@ -58,28 +62,27 @@ class Tally:
         ]
 
     @property
-    def left(self) -> Tensor:
-        """int64: positions of the examples that are still robust."""
+    def robust(self) -> Tensor:
+        """int64: the positions of the examples that are still robust."""
         return self.standing.nonzero().flatten()
 
-    def fooled(self, attack: str, ranks: Sequence[int], at: Tensor, hits: Hits) -> None:
-        """Record that the tries of these ranks fooled the examples at these positions. Rows correspond."""
-        points = hits.points
+    def add_hits(self, attack: str, ranks: Sequence[int], at: Tensor, hits: Hits) -> None:
+        """Record that tries of an attack fooled the examples at the positions `at`; ranks, `at` and hits correspond."""
         rows = zip(at.tolist(), ranks, hits.pred.tolist(), hits.distance.tolist(), hits.tie.tolist(), strict=True)
-        for position, rank, predicted, apart, tied in rows:
-            self.verdicts[position] = Verdict(self.ids[position], True, attack, rank, predicted, apart, tied)
-        self.points[at] = points
+        for position, rank, pred, distance, tie in rows:
+            self.verdicts[position] = Verdict(self.ids[position], True, attack, rank, pred, distance, tie)
+        self.points[at] = hits.points
         self.standing[at] = False
 
-    def attack_done(self, attack: str, tries: int, spent: dict[str, int]) -> None:
-        """Close an attack of the chain; `spent` are its passes by kind."""
+    def close_attack(self, attack: str, tries: int, spent: dict[str, int]) -> None:
+        """Count the examples of an attack that has ended; `spent` are its forwards, backwards and wasted passes."""
         standing = int(self.standing.sum())
         before = self.by_attack[-1].standing if self.by_attack else sum(v.attack != "clean" for v in self.verdicts)
         self.cost.add(Cost(**spent))
         self.by_attack.append(AttackTally(attack, tries, before - standing, standing, **spent))
 
     def snapshot(self) -> State:
-        """The state for `restore`, of plain values and tensors."""
+        """The state for `restore`: plain values and tensors."""
         return {
             "verdicts": [list(verdict) for verdict in self.verdicts],
             "points": self.points,
@@ -89,6 +92,7 @@ class Tally:
         }
 
     def restore(self, saved: State) -> None:
+        """Continue from a snapshot."""
         device = self.points.device
         self.verdicts = [Verdict(*row) for row in saved["verdicts"]]
         self.points, self.standing = saved["points"].to(device), saved["standing"].to(device)
@@ -96,5 +100,6 @@ class Tally:
         self.cost = Cost(**saved["cost"])
 
     def result(self, checks: int, seconds: float) -> ChainResult:
+        """The result of the whole chain, with the judge's passes and the wall time added to its cost."""
         self.cost.checks, self.cost.seconds = checks, seconds
         return ChainResult(self.verdicts, self.points, self.cost, self.by_attack)

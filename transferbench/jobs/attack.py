@@ -101,14 +101,14 @@ class AttackJob(EvaluationJob[AttackResult]):
 
     def end_points(self, keep: Keep) -> int:
         rows = (self.images.stop or 0) - self.images.start
-        return {"none": 0, "sample": min(rows, keep.count)}.get(keep.kind, rows)
+        return {"none": 0, "sample": min(rows, keep.count)}.get(keep.rule, rows)
 
 
 def _end_points(done: ChainResult, examples: Examples, keep: Keep) -> dict[str, torch.Tensor]:
     """ids int64 [k] and points [k, ...] of the rows that are to be kept."""
     every = range(len(done.verdicts))
-    positions = list(every) if keep.kind == "all" else [at for at in every if done.verdicts[at].rank >= 0]
-    if keep.kind in ("sample", "none"):
+    positions = list(every) if keep.rule == "all" else [at for at in every if done.verdicts[at].rank >= 0]
+    if keep.rule in ("sample", "none"):
         positions = positions[: keep.count]
     at = torch.tensor(positions, dtype=torch.int64)
     return {"ids": examples.ids.cpu()[at], "points": done.points[at.to(done.points.device)].cpu()}

@@ -45,11 +45,11 @@ class CleanJob(EvaluationJob[CleanResult]):
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Output:
         target, dataset = self._target(resources, results), resources.images(self.images)
-        saved = checkpoint.load() or {"correct": 0, "seen": 0}
-        correct, seen = saved["correct"], saved["seen"]
-        for part in dataset.select(range(seen, len(dataset))).batches(SHARD) if seen < len(dataset) else ():
+        saved = checkpoint.load() or {"correct": 0, "counted": 0}
+        correct, counted = saved["correct"], saved["counted"]
+        for part in dataset.select(range(counted, len(dataset))).batches(SHARD) if counted < len(dataset) else ():
             shard = part.on(resources.device)
             correct += int(torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).sum())
-            seen += len(part)
-            checkpoint.offer(partial(dict, correct=correct, seen=seen))
+            counted += len(part)
+            checkpoint.offer(partial(dict, correct=correct, counted=counted))
         return Output(CleanResult(correct, len(dataset), Cost(checks=len(dataset))), {})

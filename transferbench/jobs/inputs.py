@@ -35,7 +35,7 @@ class NetworkInput:
         settings = resources.settings
         if self.folder:
             return trained.load(settings.root / self.folder)
-        return victims.load(self.name, settings.model_dir, made=settings.made_data)
+        return victims.load(self.name, settings.model_dir, synthetic=settings.synthetic_data)
 
     def share(self, resources: Resources) -> Victim:
         return resources.network(self).to("cpu")

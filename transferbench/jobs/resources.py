@@ -85,7 +85,7 @@ class Resources:
             raise
 
     def view(self, preprocessing: str) -> View:
-        return View(preprocessing, made=self.settings.made_data)
+        return View(preprocessing, synthetic=self.settings.synthetic_data)
 
     def circumstances(self) -> dict[str, Any]:
         """The part of every key that depends on the run's settings: what decides bits."""

@@ -12,7 +12,7 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import InputError
 from transferbench.base.progress import OnProgress, ignore
 from transferbench.base.results import TrainResult
-from transferbench.base.specifications import Keep, Scalar
+from transferbench.base.specifications import Keep, Scalar, ThreatModel
 from transferbench.jobs.inputs import SplitsInput
 from transferbench.jobs.job import Job, Need, Output, Results
 from transferbench.jobs.networks import NetworkReference, specified
@@ -47,7 +47,7 @@ class TrainJob(Job[TrainResult]):
     source: NetworkReference | None = None
     shots: int | None = None
     untrained: bool = False
-    threats: tuple[tuple[str, str], ...] = ()
+    threats: tuple[ThreatModel, ...] = ()
 
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
@@ -118,7 +118,7 @@ class TrainJob(Job[TrainResult]):
         settings = resources.settings
         monitor = None
         if settings.eval_freq is not None:
-            monitor = RobustnessMonitor(*splits, dict(self.threats), settings.eval_freq)
+            monitor = RobustnessMonitor(*splits, self.threats, settings.eval_freq)
         options = FitOptions(resources.device, on_progress, checkpoint, settings.loader_workers, monitor)
         model, card, fitted = train_victim(
             self.recipe, methods.build(self.method, dict(self.settings)), source, splits, options

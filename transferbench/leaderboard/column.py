@@ -64,6 +64,8 @@ class Column(Generic[Context]):
     """Sorts the summary's columns before the order of the list."""
     readme: bool = False
     """Part of the README's excerpt of the summary."""
+    terminal: str = ""
+    """Heading in the terminal's table, which is 80 characters wide; empty: not in it."""
     metric: Literal["accuracy", "robust_accuracy"] | None = None
     """Metric in a card's `model-index`; None: not in it."""
     filter: str = ""

@@ -66,6 +66,7 @@ CLEAN = RateColumn(
     interval=ends_of("clean_acc"),
     summary="clean",
     readme=True,
+    terminal="clean",
     metric="accuracy",
 )
 LINF = accuracy("linf_acc", "share of the n examples that survive the Linf chain, %", "Linf")
@@ -80,6 +81,7 @@ UNION = RateColumn(
     interval=ends_of("union"),
     summary="union",
     readme=True,
+    terminal="union",
     metric="robust_accuracy",
 )
 PGD = RateColumn(
@@ -103,6 +105,7 @@ PRETRAINED = RateColumn(
     summary="pre-trained ASR",
     summary_order=1,
     readme=True,
+    terminal="ASR",
 )
 NOISE = RateColumn(
     "noise_asr",
@@ -114,6 +117,7 @@ NOISE = RateColumn(
     summary="noise ASR",
     summary_order=1,
     readme=True,
+    terminal="noise",
 )
 
 LEADERBOARD: list[BoardColumn] = [

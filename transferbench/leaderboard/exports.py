@@ -14,12 +14,12 @@ from transferbench.base.errors import InputError
 from transferbench.base.ids import APGD_CE, APGD_T, FAB_T, SQUARE
 from transferbench.base.names import file_stem
 from transferbench.base.specifications import NORMS
+from transferbench.base.strict_model import first_problem
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.markdown import mean_and_range, rank_range, summary_columns
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.pooling import pooled, values
 from transferbench.leaderboard.rows import leaderboard_rows
-from transferbench.base.strict_model import first_problem
 from transferbench.results.records import ChainRecord, Record
 
 _STANDARD = {APGD_CE, APGD_T, FAB_T, SQUARE}

@@ -64,6 +64,7 @@ def accuracy(name: str, meaning: str, norm: Norm) -> RateColumn:
         interval=ends_of(name),
         summary=norm,
         readme=True,
+        terminal=norm,
         metric="robust_accuracy",
     )
 

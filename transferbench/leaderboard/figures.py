@@ -17,7 +17,7 @@ from transferbench.leaderboard.column import Row
 from transferbench.leaderboard.columns import CLEAN, SOURCE_UNION, UNION
 from transferbench.leaderboard.escape import csv_cell
 from transferbench.leaderboard.measurements import curve
-from transferbench.leaderboard.pooling import Pool, average, pooled, values
+from transferbench.leaderboard.pooling import PooledRows, average, pooled, values
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.results.records import Record
 
@@ -37,7 +37,7 @@ TITLES = {
 class Board(NamedTuple):
     """The content of the figures: rows over seeds, best union first, and the record of every victim."""
 
-    pools: list[Pool]
+    pools: list[PooledRows]
     by_victim: dict[str, Record]
 
 
@@ -93,11 +93,11 @@ def _plain(text: str) -> str:
     return str(csv_cell(text)).replace("$", r"\$").replace("_", "\u2010" if text.startswith("_") else "_")
 
 
-def _label(pool: Pool) -> str:
+def _label(pool: PooledRows) -> str:
     return f"{_plain(pool.label)} ({_plain(pool.source)})"
 
 
-def _looks(pools: Sequence[Pool]) -> dict[str, tuple[str, str]]:
+def _looks(pools: Sequence[PooledRows]) -> dict[str, tuple[str, str]]:
     """A colour and a marker for each source."""
     names = sorted({pool.source for pool in pools})
     return {name: (colour, marker) for name, colour, marker in zip(names, cycle(COLOURS), cycle(MARKERS))}
@@ -150,7 +150,7 @@ def _pareto(board: Board) -> Figure:
     return figure
 
 
-def _labels(points: Sequence[tuple[float, float, Pool]]) -> list[tuple[float, float, str]]:
+def _labels(points: Sequence[tuple[float, float, PooledRows]]) -> list[tuple[float, float, str]]:
     """One label for points that overlap."""
     labels: list[tuple[float, float, str]] = []
     for clean, union, pool in points:

@@ -161,7 +161,7 @@ def _cell(row: Row, column: BoardColumn, group: Group, folder: Path) -> dict[str
 
 
 def _widths(heads: Sequence[dict[str, str]], lines: Sequence[dict[str, Any]]) -> dict[str, str]:
-    """Column -> its width in rem, with room for the padding and for the arrow of the sorted one.
+    """Column -> its width in rem, including the padding and the arrow of the sorted one.
 
     Not in the browser's own unit of a character, which differs between the bold and the plain cells of a column.
     """

@@ -26,7 +26,7 @@ class Series(NamedTuple):
         return cls(without_seed(victim, seed), method, without_seed(source, seed), target)
 
 
-class Pool(NamedTuple):
+class PooledRows(NamedTuple):
     """The rows of a series, with the label and the source that name it."""
 
     label: str
@@ -47,7 +47,7 @@ def labels(series: Iterable[Series]) -> dict[Series, str]:
     return label_of
 
 
-def pooled(rows: Sequence[Row]) -> list[Pool]:
+def pooled(rows: Sequence[Row]) -> list[PooledRows]:
     """The rows by series, by target, best mean union first."""
 
     def series(row: Row) -> Series:
@@ -61,7 +61,7 @@ def pooled(rows: Sequence[Row]) -> list[Pool]:
     label_of = labels(map(series, rows))
     groups = [(key, list(group)) for key, group in groupby(sorted(rows, key=order), key=series)]
     groups.sort(key=lambda group: (group[0].target, -(average(group[1], UNION.name) or -1.0)))
-    return [Pool(label_of[key], key.source, group) for key, group in groups]
+    return [PooledRows(label_of[key], key.source, group) for key, group in groups]
 
 
 def values(rows: Sequence[Row], column: str) -> list[float]:

@@ -1,8 +1,9 @@
-"""One training method, one file: what differs between papers and nothing else.
+"""Training methods, one per file: what differs between papers and nothing else.
 
-A file of this folder is a method: its id is the file's stem with `_` written `-`, its first docstring line the
-description; it has a class `Method` and a frozen dataclass `Params` of hyper-parameters whose defaults are the
-paper's code's. The loop that drives them is train.py.
+A file of this folder is a method. Its id is the file's stem with `_` written `-`; the first line of its docstring is
+its description, and labelled paragraphs (`Paper:`, `Loss:`, `Phases:`, `Options:`, `Deviations:`) are its line in
+docs/methods.md. It has an integer `VERSION`, a frozen dataclass `Params` of hyper-parameters whose defaults are those
+of the paper's code, and a class `Method`. training/loop.py runs it.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
+from transferbench.base.strict_model import first_problem
 from transferbench.models import heads
-from transferbench.models.cards import first_problem
 from transferbench.models.features import Layers
 
 Positive = Annotated[int, Field(ge=1)]
@@ -30,13 +31,13 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class BaseParams:
-    """The keys every plugin has. `steps` is the whole training; phases take fixed shares of it.
+    """The hyper-parameters of every method. `steps` is the number of optimiser steps over all phases.
 
-    `head_lr` multiplies the rate of a newly initialised head. `schedule` is restarted in every phase. `augment` auto
-    is the data set's own pipeline: crop and flip for small colour images, resized crop and flip for photographs.
-    `freeze_bn` keeps batch norm as the source has it: `stats` its running statistics (batch norm then runs on them),
-    `affine` its scales and shifts, `both`; freezing it is said to inherit more robustness (CARTL, arXiv:2106.06667).
-    `from_scratch` takes nothing of a source but its architecture; for methods that can do without one.
+    `head_lr` multiplies the learning rate of a newly initialised head. `schedule` restarts in every phase.
+    `augment=auto` is the data set's own augmentation: crop and flip for small colour images, resized crop and flip for
+    photographs. `freeze_bn` freezes the source's batch norm: `stats` its running statistics, which it then uses in
+    training too, `affine` its scales and shifts, `both`; freezing may preserve more robustness (CARTL,
+    arXiv:2106.06667). `from_scratch` uses only the source's architecture, for methods that do not need a source.
     """
 
     steps: Positive = 30_000
@@ -57,7 +58,10 @@ P = TypeVar("P", bound=BaseParams)
 
 
 class Batch(NamedTuple):
-    """x [B, C, H, W] in [0,1], y int64 [B]; `noise` int64 [B] keys every random draw of this step; `step`."""
+    """The images x [B, C, H, W] in [0,1] and labels y int64 [B] of a step.
+
+    `noise` int64 [B] keys the step's random numbers; `step` is the number of the step over all phases.
+    """
 
     x: Tensor
     y: Tensor
@@ -66,7 +70,7 @@ class Batch(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A network in training, with where its features are."""
+    """A network and the names of its feature layers."""
 
     model: nn.Module
     layers: Layers
@@ -74,10 +78,10 @@ class Network(NamedTuple):
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with an optimiser of its own (momentum starts afresh).
+    """A part of the training with a new optimiser (momentum starts at zero).
 
-    `trains` says by parameter name what is updated; `average_every` n steps a snapshot enters the stochastic weight
-    average, which replaces the weights at the end of the phase.
+    `trains(name)`: whether a parameter is updated. With `average_every` n, every n-th step's weights enter a stochastic
+    weight average, which replaces the weights at the end of the phase.
     """
 
     name: str
@@ -89,24 +93,24 @@ class Phase:
 
 
 class BaseMethod(Generic[P]):
-    """Defaults of a method: a source copy with a new head, one phase that trains everything, cross-entropy."""
+    """The defaults of a method: a copy of the source with a new head, one phase for all weights, cross-entropy."""
 
     needs_source = True
-    """False: it also trains a network from scratch."""
+    """Whether the method cannot train a network from scratch."""
 
     def __init__(self, params: P) -> None:
         self.params = params
         self.state: dict[str, float] = {}
-        """Statistics that a method carries from step to step (E-AT's running accuracies)."""
+        """Statistics that the method updates from step to step (E-AT's running accuracies)."""
         self.replays = 1
-        """How many steps in a row are taken on each batch (free adversarial training)."""
+        """The number of consecutive steps on each batch (free adversarial training)."""
 
-    def network(self, source: str, given: str) -> str:
-        """The id of the student's architecture: the source's, else the one that was given."""
-        return source or given
+    def network(self, source: str, requested: str) -> str:
+        """The id of the student's architecture: the source's, or without a source the requested one."""
+        return source or requested
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        """The network to train. `fresh()` makes a randomly initialised one of the architecture `network` names."""
+        """The network to train. `fresh()` returns a randomly initialised network of the architecture `network()`."""
         if source is None or self.params.from_scratch:
             return fresh()
         model = copy.deepcopy(source.model).requires_grad_(True)
@@ -114,41 +118,40 @@ class BaseMethod(Generic[P]):
         return Network(model, source.layers)
 
     def in_head(self, student: Network, name: str) -> bool:
-        """Whether a parameter of the student belongs to its new head."""
+        """Whether the student's parameter of that name belongs to its new head."""
         return name.startswith(f"{student.layers.head}.")
 
     def prepare(self, student: Network, source: Network | None, batches: Callable[[], Iterator[Batch]]) -> None:
-        """What is done before the first step; `batches()` is one epoch. A resumed training does not repeat it: what
-        it finds out belongs into `memory`."""
+        """Called before the first step; `batches()` is one epoch. A resumed training does not call it again: results
+        must be part of `memory`."""
 
     def phases(self) -> list[Phase]:
+        """The phases of the training, in order."""
         params = self.params
         return [Phase("all", params.steps, params.lr, params.schedule)]
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
-        """The loss by its parts; their sum is minimised."""
+        """The terms of the loss by name; their sum is minimised."""
         return {"ce": self.cross_entropy(student.model(batch.x), batch.y)}
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        """The mean over the batch, with the label smoothing of the parameters."""
+        """The mean cross-entropy of the batch, with the parameters' label smoothing."""
         return F.cross_entropy(logits, y, label_smoothing=self.params.label_smoothing)
 
     def memory(self) -> dict[str, Any]:
-        """What the method carries from step to step beside the student's weights: tensors, numbers, lists, dicts.
-
-        An interrupted training gives it to `recall` of a new method whose `student` was made again.
-        """
+        """The method's state besides the student's weights, for checkpoints: tensors, numbers, lists, dictionaries."""
         return {"state": self.state}
 
     def recall(self, memory: dict[str, Any]) -> None:
+        """Restore `memory`; called after `student` when a training is resumed."""
         self.state = memory["state"]
 
     def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
-        """What is done after the last step (re-estimating batch norm, say). `batches()` is one epoch."""
+        """Called after the last step (to re-estimate batch norm, for example). `batches()` is one epoch."""
 
 
 def reinitialise(model: nn.Module) -> None:
-    """PyTorch's default initialisation on every layer that has one, running statistics included."""
+    """Apply PyTorch's default initialisation to every layer that has one, running statistics included."""
     for module in model.modules():
         reset = getattr(module, "reset_parameters", None)
         if callable(reset):
@@ -156,25 +159,25 @@ def reinitialise(model: nn.Module) -> None:
 
 
 def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
-    """The method of an id with its hyper-parameters from text or numbers, each typed and checked.
+    """The method of an id with hyper-parameters as text or numbers, converted to their types and checked.
 
-    InputError for an unknown method or name (with what exists) or a bad value (with what is allowed).
+    InputError for an unknown method, an unknown hyper-parameter or a bad value, with what is allowed.
     """
     module = registry.find("methods", id).load()
-    params: Any = module.Params
-    known = {item.name: item.default for item in fields(params)}
+    params_class: Any = module.Params
+    defaults = {item.name: item.default for item in fields(params_class)}
     for name, value in settings.items():
-        if name not in known:
-            raise InputError(registry.unknown(f"hyper-parameter of {id}:", name, known))
-        if isinstance(value, bool) and not isinstance(known[name], bool):
-            # YAML reads `no` and `off` as False, which would count as 0.
-            raise InputError(f"method {id}: {name}={value} is a yes or no, expected a value like {known[name]!r}")
+        if name not in defaults:
+            raise InputError(registry.unknown(f"hyper-parameter of {id}:", name, defaults))
+        if isinstance(value, bool) and not isinstance(defaults[name], bool):
+            # YAML reads `no` and `off` as False, which would be converted to 0.
+            raise InputError(f"method {id}: {name}={value} is a yes or no, expected a value like {defaults[name]!r}")
     try:
-        checked = TypeAdapter(params).validate_python(settings)
+        params = TypeAdapter(params_class).validate_python(settings)
     except ValidationError as error:
         raise InputError(f"method {id}: {first_problem(error)}") from None
-    method: BaseMethod[Any] = module.Method(checked)
-    if checked.from_scratch and method.needs_source:
+    method: BaseMethod[Any] = module.Method(params)
+    if params.from_scratch and method.needs_source:
         raise InputError(f"method {id}: from_scratch=True, but it takes its features or weights from a source")
     return method
 
@@ -185,5 +188,5 @@ def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def frozen_copy(network: Network) -> Network:
-    """The network in eval mode without parameter gradients: a teacher."""
+    """A copy of the network in eval mode without parameter gradients."""
     return Network(copy.deepcopy(network.model).eval().requires_grad_(False), network.layers)

@@ -27,6 +27,8 @@ class Params(eat.Params):
 
 
 class Method(eat.Method):
+    """E-AT's loop with exactly one norm."""
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
         if len(self.attacks) != 1:

@@ -23,6 +23,8 @@ Params = sat.Params
 
 
 class Method(eat.Method):
+    """E-AT's attacks; the loss is the mean over the norms."""
+
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         parts = [self.cross_entropy(student.model(self.worst(student, batch, norm)), batch.y) for norm in self.attacks]
         return {"adversarial ce": torch.stack(parts).mean()}

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.models.features import submodule, tap
+from transferbench.models.features import record_features, submodule
 
 VERSION = 1
 
@@ -40,10 +40,10 @@ _TEMPERATURE = 5.0
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """DELTA.sh for Flower102: lr .005, weight decay 1e-4, lambda_f .1; beta .01 always.
+    """DELTA.sh for Flower102: lr .005, weight decay 1e-4, `feat_lmda` (lambda_f) .1; beta .01 always.
 
-    The original with `attention` has lambda_f .01 (its alpha) and beta .01. Its head is trained for `attention_steps`
-    at rate .01 before the channels are weighed.
+    The original with `attention` has lambda_f .01 (its alpha) and beta .01. Before the channels are weighted, a head is
+    trained for `attention_steps` at learning rate .01.
     """
 
     lr: NotNegative = 5e-3
@@ -55,6 +55,8 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Fine-tuning with a penalty on the distance of the stages' feature maps from the source's."""
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         if source is not None and not source.layers.stages:
             raise InputError("delta needs the stages of the source network, and this one names none")
@@ -74,83 +76,83 @@ class Method(BaseMethod[Params]):
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         assert source is not None
-        with tap(student.model, student.layers, student.layers.stages) as mine:
+        with record_features(student.model, student.layers, student.layers.stages) as student_features:
             logits = student.model(batch.x)
-        with torch.no_grad(), tap(source.model, source.layers, source.layers.stages) as theirs:
+        with torch.no_grad(), record_features(source.model, source.layers, source.layers.stages) as source_features:
             source.model(batch.x)
-        pairs = [(mine.stages[name], theirs.stages[name]) for name in student.layers.stages]
+        pairs = [(student_features.stages[name], source_features.stages[name]) for name in student.layers.stages]
         if self.params.attention:
-            apart = [
-                0.5 * _weighted(ours, kept, weights.to(ours.device))
-                for (ours, kept), weights in zip(pairs, self.channels, strict=True)
+            distances = [
+                0.5 * _weighted_distance(own, target, weights.to(own.device))
+                for (own, target), weights in zip(pairs, self.channels, strict=True)
             ]
         else:
-            apart = [F.mse_loss(ours, kept) for ours, kept in pairs]
+            distances = [F.mse_loss(own, target) for own, target in pairs]
         return {
             "ce": self.cross_entropy(logits, batch.y),
             "head": 0.5 * self.params.beta * linear_norm(student.model),
-            "features": self.params.feat_lmda * torch.stack(apart).sum(),
+            "features": self.params.feat_lmda * torch.stack(distances).sum(),
         }
 
     def _attention(self, student: Network, source: Network, batches: Callable[[], Iterator[Batch]]) -> list[Tensor]:
-        """[C] for every stage. The head is trained on a copy of the student, whose trunk is still the source's."""
+        """The weights [C] of every stage's channels, with a head that is trained on the source's frozen features."""
         probe = Network(copy.deepcopy(student.model).eval().requires_grad_(False), source.layers)
-        # A re-initialised student has the source's trunk no more.
+        # A re-initialised student does not have the source's trunk.
         trunk = {name: value for name, value in source.model.state_dict().items() if not self.in_head(source, name)}
         probe.model.load_state_dict(trunk, strict=False)
         head = submodule(probe.model, probe.layers.head).requires_grad_(True)
         optimiser = torch.optim.SGD(head.parameters(), 1e-2, momentum=0.9)
         endless = itertools.chain.from_iterable(batches() for _ in itertools.count())
         for batch in itertools.islice(endless, self.params.attention_steps):
-            with torch.no_grad(), tap(probe.model, probe.layers) as tapped:
+            with torch.no_grad(), record_features(probe.model, probe.layers) as features:
                 probe.model(batch.x)
-            loss = F.cross_entropy(head(tapped.penultimate[probe.layers.head]), batch.y)
+            loss = F.cross_entropy(head(features.penultimate[probe.layers.head]), batch.y)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-        shown = list(itertools.islice(batches(), self.params.attention_batches))
-        return [attention(_rises(probe, stage, shown)) for stage in probe.layers.stages]
+        sample = list(itertools.islice(batches(), self.params.attention_batches))
+        return [attention(_loss_increases(probe, stage, sample)) for stage in probe.layers.stages]
 
 
-def attention(rises: Tensor) -> Tensor:
-    """[C] -> [C], positive, summing to 1: the more the loss rises without a channel, the more it weighs."""
-    spread = rises.std(correction=0)
-    return ((rises - rises.mean()) / (spread if float(spread) > 0 else 1.0) / _TEMPERATURE).softmax(0)
+def attention(increases: Tensor) -> Tensor:
+    """[C] -> [C]: the channels' weights, positive with sum 1, from the increases of the loss without each channel."""
+    spread = increases.std(correction=0)
+    return ((increases - increases.mean()) / (spread if float(spread) > 0 else 1.0) / _TEMPERATURE).softmax(0)
 
 
-def _rises(network: Network, stage: str, batches: list[Batch]) -> Tensor:
-    """float32 [C]: by how much the summed loss rises when each channel of a stage's output is put to 0."""
-    without: int | None = None
+def _loss_increases(network: Network, stage: str, batches: list[Batch]) -> Tensor:
+    """float32 [C]: the increase of the summed loss when a channel of the stage's output is set to 0."""
+    removed: int | None = None
     channels = 0
 
-    def silence(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+    def remove_channel(_: nn.Module, __: Any, output: Tensor) -> Tensor:
         nonlocal channels
         channels = output.shape[1]
-        if without is None:
+        if removed is None:
             return output
-        kept = torch.ones(channels, device=output.device)
-        kept[without] = 0
-        return output * kept.view(1, -1, *[1] * (output.dim() - 2))
+        mask = torch.ones(channels, device=output.device)
+        mask[removed] = 0
+        return output * mask.view(1, -1, *[1] * (output.dim() - 2))
 
     def total() -> float:
         with torch.no_grad():
             return sum(float(F.cross_entropy(network.model(b.x), b.y, reduction="sum")) for b in batches)
 
-    hook = submodule(network.model, stage).register_forward_hook(silence)
+    hook = submodule(network.model, stage).register_forward_hook(remove_channel)
     try:
-        whole, found = total(), []
+        full, increases = total(), []
         for channel in range(channels):
-            without = channel
-            found.append(total() - whole)
+            removed = channel
+            increases.append(total() - full)
     finally:
         hook.remove()
-    return torch.tensor(found)
+    return torch.tensor(increases)
 
 
-def _weighted(mine: Tensor, theirs: Tensor, weights: Tensor) -> Tensor:
-    """The sum over images and channels of C w_c times the mean over places of the squared difference."""
-    apart = (mine - theirs).flatten(2).square().mean(2)
-    return (len(weights) * weights * apart).sum()
+def _weighted_distance(features: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """The sum over images and channels of C w_c times the mean squared difference over positions."""
+    distances = (features - target).flatten(2).square().mean(2)
+    return (len(weights) * weights * distances).sum()
 
 
 def linear_norm(model: nn.Module) -> Tensor:

@@ -23,7 +23,7 @@ from transferbench.attacks.apgd_train import apgd_train
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import Epsilon
+from transferbench.base.specifications import ThreatModel
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 
 VERSION = 1
@@ -31,10 +31,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """Fine-tuning on CIFAR-10: 3 epochs of 128 (1170 steps), lr .05, thirds, weight decay 5e-4, 10 APGD steps.
+    """Fine-tuning on CIFAR-10: 3 epochs of batches of 128 (1170 steps), lr .05, schedule thirds, weight decay 5e-4.
 
-    `l_norms` and `l_eps` are comma lists of the same length, as the code's flags; `l_iters`, where given, is one of
-    APGD steps by norm (ImageNet: 15 in L1, 5 elsewhere) in place of `at_iter`.
+    `l_norms` and `l_eps` are comma-separated lists of equal length, as the code's flags. `at_iter` is the number of
+    APGD steps; `l_iters` is an optional list of them per norm (ImageNet: 15 in L1, 5 in the others).
     """
 
     steps: Positive = 1170
@@ -49,6 +49,8 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Adversarial training in one norm per batch, drawn by the norms' running robust accuracies."""
+
     needs_source = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
@@ -62,7 +64,7 @@ class Method(BaseMethod[Params]):
         if not all(count.isdigit() and int(count) > 0 for count in iters):
             raise InputError(f"l_iters={params.l_iters!r}: write whole numbers with commas, 5,15")
         self.attacks = {
-            norm: apgd_train(norm, str(Epsilon.parse(eps)), int(count))
+            norm: apgd_train(ThreatModel.parse(norm, eps), int(count))
             for norm, eps, count in zip(norms, radii, iters, strict=True)
         }
         return super().student(source, fresh, num_classes)
@@ -72,21 +74,22 @@ class Method(BaseMethod[Params]):
         return {"adversarial ce": self.cross_entropy(student.model(self.worst(student, batch, norm)), batch.y)}
 
     def worst(self, student: Network, batch: Batch, norm: str) -> Tensor:
-        """[B, ...]: APGD's point of highest loss in the norm, found in eval mode; who survived it is counted."""
+        """[B, ...]: APGD's points of highest loss in the norm, in eval mode. Updates the norm's running accuracy."""
         with lockstep.eval_mode(student.model) as attacked:
-            found = lockstep.maximise(self.attacks[norm], attacked, batch.x, batch.y, batch.noise)
-        seen, survived = self.state.get(f"{norm} seen", 0.0), self.state.get(f"{norm} survived", 0.0)
-        self.state[f"{norm} seen"] = seen + len(batch.x)
-        self.state[f"{norm} survived"] = survived + float((~found.fooled).sum())
-        return found.best
+            result = lockstep.maximise(self.attacks[norm], attacked, batch.x, batch.y, batch.noise)
+        total, survived = self.state.get(f"{norm} attacked", 0.0), self.state.get(f"{norm} survived", 0.0)
+        self.state[f"{norm} attacked"] = total + len(batch.x)
+        self.state[f"{norm} survived"] = survived + float((~result.fooled).sum())
+        return result.best
 
     def weights(self) -> list[float]:
-        """How likely each norm is to be drawn, not yet divided by their sum."""
-        if not all(f"{name} seen" in self.state for name in self.attacks):
+        """The norms' probabilities of being drawn, up to a common factor."""
+        if not all(f"{name} attacked" in self.state for name in self.attacks):
             return [1.0] * len(self.attacks)
-        return [1 - self.state[f"{name} survived"] / self.state[f"{name} seen"] for name in self.attacks]
+        return [1 - self.state[f"{name} survived"] / self.state[f"{name} attacked"] for name in self.attacks]
 
     def _draw(self, step: int) -> str:
+        """The norm of a step."""
         names = list(self.attacks)
         key = torch.tensor([keyed_random.stream("eat norm", self.params.seed, step)])
         unit = float(keyed_random.uniform(key, (1,)))

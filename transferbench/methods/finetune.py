@@ -26,4 +26,4 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
-    pass
+    """The defaults of BaseMethod."""

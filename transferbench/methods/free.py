@@ -38,6 +38,8 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """`delta` is the perturbation of the batch's slots; its gradient is that of the last step's backward pass."""
+
     needs_source = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
@@ -58,7 +60,7 @@ class Method(BaseMethod[Params]):
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         delta = torch.zeros_like(batch.x) if self.delta is None else self.delta.detach()
         if self.delta is not None and self.delta.grad is not None:
-            # The last backward pass of the loop left the gradient of the replay before here.
+            # The gradient is from the loop's last backward pass, that of the previous replay.
             delta = (delta + self.eps * self.delta.grad.sign()).clamp(-self.eps, self.eps)
         self.delta = delta.requires_grad_()
         return {"adversarial ce": self.cross_entropy(student.model((batch.x + self.delta).clamp(0, 1)), batch.y)}

@@ -38,7 +38,7 @@ from transferbench.base.schedules import Schedule
 from transferbench.base.specifications import Epsilon
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 from transferbench.models import heads
-from transferbench.models.features import tap
+from transferbench.models.features import record_features
 
 VERSION = 1
 
@@ -48,12 +48,12 @@ _ADAM_LR = 1e-3
 @dataclass(frozen=True)
 class Params(BaseParams):
     """run_IGAM_c10toc100.sh: 320000 steps of 32, the last 40000 with matching; beta 2, gamma 10, lr .1/.01/.001,
-    weight decay 2e-4, discriminator of 5 layers from 16 channels, noise U(-8,8) of 255 on the input.
+    weight decay 2e-4, discriminator of 5 layers from 16 channels, input noise U(-8/255, 8/255).
 
-    The up-resize script (TinyImageNet to CIFAR-10) has beta 5, 4 layers from 8 channels and no noise. `gamma` belongs
-    to gradients on the 0..255 scale, summed over the batch. `input_noise` 0 is none. `disc`: `conv`; `pool` averages
-    its last maps (--disc_avg_pool_hw); `linear` has three linear layers instead (--only_fully_connected). `disc_adam`
-    is Adam at .001 instead of the student's SGD (no --same_optimizer), `teacher_trains=all` --finetune_whole_model.
+    The up-resize script (TinyImageNet to CIFAR-10) has beta 5, 4 layers from 8 channels and no noise. `gamma` is for
+    gradients on the 0..255 scale, summed over the batch. `input_noise=0` is no noise. `disc`: `conv`, `pool` (the last
+    maps are averaged, --disc_avg_pool_hw) or `linear` (three linear layers, --only_fully_connected). `disc_adam`: Adam
+    at .001 instead of the student's SGD (no --same_optimizer). `teacher_trains=all`: --finetune_whole_model.
     """
 
     steps: Positive = 320_000
@@ -76,18 +76,18 @@ class Params(BaseParams):
 
 
 class Discriminator(nn.Module):
-    """Layers of [4x4 convolution of stride 2, batch norm, leaky ReLU .1], channels doubling, then a linear layer.
+    """Input gradients [B, C, H, W] -> logits [B, 2] of the classes 0 (student) and 1 (teacher).
 
-    `pool` averages the last maps before it; `linear` has layers of `channels`, `channels` and half of them, each with
-    batch norm and leaky ReLU, in place of the convolutions. Takes input gradients [B, C, H, W] and gives logits [B, 2]:
-    0 student, 1 teacher.
+    Layers of [4x4 convolution of stride 2, batch norm, leaky ReLU .1] with doubling channels, then a linear layer. The
+    design `pool` averages the last maps before it; `linear` has linear layers of `channels`, `channels` and half as
+    many units in place of the convolutions.
     """
 
-    def __init__(self, shape: tuple[int, ...], layers: int, channels: int, kind: str = "conv") -> None:
+    def __init__(self, shape: tuple[int, ...], layers: int, channels: int, design: str = "conv") -> None:
         super().__init__()
-        self.kind, inputs, side = kind, shape[0], shape[1]
+        self.design, inputs, side = design, shape[0], shape[1]
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
-        if kind == "linear":
+        if design == "linear":
             inputs = math.prod(shape)
             for outputs in (channels, channels, max(channels // 2, 1)):
                 self.layers.append(nn.Linear(inputs, outputs))
@@ -100,27 +100,29 @@ class Discriminator(nn.Module):
             self.layers.append(nn.Conv2d(inputs, outputs, 4, 2))
             self.norms.append(nn.BatchNorm2d(outputs))
             inputs, side = outputs, -(-side // 2)
-        self.head = nn.Linear(inputs if kind == "pool" else inputs * side * side, 2)
+        self.head = nn.Linear(inputs if design == "pool" else inputs * side * side, 2)
 
     def forward(self, gradient: Tensor) -> Tensor:
         flat = gradient.flatten(1)
         flat = flat - flat.mean(1, keepdim=True)
         x = flat / (flat.square().sum(1, keepdim=True) + 1e-24).sqrt()
-        x = x if self.kind == "linear" else x.view_as(gradient)
+        x = x if self.design == "linear" else x.view_as(gradient)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = F.leaky_relu(norm(layer(x if self.kind == "linear" else _pad_same(x))), 0.1)
-        return self.head(x.mean((2, 3)) if self.kind == "pool" else x.flatten(1))
+            x = F.leaky_relu(norm(layer(x if self.design == "linear" else _pad_same(x))), 0.1)
+        return self.head(x.mean((2, 3)) if self.design == "pool" else x.flatten(1))
 
 
 def _pad_same(x: Tensor) -> Tensor:
-    """TensorFlow's "SAME" for a 4x4 kernel of stride 2: enough that half the side, rounded up, comes out."""
+    """TensorFlow's "SAME" padding for a 4x4 kernel of stride 2: the output has half the side, rounded up."""
     total = [max((-(-side // 2) - 1) * 2 + 4 - side, 0) for side in (x.shape[3], x.shape[2])]
     return F.pad(x, [pad for each in total for pad in (each // 2, each - each // 2)])
 
 
 class Method(BaseMethod[Params]):
-    def network(self, source: str, given: str) -> str:
-        return given or re.sub(r"^resized:\d+-\d+:", "", source)
+    """Trains a student, a teacher (the source with a new head) and a discriminator of their input gradients."""
+
+    def network(self, source: str, requested: str) -> str:
+        return requested or re.sub(r"^resized:\d+-\d+:", "", source)
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         assert source is not None
@@ -132,8 +134,8 @@ class Method(BaseMethod[Params]):
         trained = (model if whole else model.get_submodule(source.layers.head)).requires_grad_(True)
         self.teacher_optimiser = torch.optim.Adam(trained.parameters(), lr=self.params.teacher_lr)
         self.discriminator: Discriminator | None = None
-        self.recalled: dict[str, Any] | None = None
-        # Made when the images' shape is known, from a state of its own: the student's draws do not depend on it.
+        self.checkpointed: dict[str, Any] | None = None
+        # The discriminator is built with the first batch and with a random state of its own.
         self.disc_seed = keyed_random.stream("igam discriminator", self.params.seed)
         return student
 
@@ -146,92 +148,94 @@ class Method(BaseMethod[Params]):
             return {"ce": self.cross_entropy(student.model(x), batch.y)}
         point = x.detach().requires_grad_()
         logits = student.model(point)
-        mine = input_gradient(logits, point, batch.y, create_graph=True)
-        watched = x.detach().requires_grad_()
-        theirs = input_gradient(self.teacher.model(watched), watched, batch.y, create_graph=False)
-        judge = self._discriminator(x)
+        student_gradient = input_gradient(logits, point, batch.y, create_graph=True)
+        point = x.detach().requires_grad_()
+        teacher_gradient = input_gradient(self.teacher.model(point), point, batch.y, create_graph=False)
+        discriminator = self._discriminator(x)
         if batch.step % params.disc_update_steps == 0:
-            self._train_discriminator(judge, mine.detach(), theirs, batch.step)
-        judge.requires_grad_(False)
-        told = _told_apart(judge, mine, theirs)
+            self._train_discriminator(discriminator, student_gradient.detach(), teacher_gradient, batch.step)
+        discriminator.requires_grad_(False)
         return {
             "ce": self.cross_entropy(logits, batch.y),
-            "discriminator": -params.beta * told,
-            "gradients": params.gamma * (mine - theirs).square().sum(),
+            "discriminator": -params.beta * _discriminator_loss(discriminator, student_gradient, teacher_gradient),
+            "gradients": params.gamma * (student_gradient - teacher_gradient).square().sum(),
         }
 
     def memory(self) -> dict[str, Any]:
-        judge = self.discriminator
+        discriminator = self.discriminator
         return {
             "teacher": self.teacher.model.state_dict(),
             "teacher optimiser": self.teacher_optimiser.state_dict(),
-            "discriminator": None if judge is None else judge.state_dict(),
-            "discriminator optimiser": None if judge is None else self.disc_optimiser.state_dict(),
+            "discriminator": None if discriminator is None else discriminator.state_dict(),
+            "discriminator optimiser": None if discriminator is None else self.disc_optimiser.state_dict(),
         }
 
     def recall(self, memory: dict[str, Any]) -> None:
         self.teacher.model.load_state_dict(memory["teacher"])
         self.teacher_optimiser.load_state_dict(memory["teacher optimiser"])
-        # The discriminator is made with the first batch, whose shape it needs.
-        self.recalled = memory if memory["discriminator"] is not None else None
+        # The discriminator is built with the first batch, whose shape it needs.
+        self.checkpointed = memory if memory["discriminator"] is not None else None
 
     def _noisy(self, batch: Batch) -> Tensor:
+        """The images with uniform noise, inside [0,1]."""
         if self.params.input_noise == "0":
             return batch.x
         noise = 2 * keyed_random.uniform(batch.noise, tuple(batch.x.shape[1:])) - 1
         return (batch.x + float(Epsilon.parse(self.params.input_noise)) * noise).clamp(0, 1)
 
     def _train_teacher(self, x: Tensor, y: Tensor) -> None:
-        """One step of Adam on the teacher's head, over its frozen features, or on all of it."""
+        """One step of Adam on the teacher's head with frozen features, or on the whole teacher."""
         if self.params.teacher_trains == "all":
             loss = F.cross_entropy(self.teacher.model(x), y)
         else:
-            with torch.no_grad(), tap(self.teacher.model, self.teacher.layers) as tapped:
+            with torch.no_grad(), record_features(self.teacher.model, self.teacher.layers) as features:
                 self.teacher.model(x)
-            feature = tapped.penultimate[self.teacher.layers.head]
+            feature = features.penultimate[self.teacher.layers.head]
             loss = F.cross_entropy(self.teacher.model.get_submodule(self.teacher.layers.head)(feature), y)
         self.teacher_optimiser.zero_grad()
         loss.backward()
         self.teacher_optimiser.step()
 
     def _discriminator(self, x: Tensor) -> Discriminator:
+        """The discriminator, built for images of this shape at the first call."""
         if self.discriminator is None:
             params = self.params
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.disc_seed)
-                made = Discriminator(tuple(x.shape[1:]), params.disc_layers, params.disc_channels, params.disc)
-            self.discriminator = made.to(x.device).train()
+                shape = tuple(x.shape[1:])
+                discriminator = Discriminator(shape, params.disc_layers, params.disc_channels, params.disc)
+            self.discriminator = discriminator.to(x.device).train()
             weights, decay = self.discriminator.parameters(), params.weight_decay
             self.disc_optimiser: torch.optim.Optimizer
             if params.disc_adam:
                 self.disc_optimiser = torch.optim.Adam(weights, _ADAM_LR, weight_decay=decay)
             else:
                 self.disc_optimiser = torch.optim.SGD(weights, params.lr, momentum=params.momentum, weight_decay=decay)
-            if self.recalled is not None:
-                self.discriminator.load_state_dict(self.recalled["discriminator"])
-                self.disc_optimiser.load_state_dict(self.recalled["discriminator optimiser"])
-                self.recalled = None
+            if self.checkpointed is not None:
+                self.discriminator.load_state_dict(self.checkpointed["discriminator"])
+                self.disc_optimiser.load_state_dict(self.checkpointed["discriminator optimiser"])
+                self.checkpointed = None
         return self.discriminator
 
-    def _train_discriminator(self, judge: Discriminator, mine: Tensor, theirs: Tensor, step: int) -> None:
-        """One step, with SGD at the student's rate."""
-        judge.requires_grad_(True)
+    def _train_discriminator(self, discriminator: Discriminator, student: Tensor, teacher: Tensor, step: int) -> None:
+        """One optimiser step on the two kinds of gradients; SGD has the student's learning rate."""
+        discriminator.requires_grad_(True)
         for group in () if self.params.disc_adam else self.disc_optimiser.param_groups:
             group["lr"] = self.params.lr * schedules.factor(self.params.schedule, step, self.params.steps)
-        loss = _told_apart(judge, mine, theirs)
+        loss = _discriminator_loss(discriminator, student, teacher)
         self.disc_optimiser.zero_grad()
         loss.backward()
         self.disc_optimiser.step()
 
 
 def input_gradient(logits: Tensor, x: Tensor, y: Tensor, create_graph: bool) -> Tensor:
-    """[B, ...]: the gradient of each row's softmax probability of its label w.r.t. pixels on the 0..255 scale."""
+    """[B, ...]: the gradient of each row's softmax probability of its label, w.r.t. pixels on the 0..255 scale."""
     right = logits.softmax(1).gather(1, y[:, None]).sum()
     (gradient,) = torch.autograd.grad(right, x, create_graph=create_graph)
     return gradient / 255
 
 
-def _told_apart(judge: Discriminator, mine: Tensor, theirs: Tensor) -> Tensor:
-    """The discriminator's mean two-class cross-entropy over both kinds of gradients."""
-    kinds = torch.cat([torch.zeros(len(mine)), torch.ones(len(theirs))]).long().to(mine.device)
-    return F.cross_entropy(judge(torch.cat([mine, theirs])), kinds)
+def _discriminator_loss(discriminator: Discriminator, student: Tensor, teacher: Tensor) -> Tensor:
+    """The discriminator's mean two-class cross-entropy over the student's and the teacher's gradients."""
+    classes = torch.cat([torch.zeros(len(student)), torch.ones(len(teacher))]).long().to(student.device)
+    return F.cross_entropy(discriminator(torch.cat([student, teacher])), classes)

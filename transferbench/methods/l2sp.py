@@ -25,7 +25,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """Renofeation's other baselines' rate and batch; weight decay 0, beta .01."""
+    """Learning rate and batch size of Renofeation's other baselines; weight decay 0, beta .01."""
 
     lr: NotNegative = 5e-3
     weight_decay: NotNegative = 0.0
@@ -35,22 +35,23 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Fine-tuning with a penalty on the distance of the weights from `start`, the source's."""
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
-        kept = student.model.named_parameters()
         head = f"{student.layers.head}."
         self.start = {
             name: parameter.detach().clone()
-            for name, parameter in kept
+            for name, parameter in student.model.named_parameters()
             if self.params.head == "seed" or not name.startswith(head)
         }
         return student
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
-        own = dict(student.model.named_parameters())
-        apart = [(own[name] - start.to(own[name].device)).square().sum() for name, start in self.start.items()]
+        weights = dict(student.model.named_parameters())
+        distances = [(weights[name] - w0.to(weights[name].device)).square().sum() for name, w0 in self.start.items()]
         return {
             "ce": self.cross_entropy(student.model(batch.x), batch.y),
             "head": 0.5 * self.params.beta * delta.linear_norm(student.model),
-            "start": self.params.l2sp_lmda * torch.stack(apart).sum(),
+            "start": self.params.l2sp_lmda * torch.stack(distances).sum(),
         }

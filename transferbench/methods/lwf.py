@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, probe
-from transferbench.models.features import tap
+from transferbench.models.features import record_features
 
 VERSION = 1
 
@@ -29,7 +29,7 @@ VERSION = 1
 class Params(probe.Params):
     """config.json of the code: 20000 steps, feat_sim .005; batch, rates and weight decay as for the probe.
 
-    `warm_lr` is the head phase's rate (the code uses the same in both).
+    `warm_lr` is the learning rate of the head phase (the code uses the same in both).
     """
 
     steps: Positive = 20_000
@@ -40,6 +40,8 @@ class Params(probe.Params):
 
 
 class Method(probe.Method):
+    """A linear probe first, then fine-tuning with a penalty on the distance of the penultimate features."""
+
     params: Params
 
     def phases(self) -> list[Phase]:
@@ -52,13 +54,14 @@ class Method(probe.Method):
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         assert source is not None
-        # The trunk's features, whatever head stands on them.
-        with tap(student.model, source.layers) as mine:
+        # The input of the source's head, also where the student's head has hidden layers.
+        head = source.layers.head
+        with record_features(student.model, source.layers) as student_features:
             logits = student.model(batch.x)
-        with torch.no_grad(), tap(source.model, source.layers) as theirs:
+        with torch.no_grad(), record_features(source.model, source.layers) as source_features:
             source.model(batch.x)
-        apart = mine.penultimate[source.layers.head] - theirs.penultimate[source.layers.head]
-        size = apart.abs() if self.params.distance == "l1" else apart.square()
+        change = student_features.penultimate[head] - source_features.penultimate[head]
+        size = change.abs() if self.params.distance == "l1" else change.square()
         return {
             "ce": self.cross_entropy(logits, batch.y),
             "features": self.params.feat_sim * size.flatten(1).sum(1).mean(),

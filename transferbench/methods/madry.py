@@ -44,11 +44,13 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Cross-entropy at PGD's end points."""
+
     needs_source = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         params = self.params
-        self.attack = pgd.PGD("pgd", LinfBall.parse(params.eps), params.k, params.step_size)
+        self.attack = pgd.PGD("pgd", LinfBall.parse(params.eps), pgd.PGDSettings(params.k, params.step_size))
         return super().student(source, fresh, num_classes)
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:

@@ -23,6 +23,8 @@ Params = sat.Params
 
 
 class Method(eat.Method):
+    """E-AT's attacks; the loss is at each example's worst norm."""
+
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         points = torch.stack([self.worst(student, batch, norm) for norm in self.attacks])
         with lockstep.eval_mode(student.model) as attacked, torch.no_grad():

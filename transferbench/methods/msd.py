@@ -52,13 +52,15 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Cross-entropy at the points of a joint attack in three norms."""
+
     needs_source = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        given = self.params.l_eps.split(",")
-        if len(given) != 3:
+        radii = self.params.l_eps.split(",")
+        if len(radii) != 3:
             raise InputError(f"msd: l_eps={self.params.l_eps!r} must name the radii of Linf, L2 and L1")
-        balls: list[LpBall] = [kind.parse(eps) for kind, eps in zip((LinfBall, L2Ball, L1Ball), given, strict=True)]
+        balls: list[LpBall] = [kind.parse(eps) for kind, eps in zip((LinfBall, L2Ball, L1Ball), radii, strict=True)]
         self.balls = {ball.name: ball for ball in balls}
         return super().student(source, fresh, num_classes)
 
@@ -73,12 +75,9 @@ class Method(BaseMethod[Params]):
         best, highest = point, loss
         for step in range(self.params.at_iter):
             candidates = [self.candidate(norm, batch, point, gradient, step) for norm in self.balls]
-            found = [_ascent(network, candidate, batch.y) for candidate in candidates]
-            chosen = torch.stack([part[0] for part in found]).argmax(0)
-            at = torch.arange(len(point), device=point.device)
-            point = torch.stack(candidates)[chosen, at]
-            loss = torch.stack([part[0] for part in found])[chosen, at]
-            gradient = torch.stack([part[1] for part in found])[chosen, at]
+            losses, gradients = map(torch.stack, zip(*(_ascent(network, c, batch.y) for c in candidates), strict=True))
+            at = (losses.argmax(0), torch.arange(len(point), device=point.device))
+            point, loss, gradient = torch.stack(candidates)[at], losses[at], gradients[at]
             better = loss > highest
             best = torch.where(per_row(better, best), point, best)
             highest = torch.where(better, loss, highest)
@@ -101,15 +100,15 @@ class Method(BaseMethod[Params]):
 
 
 def _sparse_sign(point: Tensor, gradient: Tensor, k: int) -> Tensor:
-    """The sign of the k entries of largest |gradient| among those that can move that way inside [0,1]."""
+    """The sign of the k entries of largest |gradient| among those that can move in this direction inside [0,1]."""
     stuck = ((point <= 0) & (gradient < 0)) | ((point >= 1) & (gradient > 0))
     size = gradient.abs().masked_fill(stuck, 0).flatten(1)
-    kept = torch.zeros_like(size).scatter(1, size.topk(min(k, size.shape[1]), dim=1).indices, 1.0)
-    return (kept * (size > 0)).view_as(gradient) * gradient.sign()
+    mask = torch.zeros_like(size).scatter(1, size.topk(min(k, size.shape[1]), dim=1).indices, 1.0)
+    return (mask * (size > 0)).view_as(gradient) * gradient.sign()
 
 
 def _ascent(network: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """(loss [B], its gradient w.r.t. x)."""
+    """(loss [B], its gradient [B, ...] w.r.t. x)."""
     _, loss, gradient = lockstep.forward_backward(
         network, x, lambda output: F.cross_entropy(output, y, reduction="none"), True
     )

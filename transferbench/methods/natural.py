@@ -17,7 +17,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """SGD, one cycle to .1: the usual recipe for a small residual network."""
+    """SGD with a one-cycle schedule up to lr .1: the usual recipe for a small residual network."""
 
     lr: NotNegative = 0.1
     weight_decay: NotNegative = 5e-4
@@ -25,10 +25,12 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Cross-entropy from random weights, in the requested architecture or the source's."""
+
     needs_source = False
 
-    def network(self, source: str, given: str) -> str:
-        return given or source
+    def network(self, source: str, requested: str) -> str:
+        return requested or source
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         return fresh()

@@ -24,10 +24,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """Steps 1..10000 of LwF's code (Shafahi et al. 2020, arXiv:1905.08232): SGD .9, lr .001, batch 128.
+    """Steps 1..10000 of LwF's code (Shafahi et al. 2020, arXiv:1905.08232): SGD with momentum .9, lr .001, batch 128.
 
-    `hidden` are the widths of a perceptron's hidden layers with commas, as in the paper's low-data study, each
-    followed by batch norm where `head_bn`, and dropout where `head_dropout`; empty is a linear head.
+    `hidden` is a comma-separated list of the widths of hidden layers, as in the paper's low-data study; empty for a
+    linear head. With `head_bn` batch norm follows each of them, with `head_dropout` dropout of that probability.
     """
 
     steps: Positive = 10_000
@@ -42,8 +42,10 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
-    def network(self, source: str, given: str) -> str:
-        params, source = self.params, source or given
+    """Trains the new head only; `head` is the prefix of its parameters' names."""
+
+    def network(self, source: str, requested: str) -> str:
+        params, source = self.params, source or requested
         if not params.hidden:
             return source
         dropout = f"+dropout{params.head_dropout:f}".rstrip("0") if params.head_dropout else ""

@@ -37,6 +37,8 @@ class Params(delta_r.Params):
 
 
 class Method(delta_r.Method):
+    """DELTA-R with spatial dropout after every stage, then weight averaging and new batch norm statistics."""
+
     params: Params
 
     def phases(self) -> list[Phase]:

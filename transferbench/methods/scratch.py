@@ -14,4 +14,4 @@ Params = natural.Params
 
 
 class Method(natural.Method):
-    """Natural training; a source, if given, lends its architecture only."""
+    """Natural training; of a source only the architecture is used."""

@@ -34,8 +34,8 @@ _START = 1e-3
 class Params(BaseParams):
     """The code's CIFAR-10: beta 6, eps 8/255, 10 steps of .007 (.225 of eps), lr .1, weight decay 2e-4, 76 epochs.
 
-    Batches of 128. `step_size` is a fraction of eps. The code drops the rate at epochs 75 and 90 of 100: `step` is the
-    nearest here.
+    Batches of 128. `step_size` is a fraction of eps. The code reduces the learning rate at epochs 75 and 90 of 100: the
+    closest schedule here is `step`.
     """
 
     steps: Positive = 29_716
@@ -50,6 +50,8 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Clean cross-entropy plus the divergence at PGD's end points."""
+
     needs_source = False
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:

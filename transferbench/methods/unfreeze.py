@@ -39,12 +39,14 @@ class Params(BaseParams):
 
 
 class Method(BaseMethod[Params]):
+    """Trains the parameters named in `trained`, those of the last blocks."""
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
-        found = blocks(student)
-        if self.params.blocks > len(found):
-            raise InputError(f"unfreeze: blocks={self.params.blocks}, this network has {len(found)}")
-        self.trained = {name for block in found[: self.params.blocks] for name in block}
+        all_blocks = blocks(student)
+        if self.params.blocks > len(all_blocks):
+            raise InputError(f"unfreeze: blocks={self.params.blocks}, this network has {len(all_blocks)}")
+        self.trained = {name for block in all_blocks[: self.params.blocks] for name in block}
         return student
 
     def phases(self) -> list[Phase]:
@@ -54,7 +56,7 @@ class Method(BaseMethod[Params]):
 
 
 def blocks(network: Network) -> list[list[str]]:
-    """The names of the parameters by block, the last block first. InputError for a network without stages."""
+    """The parameters' names by block, the last block first. InputError for a network without stages."""
     names = [name for name, _ in network.model.named_parameters()]
     if not network.layers.stages:
         raise InputError("unfreeze needs the stages of the source network, and this one names none")
@@ -68,6 +70,7 @@ def blocks(network: Network) -> list[list[str]]:
 
 
 def _units(model: nn.Module, stage: str) -> list[str]:
+    """The children of a sequential stage, or the stage itself."""
     module = submodule(model, stage)
     if isinstance(module, nn.Sequential):
         return [f"{stage}.{name}" for name, _ in module.named_children()]

@@ -13,7 +13,8 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import PREPROCESSING, ThreatModel
+from transferbench.base.radius import Radius
+from transferbench.base.specifications import PREPROCESSING, Epsilon, Norm, ThreatModel
 from transferbench.base.strict_model import StrictModel, first_problem
 
 _FENCE = "---"
@@ -33,7 +34,7 @@ class CardResult(StrictModel):
 class ModelCard(StrictModel):
     """The machine-readable part of a card.
 
-    `threats` maps each norm to the radius of an evaluation by default, as text (`Linf: 8/255`). `source` is the id of
+    `threats` maps each norm to the radius of an evaluation by default (`Linf: 8/255`). `source` is the id of
     the victim that was fine-tuned, empty for training from scratch. `preprocessing` turns photographs of any size into
     the pixels that are attacked, in RobustBench's notation (`Res256Crop224`: shorter side to 256, centre crop of 224),
     empty for images of the network's own size. `weights` is the file's name in the card's folder. `untrained` marks
@@ -47,15 +48,15 @@ class ModelCard(StrictModel):
     input_shape: tuple[int, ...]
     method: str
     source: str = ""
-    params: dict[str, str | int | float | bool | list[str] | list[float]] = {}
+    params: dict[str, str | int | float | bool | list[str] | list[float]] = Field(default={})
     seed: int | None = None
     shots: int | None = Field(default=None, ge=1)
-    threats: dict[str, str] = {}
+    threats: dict[Norm, Radius] = Field(default={})
     weights: str = ""
     preprocessing: str = Field(default="", pattern=f"^{PREPROCESSING}$")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     validation_accuracy: float | None = Field(default=None, ge=0, le=1)
-    versions: dict[str, str] = {}
+    versions: dict[str, str] = Field(default={})
     untrained: bool = False
     license: str = "mit"
     results: tuple[CardResult, ...] = ()
@@ -70,9 +71,9 @@ class ModelCard(StrictModel):
 
     @field_validator("threats")
     @classmethod
-    def _threats(cls, threats: dict[str, str]) -> dict[str, str]:
+    def _threats(cls, threats: dict[Norm, Epsilon]) -> dict[Norm, Epsilon]:
         for norm, eps in threats.items():
-            ThreatModel.parse(norm, eps)
+            ThreatModel(norm, eps)
         return threats
 
     @field_validator("weights")

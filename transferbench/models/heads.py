@@ -12,7 +12,7 @@ from transferbench.models.features import Layers, submodule
 
 
 def linear(model: nn.Module, layers: Layers, num_classes: int) -> None:
-    """Replace the head by a randomly initialised linear layer, in place. InputError where it is not one linear layer."""
+    """Replace the head, in place, by a randomly initialised linear layer. InputError where it is not a linear layer."""
     _replace(model, layers, nn.Linear(_width(model, layers), num_classes))
 
 

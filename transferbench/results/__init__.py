@@ -1,1 +1,1 @@
-"""Records: what was measured of a victim, how results become one, and an independent verification."""
+"""Records of measurements: their schema, their assembly from jobs' results, their independent verification."""

@@ -1,4 +1,4 @@
-"""Job results -> the parts of a record: shards joined in order, verdicts as bits, costs added up."""
+"""Assembles the parts of a record from the results of jobs: shards in order, verdicts as bits, costs summed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def _verdicts(shards: Sequence[AttackResult]) -> list[Verdict]:
 
 
 def clean_bits(shards: Sequence[AttackResult]) -> Bits:
-    """The examples that are correct before any attack, from any chain's verdicts."""
+    """The examples that are classified correctly without an attack, from the verdicts of one chain."""
     return Bits.of([verdict.attack != "clean" for verdict in _verdicts(shards)])
 
 
 def summed(shards: Sequence[AttackResult]) -> list[AttackTally]:
-    """The chain's attacks over all shards. A shard without a clean-correct example ran none."""
+    """The attacks of a chain, summed over its shards. A shard without a clean-correct example has none."""
     tallies = [shard.by_attack for shard in shards if shard.by_attack]
     return [reduce(AttackTally.plus, parts) for parts in zip(*tallies, strict=True)]
 
 
 def chain_record(chain: Chain, shards: Sequence[AttackResult], n: int) -> ChainRecord:
-    """One chain over its shards. FaultError when the verdicts are not exactly n distinct examples."""
+    """The record of one chain over its shards. FaultError when the verdicts are not of exactly n distinct examples."""
     verdicts = _verdicts(shards)
     distinct = len({verdict.example for verdict in verdicts})
     if len(verdicts) != n or distinct != n:
@@ -39,7 +39,7 @@ def chain_record(chain: Chain, shards: Sequence[AttackResult], n: int) -> ChainR
         eps=chain.threat.eps.text,
         attacks=[spec.as_dict() for spec in chain.attacks],
         robust=Bits.of([not verdict.fooled for verdict in verdicts]),
-        by_attack=[_tally(part) for part in summed(shards)],
+        by_attack=[_attack_record(part) for part in summed(shards)],
         ties=sum(verdict.tie for verdict in verdicts),
         jobs=[shard.key for shard in shards],
         forwards=sum(shard.cost.forwards for shard in shards),
@@ -47,8 +47,8 @@ def chain_record(chain: Chain, shards: Sequence[AttackResult], n: int) -> ChainR
     )
 
 
-def _tally(part: AttackTally) -> dict[str, Any]:
-    """What a record says of an attack: `wasted` varies with the batch, and is left out."""
+def _attack_record(part: AttackTally) -> dict[str, Any]:
+    """One attack in a record: all counts but `wasted`, which depends on the batch size."""
     names = ("attack", "tries", "broke", "standing", "forwards", "backwards")
     return {name: getattr(part, name) for name in names}
 
@@ -56,7 +56,7 @@ def _tally(part: AttackTally) -> dict[str, Any]:
 def crafted_record(
     source: str, threat: ThreatModel, attack: AttackSpec, shards: Sequence[JudgeResult]
 ) -> CraftedRecord:
-    """A crafted set's flips over its shards, try by try."""
+    """The record of a crafted set over its shards: the flips of every try."""
     tries = zip(*(shard.flips for shard in shards), strict=True)
     return CraftedRecord(
         source=source,
@@ -69,7 +69,7 @@ def crafted_record(
 
 
 def total_cost(costs: Sequence[Cost]) -> Cost:
-    """All passes and seconds."""
+    """The sum of all passes and seconds."""
     total = Cost()
     for cost in costs:
         total.add(cost)

@@ -1,7 +1,7 @@
-"""Records: what was measured of one victim in one suite, as committed JSON. Tables are functions of records.
+"""The schema of a record: all measurements of one victim in one suite, as a JSON file. Tables derive from records.
 
-A record holds per-example bits, not only rates, so that differences can be tested and unions formed. It is
-untrusted input like any committed file: read field by field.
+A record holds one bit per example, not only rates, so that differences can be tested and unions formed. It is untrusted
+input: every field is checked.
 """
 
 from __future__ import annotations
@@ -11,24 +11,20 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from transferbench.base.bits import pack_bits, unpack_bits
 from transferbench.base.errors import InputError
 from transferbench.base.ids import RANDOM_SIGN
 from transferbench.base.specifications import Norm, ThreatName
-from transferbench.models.cards import first_problem
+from transferbench.base.strict_model import StrictModel, first_problem
 
 UNTRAINED = "untrained"
-"""The flag of what a smoke run made: it is never a row of a table, and never published."""
+"""The flag of a smoke run's results, which are never a row of a table and never published."""
 
 
-class _Checked(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Bits(_Checked):
-    """n verdicts, first example first, as hex; set = robust, correct or fooled, as the field's name says."""
+class Bits(StrictModel):
+    """One bit for each of n examples, in order, as hex. The field's name is the meaning of a 1."""
 
     n: int = Field(ge=1)
     hex: str = Field(pattern=r"^[0-9a-f]+$")
@@ -40,20 +36,24 @@ class Bits(_Checked):
 
     @classmethod
     def of(cls, bits: list[bool]) -> Bits:
+        """The bits of a list."""
         return cls(n=len(bits), hex=pack_bits(bits))
 
     def list(self) -> list[bool]:
+        """The bits as a list of n."""
         return unpack_bits(self.hex, self.n)
 
     @property
     def count(self) -> int:
+        """The number of ones."""
         return sum(self.list())
 
 
-class ChainRecord(_Checked):
-    """One chain: which examples survived all of it, what each attack broke, what it cost.
+class ChainRecord(StrictModel):
+    """One chain: `robust`, the examples that survived all attacks, the counts of each attack, and the passes.
 
-    `jobs` are the keys of its shards in the run's store, where the verdicts and end points of every example are.
+    `ties` counts verdicts with a logit margin below 1e-4 of the logit range. `jobs` are the keys of the shards' jobs in
+    the run's store, which holds the verdict and the end point of every example.
     """
 
     name: str
@@ -68,11 +68,11 @@ class ChainRecord(_Checked):
     backwards: int = Field(ge=0)
 
 
-class CraftedRecord(_Checked):
-    """A set that was crafted with a source alone, shown to this victim.
+class CraftedRecord(StrictModel):
+    """Examples that were crafted with a source alone, judged on this victim.
 
-    `flips[k]`: per example, whether it was correct on clean and the k-th try's point flipped it. "Any of k" is over
-    the tries; the denominator is the clean-correct count, the other one n. `jobs` are the keys of the judging jobs.
+    `flips[k]`: the examples that are correct on the clean image and misclassified at the point of try k. Rates count an
+    example that any try flips, over the clean-correct examples. `jobs` are the keys of the judging jobs.
     """
 
     source: str
@@ -83,13 +83,15 @@ class CraftedRecord(_Checked):
     jobs: list[str]
 
     def any_of(self, tries: int | None = None) -> int:
-        """How many examples the first `tries` (all by default) of its tries flip."""
+        """The number of examples that any of the first `tries` tries (all by default) flips."""
         return sum(any(flips) for flips in zip(*(bits.list() for bits in self.flips[:tries]), strict=True))
 
 
-class Origin(_Checked):
-    """What it takes to run it again: the command, the code's commit (empty where it was installed from a package;
-    `dirty`: files differed from it), the suite as it was run, what was kept, the Python."""
+class Origin(StrictModel):
+    """How to reproduce the record: command, commit of the code, suite, `--keep-examples`, version of Python.
+
+    `commit` is empty for an installed package; `dirty` means that files differed from the commit.
+    """
 
     command: list[str]
     commit: str
@@ -99,11 +101,11 @@ class Origin(_Checked):
     python: str
 
 
-class Stamp(_Checked):
-    """`verify`'s seal: the sha256 of the record without it, and of every example file, by path in the run's folder.
+class Stamp(StrictModel):
+    """The stamp of `verify`: the sha256 of the record without its stamp, and of every example file by relative path.
 
-    `points` were checked again; `changed_ties` predictions fell the other way within a tie's margin, and
-    `disagreements` beyond it (more than none only where the network itself is flagged randomised).
+    `points` is the number of verified end points; `changed_ties` the number of predictions that differ within the
+    margin of a tie, `disagreements` of those beyond it (0 unless the network is flagged randomised).
     """
 
     record: str
@@ -114,8 +116,12 @@ class Stamp(_Checked):
     disagreements: int = Field(ge=0)
 
 
-class Record(_Checked):
-    """Everything that was measured of a victim. What varies from machine to machine is in `cost` and `origin`."""
+class Record(StrictModel):
+    """All measurements of a victim. Only `cost` and `origin` may differ between machines.
+
+    `clean`: the examples that are classified correctly without an attack; `clean_full`: (correct, n) on the whole test
+    split. `folded`: attacks searched on a copy with folded batch norm.
+    """
 
     schema_version: Literal[2] = 2
     suite: str
@@ -136,7 +142,7 @@ class Record(_Checked):
     clean: Bits
     clean_full: tuple[int, int] | None = None
     chains: list[ChainRecord]
-    crafted: list[CraftedRecord] = []
+    crafted: list[CraftedRecord] = Field(default=[])
     clean_full_job: str = ""
     versions: dict[str, str]
     precision: Literal["fp32"] = "fp32"
@@ -147,47 +153,48 @@ class Record(_Checked):
 
     @model_validator(mode="after")
     def _consistent(self) -> Record:
-        """A robust example must be correct on clean, and all parts must speak of the same n examples."""
+        """Robust or flipped examples must be correct on the clean image, and all bits must be of n examples."""
         clean = self.clean.list()
         parts = [("clean", self.clean), *((chain.name, chain.robust) for chain in self.chains)]
         parts += [(crafted.attack["id"], flips) for crafted in self.crafted for flips in crafted.flips]
         for name, bits in parts:
             if bits.n != self.n:
                 raise ValueError(f"{name} has {bits.n} verdicts, the record says n={self.n}")
-            if any(set_ and not correct for set_, correct in zip(bits.list(), clean, strict=True)):
+            if any(bit and not correct for bit, correct in zip(bits.list(), clean, strict=True)):
                 raise ValueError(f"{name} counts an example that was wrong on clean")
         return self
 
     def crafted_set(self, attack: str, source: str | None = None, threat: ThreatName = "Linf") -> CraftedRecord | None:
-        """The set that an attack crafted with a source, by default the victim's own; None where there is none."""
-        wanted = (attack, self.source if source is None else source, threat)
-        return next((one for one in self.crafted if (one.attack["id"], one.source, one.norm) == wanted), None)
+        """The set that an attack crafted with a source (the victim's own by default), or None."""
+        key = (attack, self.source if source is None else source, threat)
+        return next((c for c in self.crafted if (c.attack["id"], c.source, c.norm) == key), None)
 
     def control(self, threat: ThreatName = "Linf") -> CraftedRecord | None:
-        """The noise control. Random signs are the same whichever source they are named after."""
-        return next((one for one in self.crafted if (one.attack["id"], one.norm) == (RANDOM_SIGN, threat)), None)
+        """The noise control, or None. Random signs do not depend on the source that they are recorded under."""
+        return next((c for c in self.crafted if (c.attack["id"], c.norm) == (RANDOM_SIGN, threat)), None)
 
     def chain(self, name: str) -> ChainRecord | None:
+        """The chain of that name, or None."""
         return next((chain for chain in self.chains if chain.name == name), None)
 
 
 def digest(record: Record) -> str:
-    """64 hex digits of the record without its stamp: what a stamp vouches for."""
+    """64 hex digits: the sha256 of the record without its stamp."""
     return hashlib.sha256(dump(record.model_copy(update={"stamp": None})).encode()).hexdigest()
 
 
 def stamped(record: Record) -> bool:
-    """Whether the record carries a stamp, and has not changed since."""
+    """Whether the record has a stamp whose hash is still the record's."""
     return record.stamp is not None and record.stamp.record == digest(record)
 
 
 def dump(record: Record) -> str:
-    """The record as JSON text: sorted keys, one line per leaf, a final newline; equal records, equal bytes."""
+    """The record as canonical JSON text: sorted keys, one line per value, a final newline."""
     return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read(path: Path) -> Record:
-    """A record file. InputError names the file and what is wrong with it."""
+    """The record in a file. InputError with the file, the field and the reason."""
     try:
         return Record.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -197,7 +204,7 @@ def read(path: Path) -> Record:
 
 
 def read_all(folder: Path) -> list[Record]:
-    """The records of a leaderboard's folder, sorted by file name. InputError when there is none."""
+    """The records of a leaderboard's folder, sorted by file name. InputError when there are none."""
     paths = sorted((folder / "records").glob("*.json"))
     if not paths:
         raise InputError(f"leaderboard {folder}: there are no records in {folder / 'records'}")

@@ -1,7 +1,7 @@
-"""Independent verification of a run: every stored point, prediction and count, down to the table's cells.
+"""Independent verification of a run: every stored point, prediction and count, and the cells of the table.
 
-numpy and the original model only. Nothing of the engine, the attacks or the geometry is used: distances, boxes, the
-allowed rounding and the rates are computed here once more, and predictions are made in another batch size.
+It uses numpy and the original model, and nothing of the engine, the attacks, the threats or the leaderboard: distances,
+tolerances and rates are computed with code of its own, and predictions with another batch size.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from transferbench.results.records import (
 from transferbench.store.reader import FinishedJob, Reader
 
 _BATCH = 37
-"""No batch that anything else here uses."""
+"""A batch size that the engine does not use."""
 _TIE = 1e-4
-"""A prediction that differs within this share of the logit range is a tie that fell the other way."""
+"""A prediction may differ where the two largest logits are within this share of the logit range."""
 _UNSTEADY = {"randomised", "state-between-calls"}
 _CHUNK = 256
 _COLUMNS = {
@@ -56,12 +56,12 @@ Array = NDArray[Any]
 
 
 class VerificationError(Exception):
-    """What was stored is not what is found now; the message says where."""
+    """A stored value contradicts the verification; the message names it."""
 
 
 @dataclass
-class Tally:
-    """What the verification of one record counted."""
+class VerificationCounts:
+    """The counts of one record's verification, for its stamp; `examples` are sha256s by relative path."""
 
     points: int = 0
     changed_ties: int = 0
@@ -74,39 +74,39 @@ def verify(
     data_dir: Path | None = None,
     model_dir: Path | None = None,
     device: str = "cpu",
-    on_verified: Callable[[Record, Tally], None] = lambda *_: None,
+    on_verified: Callable[[Record, VerificationCounts], None] = lambda *_: None,
 ) -> list[str]:
-    """Check every record of a run's folder and stamp those that hold; the complaints about the others.
+    """Verify every record of a run's folder, stamp the correct ones and return a complaint about each of the others.
 
-    InputError where there is nothing to check: no records, no store.
+    InputError when the folder has no records or no store.
     """
     records, reader = read_all(root), Reader(root)
     complaints = []
     table = _table(root)
-    crafted = {_file(job).sha256: job for job in reader.jobs() if job.kind == "craft"}
+    crafted = {_file(job).sha256: job for job in reader.jobs("craft")}
     for record in records:
         try:
-            tally = _Check(record, reader, crafted, data_dir, model_dir, device).run()
+            counts = _RecordVerifier(record, reader, crafted, data_dir, model_dir, device).run()
             _check_cells(record, table)
         except (VerificationError, InputError) as error:
             complaints.append(f"{record.victim}: {error}")
             continue
-        on_verified(record, tally)
+        on_verified(record, counts)
         stamp = Stamp(
             record=digest(record),
-            examples=dict(sorted(tally.examples.items())),
+            examples=dict(sorted(counts.examples.items())),
             version=versions()["transferbench"],
-            points=tally.points,
-            changed_ties=tally.changed_ties,
-            disagreements=tally.disagreements,
+            points=counts.points,
+            changed_ties=counts.changed_ties,
+            disagreements=counts.disagreements,
         )
         path = root / "records" / f"{file_stem(record.victim)}.json"
         atomic_files.write_text(path, dump(record.model_copy(update={"stamp": stamp})))
     return complaints
 
 
-class _Check:
-    """One record against the store it came from."""
+class _RecordVerifier:
+    """Compares one record with the run's store, data and model."""
 
     def __init__(
         self,
@@ -119,10 +119,10 @@ class _Check:
     ) -> None:
         self.record, self.reader, self.crafted, self.device = record, reader, crafted, device
         self.data_dir, self.model_dir = data_dir, model_dir
-        self.tally = Tally()
+        self.counts = VerificationCounts()
 
-    def run(self) -> Tally:
-        """VerificationError for the first thing that does not hold."""
+    def run(self) -> VerificationCounts:
+        """Verify everything. VerificationError for the first contradiction."""
         record = self.record
         shards = {chain.name: [self._job(key) for key in chain.jobs] for chain in record.chains}
         if not shards:
@@ -136,15 +136,15 @@ class _Check:
         self.examples = self.test.first(record.n)
         if self.examples.fingerprint != record.data_fingerprint:
             raise VerificationError(f"data set {record.target_dataset} now has fingerprint {self.examples.fingerprint}")
-        self.place = {int(id): at for at, id in enumerate(self.examples.ids)}
+        self.position_of = {int(id): position for position, id in enumerate(self.examples.ids)}
         self.labels = self.examples.labels.numpy()
         for chain in record.chains:
             self._chain(chain, shards[chain.name])
-        for made in record.crafted:
-            self._shown(made)
+        for crafted in record.crafted:
+            self._crafted_set(crafted)
         if record.clean_full is not None:
             self._clean_full(record.clean_full)
-        return self.tally
+        return self.counts
 
     def _job(self, key: str) -> FinishedJob:
         job = self.reader.job(key)
@@ -160,9 +160,9 @@ class _Check:
         return load_victim(str(folder)).to(self.device)
 
     def _chain(self, chain: ChainRecord, shards: Sequence[FinishedJob]) -> None:
-        """Counts against verdicts, verdicts against points, points against the threat and the model."""
+        """Compare the record's counts with the stored verdicts, and these with points, threat and model (`_shard`)."""
         fooled = np.zeros(self.record.n, dtype=bool)
-        seen = np.zeros(self.record.n, dtype=int)
+        verdicts_of = np.zeros(self.record.n, dtype=int)
         wrong_on_clean = np.zeros(self.record.n, dtype=bool)
         broke: dict[str, int] = {}
         ties = 0
@@ -171,9 +171,9 @@ class _Check:
             if any(stored[name] != getattr(chain, name) for name in ("norm", "eps", "attacks")):
                 raise VerificationError(f"{chain.name}: the store's chain is not the record's")
             verdicts = shard.result(AttackResult).verdicts
-            at = np.array([self._at(verdict.example) for verdict in verdicts])
-            np.add.at(seen, at, 1)
-            if (seen > 1).any():
+            at = np.array([self._position(verdict.example) for verdict in verdicts])
+            np.add.at(verdicts_of, at, 1)
+            if (verdicts_of > 1).any():
                 raise VerificationError(f"{chain.name}: an example has more than one verdict")
             fooled[at] = [verdict.fooled for verdict in verdicts]
             wrong_on_clean[at] = [verdict.attack == "clean" for verdict in verdicts]
@@ -183,13 +183,13 @@ class _Check:
                 ties += verdict.tie
             self._shard(chain, shard, at)
         where = f"{chain.name}: "
-        if not seen.all():
-            raise VerificationError(f"{where}{int((seen == 0).sum())} examples have no verdict")
+        if not verdicts_of.all():
+            raise VerificationError(f"{where}{int((verdicts_of == 0).sum())} examples have no verdict")
         self._same(f"{where}robust", chain.robust, ~fooled)
         self._same(f"{where}clean", self.record.clean, ~wrong_on_clean)
-        counted = {part["attack"]: part["broke"] for part in chain.by_attack}
-        if {name: count for name, count in counted.items() if count} != broke:
-            raise VerificationError(f"{where}the record counts {counted} broken, the verdicts say {broke}")
+        recorded = {part["attack"]: part["broke"] for part in chain.by_attack}
+        if {name: count for name, count in recorded.items() if count} != broke:
+            raise VerificationError(f"{where}the record counts {recorded} broken, the verdicts say {broke}")
         if ties != chain.ties:
             raise VerificationError(f"{where}the record counts {chain.ties} ties, the verdicts say {ties}")
         for name in ("forwards", "backwards"):
@@ -198,6 +198,7 @@ class _Check:
                 raise VerificationError(f"{where}{getattr(chain, name)} {name} in the record, {spent} in the store")
 
     def _shard(self, chain: ChainRecord, shard: FinishedJob, at: NDArray[np.int64]) -> None:
+        """Verify the verdicts of the examples at the positions: predictions, end points and distances."""
         result = shard.result(AttackResult)
         where = f"{chain.name}, examples from {shard.specification.start}"
         images, labels = self._pixels(at), self.labels[at]
@@ -208,7 +209,7 @@ class _Check:
         on_clean = np.array([verdict.attack == "clean" for verdict in result.verdicts])
         if not (fooled == (attacked | on_clean)).all():
             raise VerificationError(f"{where}: an example counts as fooled by nothing, or the other way round")
-        # An example that no attack fooled has its clean prediction: wrong where `clean`, right where robust.
+        # Without a fooling try `pred` is the prediction on the clean image: wrong for `clean`, right for a survivor.
         rest = np.flatnonzero(~attacked)
         self._predictions(where, images[rest], pred[rest])
         if (on_clean[rest] != (pred[rest] != labels[rest])).any():
@@ -219,59 +220,60 @@ class _Check:
             raise VerificationError(f"{where}: only a sample of the end points was kept: fooled or all is needed")
         tensors = self._tensors(result.examples)
         row_of = {int(id): row for row, id in enumerate(tensors["ids"])}
-        down = np.flatnonzero(attacked)
-        missing = [example[place] for place in down if example[place] not in row_of]
+        broken = np.flatnonzero(attacked)
+        missing = [example[position] for position in broken if example[position] not in row_of]
         if missing:
             raise VerificationError(f"{where}: no end point for example {missing[0]}")
-        rows = [row_of[example[place]] for place in down]
+        rows = [row_of[example[position]] for position in broken]
         points = tensors["points"].numpy()[rows] if rows else images[:0]
-        distances = admissible(where, chain.norm, chain.eps, images[down], points)
-        recorded = np.array([verdict.distance for verdict in result.verdicts])[down]
+        distances = admissible(where, chain.norm, chain.eps, images[broken], points)
+        recorded = np.array([verdict.distance for verdict in result.verdicts])[broken]
         if not np.allclose(distances, recorded, rtol=1e-9, atol=1e-12):
             raise VerificationError(f"{where}: a recorded distance is not that of its end point")
-        if (pred[down] == labels[down]).any():
+        if (pred[broken] == labels[broken]).any():
             raise VerificationError(f"{where}: a verdict is fooled, and its prediction the label")
-        self._predictions(where, points, pred[down])
-        self.tally.points += len(rows)
+        self._predictions(where, points, pred[broken])
+        self.counts.points += len(rows)
 
-    def _shown(self, made: CraftedRecord) -> None:
-        """A crafted set: its points against the threat, the model's answers against the flips, the flips' bits."""
-        flipped = np.zeros((len(made.flips), self.record.n), dtype=bool)
-        for judge in map(self._job, made.jobs):
-            crafted = self._crafted(judge)
-            judged = judge.result(JudgeResult)
+    def _crafted_set(self, record: CraftedRecord) -> None:
+        """Verify a crafted set: points inside the threat, flips by the model's predictions, bits by the flips."""
+        flipped = np.zeros((len(record.flips), self.record.n), dtype=bool)
+        for judge in map(self._job, record.jobs):
+            crafted = self._craft_job(judge)
+            result = judge.result(JudgeResult)
             tensors = self._tensors(_file(crafted))
-            at = np.array([self._at(int(id)) for id in tensors["ids"]])
+            at = np.array([self._position(int(id)) for id in tensors["ids"]])
             images, labels = self._pixels(at), self.labels[at]
-            where = f"{made.attack['id']} of {made.source}, examples from {judge.specification.start}"
+            where = f"{record.attack['id']} of {record.source}, examples from {judge.specification.start}"
             specification = crafted.specification
             threat = (specification.threat.norm, specification.threat.eps.text)
-            if specification.attack.as_dict() != made.attack or threat != (made.norm, made.eps):
+            if specification.attack.as_dict() != record.attack or threat != (record.norm, record.eps):
                 raise VerificationError(f"{where}: the store's crafted set is not the record's")
-            right = np.array(judged.correct)
+            right = np.array(result.correct)
             for attempt, points in enumerate(tensors["points"].numpy()):
-                admissible(where, made.norm, made.eps, images, points)
-                flips = np.array(judged.flips[attempt])
+                admissible(where, record.norm, record.eps, images, points)
+                flips = np.array(result.flips[attempt])
                 if (flips & ~right).any():
                     raise VerificationError(f"{where}: an example that is wrong on clean counts as flipped")
                 self._right(where, points, labels, ~flips, right)
                 flipped[attempt, at] = flips
             self._right(where, images, labels, right, np.ones(len(right), dtype=bool))
-            self.tally.points += len(right) * len(made.flips)
-        for attempt, bits in enumerate(made.flips):
-            self._same(f"{made.attack['id']} of {made.source}, try {attempt}", bits, flipped[attempt])
+            self.counts.points += len(right) * len(record.flips)
+        for attempt, bits in enumerate(record.flips):
+            self._same(f"{record.attack['id']} of {record.source}, try {attempt}", bits, flipped[attempt])
 
-    def _crafted(self, judge: FinishedJob) -> FinishedJob:
-        """The crafting job that a judging job read: the one whose examples have the hash in its key."""
+    def _craft_job(self, judge: FinishedJob) -> FinishedJob:
+        """The crafting job whose examples a judging job read, by their hash in its key."""
         for name, value in judge.content.items():
             if name.startswith("input") and value in self.crafted:
                 return self.crafted[value]
         raise VerificationError(f"{judge.label}: the crafted set it judged is not in the store")
 
-    def _clean_full(self, counted: tuple[int, int]) -> None:
+    def _clean_full(self, recorded: tuple[int, int]) -> None:
+        """Compare the recorded (correct, n) on the whole test split with the store and the model."""
         job = self._job(self.record.clean_full_job)
         clean = job.result(CleanResult)
-        if (clean.correct, clean.n) != counted or counted[1] != len(self.test):
+        if (clean.correct, clean.n) != recorded or recorded[1] != len(self.test):
             raise VerificationError("the clean accuracy on the whole split is not the store's")
         right, near = 0, 0
         for start in range(0, len(self.test), _CHUNK):
@@ -279,31 +281,35 @@ class _Check:
             logits = self._logits(part.pixels.numpy())
             right += int((logits.argmax(1) == part.labels.numpy()).sum())
             near += int((_margin(logits) < _TIE).sum())
-        if abs(right - counted[0]) > near and not self._unsteady:
+        if abs(right - recorded[0]) > near and not self._unsteady:
             raise VerificationError(
-                f"{right} of {counted[1]} are right on the whole split, the record says {counted[0]}"
+                f"{right} of {recorded[1]} are right on the whole split, the record says {recorded[0]}"
             )
 
     @property
     def _unsteady(self) -> bool:
+        """Whether the network is flagged as one whose predictions vary from call to call."""
         return bool(_UNSTEADY & set(self.record.flags))
 
-    def _at(self, example: int) -> int:
-        if example not in self.place:
+    def _position(self, example: int) -> int:
+        """The position of an example id among the first n."""
+        if example not in self.position_of:
             raise VerificationError(f"example {example} is none of the first {self.record.n}")
-        return self.place[example]
+        return self.position_of[example]
 
     def _pixels(self, at: NDArray[np.int64]) -> Array:
+        """The clean images at the positions."""
         pixels: Array = self.examples.select(torch.from_numpy(at)).pixels.numpy()
         return pixels
 
     def _tensors(self, file: StoredFile) -> dict[str, torch.Tensor]:
+        """The tensors of an example file, whose sha256 goes into the stamp."""
         tensors = self.reader.examples(file)
-        self.tally.examples[file.path] = file.sha256
+        self.counts.examples[file.path] = file.sha256
         return tensors
 
     def _logits(self, images: Array) -> Array:
-        """float32 [B, C] of the original model, in batches of a size that nothing else uses."""
+        """float32 [B, C]: the original model's logits, in batches of 37."""
         parts: list[Array] = [np.zeros((0, self.victim.num_classes), dtype=np.float32)]
         with torch.no_grad():
             for start in range(0, len(images), _BATCH):
@@ -312,31 +318,33 @@ class _Check:
         return np.concatenate(parts)
 
     def _predictions(self, where: str, images: Array, recorded: Array) -> None:
-        """The recorded classes are predicted; within a tie's margin another one may be."""
+        """Compare the predictions with the recorded classes."""
         logits = self._logits(images)
         self._differ(where, logits, logits.argmax(1) != recorded)
 
-    def _right(self, where: str, images: Array, labels: Array, right: Array, among: Array) -> None:
-        """Which of the rows `among` are predicted right is as recorded."""
+    def _right(self, where: str, images: Array, labels: Array, right: Array, rows: Array) -> None:
+        """Compare, for the selected rows (bool), whether the prediction is the label with the recorded `right`."""
         logits = self._logits(images)
-        self._differ(where, logits, ((logits.argmax(1) == labels) != right) & among)
+        self._differ(where, logits, ((logits.argmax(1) == labels) != right) & rows)
 
     def _differ(self, where: str, logits: Array, other: Array) -> None:
+        """Count the rows whose prediction is another (`other` bool). VerificationError unless they are ties."""
         tied = other & (_margin(logits) < _TIE) if len(logits) else other
-        self.tally.changed_ties += int(tied.sum())
-        self.tally.disagreements += int((other & ~tied).sum())
+        self.counts.changed_ties += int(tied.sum())
+        self.counts.disagreements += int((other & ~tied).sum())
         if (other & ~tied).any() and not self._unsteady:
             raise VerificationError(f"{where}: {int((other & ~tied).sum())} predictions are others now")
 
-    def _same(self, what: str, bits: Bits, found: Array) -> None:
-        if bits.list() != found.tolist():
+    def _same(self, name: str, bits: Bits, expected: Array) -> None:
+        """Compare the record's bits with those of the verdicts."""
+        if bits.list() != expected.tolist():
             raise VerificationError(
-                f"{what}: the record's bits are not the verdicts' ({bits.count}, {int(found.sum())})"
+                f"{name}: the record's bits are not the verdicts' ({bits.count}, {int(expected.sum())})"
             )
 
 
 def _file(crafted: FinishedJob) -> StoredFile:
-    """The file of a finished crafting job. VerificationError where it names none."""
+    """The file of a finished crafting job. VerificationError when its result names none."""
     file = crafted.result(CraftResult).examples
     if file is None:
         raise VerificationError(f"{crafted.label}: the crafted set was not stored")
@@ -344,32 +352,34 @@ def _file(crafted: FinishedJob) -> StoredFile:
 
 
 def _margin(logits: Array) -> Array:
-    """[B]: how far the largest logit is above the second, as a share of the range."""
+    """float64 [B]: the largest logit minus the second largest, divided by the range of the logits."""
     ordered = np.sort(logits.astype(np.float64), axis=1)
     margin: Array = (ordered[:, -1] - ordered[:, -2]) / np.maximum(ordered[:, -1] - ordered[:, 0], 1e-30)
     return margin
 
 
 def admissible(where: str, norm: str, eps: str, images: Array, points: Array) -> Array:
-    """float64 [B]: distances. VerificationError for a point that is not finite, outside [0,1], or outside the ball.
+    """float64 [B]: the distances of the points from the images, both [B, ...] in [0,1] pixels.
 
-    The allowed excess is the protocol's: 2^-23 in Linf, 1e-6 + 2^-24 sqrt(d) in L2, 1e-6 + 2^-24 d in L1. In
-    Renofeation's own ball the limits are those of the normalised image, and [0,1] need not be kept.
+    VerificationError for a point that is not finite, outside [0,1] or outside the ball. The tolerance is 2^-23 in Linf,
+    1e-6 + 2^-24 sqrt(d) in L2, 1e-6 + 2^-24 d in L1. The limits of the threat `renofeation` are those of the normalised
+    image instead of [0,1].
     """
     d = int(np.prod(points.shape[1:]))
-    apart = np.abs(points.astype(np.float64) - images.astype(np.float64)).reshape(len(points), d)
+    change = np.abs(points.astype(np.float64) - images.astype(np.float64)).reshape(len(points), d)
     if norm == "renofeation":
-        return _admissible_seed(where, float(Epsilon.parse(eps).value), images, points, apart.max(axis=1, initial=0.0))
+        _check_renofeation(where, float(Epsilon.parse(eps).value), images, points)
+        return change.max(axis=1, initial=0.0)
     if norm == "Linf":
-        distances, excess = apart.max(axis=1, initial=0.0), 2.0**-23
+        distances, tolerance = change.max(axis=1, initial=0.0), 2.0**-23
     elif norm == "L2":
-        distances, excess = np.sqrt(np.square(apart).sum(axis=1)), 1e-6 + 2.0**-24 * float(np.sqrt(d))
+        distances, tolerance = np.sqrt(np.square(change).sum(axis=1)), 1e-6 + 2.0**-24 * float(np.sqrt(d))
     else:
-        distances, excess = apart.sum(axis=1), 1e-6 + 2.0**-24 * d
+        distances, tolerance = change.sum(axis=1), 1e-6 + 2.0**-24 * d
     faults = {
         "is not finite": ~np.isfinite(points.reshape(len(points), d)).all(axis=1),
         "lies outside [0,1]": ((points < 0) | (points > 1)).reshape(len(points), d).any(axis=1),
-        f"lies outside the {norm} ball of {eps}": ~(distances <= float(Epsilon.parse(eps).value) + excess),
+        f"lies outside the {norm} ball of {eps}": ~(distances <= float(Epsilon.parse(eps).value) + tolerance),
     }
     for fault, rows in faults.items():
         if rows.any():
@@ -377,22 +387,22 @@ def admissible(where: str, norm: str, eps: str, images: Array, points: Array) ->
     return distances
 
 
-def _admissible_seed(where: str, eps: float, images: Array, points: Array, distances: Array) -> Array:
-    """`admissible` in Renofeation's normalised space: within eps of the image, clipped to [-2.2, 2.2]."""
+def _check_renofeation(where: str, eps: float, images: Array, points: Array) -> None:
+    """VerificationError for a point outside Renofeation's box: in the space of images normalised by ImageNet's mean and
+    standard deviation, within eps of the image and clipped to [-2.2, 2.2]."""
     mean, std = (np.array(part).reshape(1, 3, 1, 1) for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    seen, moved = (images.astype(np.float64) - mean) / std, (points.astype(np.float64) - mean) / std
-    low, high = np.clip(seen - eps, -2.2, 2.2), np.clip(seen + eps, -2.2, 2.2)
-    # 2^-22 in pixels, a little more in units of the smallest deviation.
-    excess = 2.0**-22 / 0.224
-    inside = ((moved >= low - excess) & (moved <= high + excess)).reshape(len(points), -1).all(axis=1)
+    original, moved = (images.astype(np.float64) - mean) / std, (points.astype(np.float64) - mean) / std
+    low, high = np.clip(original - eps, -2.2, 2.2), np.clip(original + eps, -2.2, 2.2)
+    # 2^-22 in pixels, divided by the smallest standard deviation.
+    tolerance = 2.0**-22 / 0.224
+    inside = ((moved >= low - tolerance) & (moved <= high + tolerance)).reshape(len(points), -1).all(axis=1)
     if not inside.all():
         at = int(np.flatnonzero(~inside)[0])
         raise VerificationError(f"{where}: end point {at} lies outside the renofeation ball of {eps}")
-    return distances
 
 
 def _table(root: Path) -> dict[str, dict[str, str]] | None:
-    """leaderboard.csv's rows by victim; None where there is no such file."""
+    """The rows of leaderboard.csv by victim, or None when the file does not exist."""
     path = root / "leaderboard.csv"
     if not path.is_file():
         return None
@@ -401,7 +411,7 @@ def _table(root: Path) -> dict[str, dict[str, str]] | None:
 
 
 def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> None:
-    """The table's rates are those of the record's bits. VerificationError otherwise."""
+    """VerificationError unless the rates in leaderboard.csv are those of the record's bits."""
     if table is None or record.role == "source" or UNTRAINED in record.flags:
         return
     row = table.get(record.victim)
@@ -419,10 +429,10 @@ def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> Non
         expected["union_acc"] = rate(np.logical_and.reduce([chains[norm] for norm in NORMS]), record.n)
     if "pgd20_linf" in chains:
         expected["pgd20_linf_acc"] = rate(chains["pgd20_linf"], record.n)
-    for made in record.crafted:
-        column = _COLUMNS.get((made.attack["id"], made.norm))
-        if column is not None and made.source == record.source:
-            flipped = np.logical_or.reduce([bits.list() for bits in made.flips])
+    for crafted in record.crafted:
+        column = _COLUMNS.get((crafted.attack["id"], crafted.norm))
+        if column is not None and crafted.source == record.source:
+            flipped = np.logical_or.reduce([bits.list() for bits in crafted.flips])
             expected[column] = rate(flipped, int(clean.sum()))
     for column, value in expected.items():
         if row[column] != value:

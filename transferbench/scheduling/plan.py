@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from transferbench.base.errors import InputError
 from transferbench.base.ids import with_seed
-from transferbench.base.specifications import SHARD, Chain, Scalar, ThreatModel
+from transferbench.base.specifications import SHARD, Chain, Scalar
 from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.clean import CleanJob
 from transferbench.jobs.craft import CraftJob
@@ -18,7 +18,7 @@ from transferbench.jobs.job import Job
 from transferbench.jobs.judge import JudgeJob
 from transferbench.jobs.networks import NetworkReference, PublicNetwork, TrainedNetwork
 from transferbench.jobs.train import TrainJob
-from transferbench.suites import Row, Source, SourceOnly, Suite, Training
+from transferbench.suites import Source, SourceOnly, Suite, SuiteRow, Training
 
 J = TypeVar("J", bound=Job[Any])
 
@@ -133,13 +133,12 @@ def source_only_jobs(
 
     Random signs are the same whichever network they are named after: the control belongs to the victim's own source.
     """
-    threat = ThreatModel.parse(protocol.norm, protocol.eps)
     parts = (protocol.attack, *protocol.also, *((protocol.control,) if is_own else ()))
     for part in parts:
         attack = part.id if protocol.norm == "Linf" else f"{part.id}@{protocol.norm}"
         label = f"{victim.id}: {attack}" if is_own else f"{victim.id}: {attack} of {source.id}"
         for shard in images.shards():
-            craft = CraftJob(f"{source.id}: {attack}", source, shard, part.spec(), threat, seed)
+            craft = CraftJob(f"{source.id}: {attack}", source, shard, part.spec(), protocol.threat, seed)
             yield CraftedShard(source.id, craft, JudgeJob.of(label, victim, craft))
 
 
@@ -193,7 +192,7 @@ class _Planner:
         planned = PlannedVictim("", TrainedNetwork(train), None)
         return self._evaluated(planned, "source", images, self._chains()) if block.attack_sources else planned
 
-    def row(self, row: Row, name: str, source: PlannedVictim, sources: Sequence[PlannedVictim]) -> PlannedVictim:
+    def row(self, row: SuiteRow, name: str, source: PlannedVictim, sources: Sequence[PlannedVictim]) -> PlannedVictim:
         block, protocol = self.block, self.suite.protocol
         images = Images(block.target_dataset, block.target_preprocessing, self.suite.n)
         name = with_seed(name, self.seed)

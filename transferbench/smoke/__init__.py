@@ -1,8 +1,8 @@
 """`run SUITE --smoke`: every method, network and loader of a suite at least once, in a minute or two, on a CPU.
 
-Trainings of a few steps on made images from random source weights, attacked for two iterations on four examples. It
-tells whether a suite can run on this machine before days are spent on it, and nothing else: everything that it writes
-is marked untrained, and is never a row of a leaderboard.
+Trainings of a few steps on synthetic images from random source weights, attacked for two iterations on four examples.
+It tells whether a suite can run on this machine before days are spent on it, and nothing else: everything that it
+writes is marked untrained, and is never a row of a leaderboard.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def check(settings: RunSettings) -> None:
 
 @contextmanager
 def prepared(suite: Suite, settings: RunSettings) -> Iterator[RunSettings]:
-    """Settings with made images and random weights of everything that the suite names, below the run's folder.
+    """Settings with synthetic images and random weights of everything that the suite names, below the run's folder.
 
     Files are in their official layouts and go through the real loaders. Every core is used; torch's number of threads
-    is restored afterwards. InputError for a data set or a model that cannot be made.
+    is restored afterwards. InputError for a data set or a model that cannot be generated.
     """
-    folder, threads = settings.root / "made", torch.get_num_threads()
+    folder, threads = settings.root / "synthetic", torch.get_num_threads()
     shutil.rmtree(folder, ignore_errors=True)
     ids = {id for block in suite.training for id in (block.source_dataset, block.target_dataset) if id}
     for id in sorted(ids):
@@ -56,7 +56,7 @@ def prepared(suite: Suite, settings: RunSettings) -> Iterator[RunSettings]:
             settings,
             data_dir=folder / "data",
             model_dir=folder / "models",
-            made_data=True,
+            synthetic_data=True,
             engine=_ENGINE,
             threads=os.cpu_count() or 1,
         )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
-from typing import Any
 
-from transferbench import attacks
+from transferbench.attacks import build
 from transferbench.base import registry
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, Scalar, ThreatModel, ThreatName
-from transferbench.suites import Attack, NamedChain, Protocol, Row, Source, SourceOnly, Suite, Training
+from transferbench.base.specifications import AttackSpec, Scalar, ThreatModel
+from transferbench.suites import Attack, Protocol, Source, SourceOnly, Suite, SuiteRow, Training
 
 N = 4
 """Attacked examples."""
@@ -51,7 +50,7 @@ def _chosen(blocks: Iterable[Training]) -> tuple[Training, ...]:
     """Rows that cover every method, network, source and data set, the widest first; what none of them uses goes."""
     pairs = [(block, row, source, _uses(block, row, source)) for block in blocks for row, source, _ in block.pairs()]
     wanted = {use for *_, uses in pairs for use in uses}
-    taken: list[tuple[Training, Row, Source, set[tuple[str, str]]]] = []
+    taken: list[tuple[Training, SuiteRow, Source, set[tuple[str, str]]]] = []
     while wanted:
         block, row, source, uses = max(pairs, key=lambda pair: len(pair[3] & wanted))
         wanted -= uses
@@ -90,7 +89,7 @@ def _chosen(blocks: Iterable[Training]) -> tuple[Training, ...]:
     return tuple(found)
 
 
-def _uses(block: Training, row: Row, source: Source) -> set[tuple[str, str]]:
+def _uses(block: Training, row: SuiteRow, source: Source) -> set[tuple[str, str]]:
     networks = {row.network, source.network or block.network} - {None}
     data = {block.source_dataset, block.target_dataset} - {None}
     methods = {row.method, source.method} - {None}
@@ -109,42 +108,41 @@ def _settings(method: str, given: dict[str, Scalar]) -> dict[str, Scalar]:
 
 
 def _protocol(protocol: Protocol, suite: Suite) -> Protocol:
-    radii = dict(suite.threats)
+    threats = {norm: ThreatModel(norm, eps) for norm, eps in suite.threats.items()}
     return protocol.model_copy(
         update={
             "description": f"smoke: 2 iterations on {N} examples",
             "chains": {
-                norm: tuple(_attack(one, norm, radii[norm]) for one in given)
-                for norm, given in protocol.chains.items()
-                if norm in radii
+                norm: _shortened(attacks, threats[norm]) for norm, attacks in protocol.chains.items() if norm in threats
             },
-            "further": tuple(_named(chain, radii) for chain in protocol.further if chain.norm in radii),
+            "further": tuple(
+                chain.model_copy(update={"attacks": _shortened(chain.attacks, threats[chain.norm])})
+                for chain in protocol.further
+                if chain.norm in threats
+            ),
             "curve": {},
-            "source_only": tuple(_source_only(only) for only in protocol.source_only),
+            "source_only": tuple(_source_only(one) for one in protocol.source_only),
         }
     )
 
 
-def _named(chain: NamedChain, radii: dict[Any, str]) -> NamedChain:
-    return chain.model_copy(
-        update={"attacks": tuple(_attack(one, chain.norm, radii[chain.norm]) for one in chain.attacks)}
-    )
+def _source_only(protocol: SourceOnly) -> SourceOnly:
+    attack, control = _shortened((protocol.attack, protocol.control), protocol.threat)
+    also = _shortened(protocol.also, protocol.threat)
+    return protocol.model_copy(update={"attack": attack, "control": control, "also": also, "every_source": False})
 
 
-def _source_only(only: SourceOnly) -> SourceOnly:
-    short = {name: _attack(getattr(only, name), only.norm, only.eps) for name in ("attack", "control")}
-    also = tuple(_attack(one, only.norm, only.eps) for one in only.also)
-    return only.model_copy(update={**short, "also": also, "every_source": False})
+def _shortened(attacks: Iterable[Attack], threat: ThreatModel) -> tuple[Attack, ...]:
+    return tuple(_attack(one, threat) for one in attacks)
 
 
-def _attack(given: Attack, ball: ThreatName, eps: str) -> Attack:
-    """The attack with every budget it has put down. An attack knows its parameters only when it is built."""
-    spec, threat = given.spec(), ThreatModel.parse(ball, eps)
-    params = dict(spec.params)
+def _attack(attack: Attack, threat: ThreatModel) -> Attack:
+    """The attack with its budgets lowered. Which parameters an attack has is only known when it is built."""
+    params = dict(attack.spec().params)
     for name, value in _ATTACKS.items():
         try:
-            attacks.build(AttackSpec.of(spec.id, **{**params, name: value}), threat, 10)
+            build(AttackSpec.of(attack.id, **{**params, name: value}), threat, 10)
         except InputError:
             continue
         params[name] = value
-    return Attack(id=spec.id, **params)
+    return Attack(id=attack.id, **params)

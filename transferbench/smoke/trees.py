@@ -1,6 +1,6 @@
-"""Small made trees in the exact official layout of every data set that has files: names, header lines, .mat fields.
+"""Small synthetic trees in the exact official layout of every data set that has files.
 
-What `--smoke` runs on, and what the tests of the loaders break.
+Names, header lines and .mat fields are the official ones. `--smoke` runs on them, and the loaders' tests break them.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from PIL import Image
 from scipy.io import savemat
 
 from transferbench.base.errors import InputError
-from transferbench.data.caltech256 import MADE_TESTED
-from transferbench.data.imagenet import MADE_LISTS
+from transferbench.data.caltech256 import SYNTHETIC_TEST_IMAGES
+from transferbench.data.imagenet import SYNTHETIC_LISTS
 from transferbench.models.catalogue import classes
 
 SIDE = 40
@@ -26,7 +26,7 @@ SIDE = 40
 
 @dataclass
 class Tree:
-    """What was made: the folder of data sets, the images of the test part by path with their label, all counts."""
+    """A synthetic data set: its root folder, the test images by path with their labels, the number that train."""
 
     id: str
     root: Path
@@ -153,7 +153,8 @@ def caltech256(root: Path) -> Tree:
         return hashlib.sha256(path.relative_to(base).as_posix().encode()).digest()
 
     first = [
-        sorted((path for path, mine in paths.items() if mine == label), key=rank)[:MADE_TESTED] for label in range(3)
+        sorted((path for path, mine in paths.items() if mine == label), key=rank)[:SYNTHETIC_TEST_IMAGES]
+        for label in range(3)
     ]
     return Tree("caltech256", root, {path: paths[path] for part in first for path in part}, names, 18)
 
@@ -180,7 +181,7 @@ def tinyimagenet(root: Path) -> Tree:
 
 
 def imagenet(root: Path) -> Tree:
-    base, helper, classes, tests = root / "imagenet", root / MADE_LISTS, ("n01440764", "n01443537"), {}
+    base, helper, classes, tests = root / "imagenet", root / SYNTHETIC_LISTS, ("n01440764", "n01443537"), {}
     names = [f"{classes[k % 2]}/ILSVRC2012_val_{k:08d}.JPEG" for k in range(8)]
     for k, name in enumerate(names):
         tests[photo(base / "val" / name, _seed(name))] = k % 2

@@ -103,9 +103,11 @@ class Reader:
         """The finished job of a key, or None."""
         return next(self._jobs("WHERE key = ?", (key,)), None)
 
-    def jobs(self) -> list[FinishedJob]:
-        """All finished jobs, in the order in which they finished."""
-        return list(self._jobs("ORDER BY rowid", ()))
+    def jobs(self, kind: str | None = None) -> list[FinishedJob]:
+        """All finished jobs, or those of a kind, in the order in which they finished."""
+        if kind is None:
+            return list(self._jobs("ORDER BY rowid", ()))
+        return list(self._jobs("WHERE kind = ? ORDER BY rowid", (kind,)))
 
     def _jobs(self, clause: str, values: tuple[str, ...]) -> Iterator[FinishedJob]:
         with closing(self._connect()) as db:

@@ -166,11 +166,11 @@ class Store:
         self, job: StorableJob, key: str, state: str, note: str = "", content: Mapping[str, Any] | None = None
     ) -> None:
         """Set the state of a planned job: `running`, `done` or `failed`, with the reason."""
-        told = (json.dumps(job.specification()), json.dumps(content)) if content is not None else ("", "")
+        values = (json.dumps(job.specification()), json.dumps(content)) if content is not None else ("", "")
         with self._transaction() as db:
             db.execute(
                 "UPDATE plan SET key = ?, state = ?, note = ?, specification = ?, content = ? WHERE name = ?",
-                (key, state, note, *told, job.name),
+                (key, state, note, *values, job.name),
             )
 
     def checkpoint(self, key: str) -> CheckpointFile:
@@ -214,8 +214,8 @@ class Store:
                 raise
             free = shutil.disk_usage(self.root).free >> 20
             raise FaultError(
-                f"{self.root}: cannot write ({error}; {free} MiB are free): make room, then the same command goes on "
-                "from what is finished"
+                f"{self.root}: cannot write ({error}; {free} MiB are free): free disk space, then the same command "
+                "goes on from what is finished"
             ) from None
 
 

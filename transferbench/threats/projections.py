@@ -52,11 +52,11 @@ def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
     # An excess can top the size by a rounding: the move never passes zero.
     excess = torch.minimum(point.sub_(point.clamp(0, 1)).abs_(), size)
     # Buffers are used again and again: fresh ones cost more in page faults than the arithmetic does.
-    room = torch.sub(size, excess, out=point)
+    slack = torch.sub(size, excess, out=point)
     t = torch.zeros_like(size[:, 0])
     lower, upper = torch.zeros_like(t), size.amax(1)
     # What t = 0 leaves, and by how much it is too much.
-    left, missing = size, room.sum(1) - eps
+    left, missing = size, slack.sum(1) - eps
     active = missing > 0
     work, scratch = torch.empty_like(size), torch.empty_like(size)
     # Rows that are done never move again, so the number of rounds (set by the slowest row) changes nothing.
@@ -66,7 +66,7 @@ def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
             break
         # How many entries move with t: those not yet at zero, less those that only the box moves. Comparisons into
         # floats are vectorised on a CPU, those into bools are not.
-        slope = torch.gt(left, 0, out=scratch).sum(1) - torch.gt(left, room, out=scratch).sum(1)
+        slope = torch.gt(left, 0, out=scratch).sum(1) - torch.gt(left, slack, out=scratch).sum(1)
         lower = torch.where(missing > 0, t, lower)
         upper = torch.where(missing <= 0, t, upper)
         newton = t + missing / slope
@@ -76,7 +76,7 @@ def l1_correction(x: Tensor, delta: Tensor, eps: float | Tensor) -> Tensor:
         t = torch.where(active, following, t)
         left = torch.sub(size, t[:, None], out=work).clamp_(min=0)
         # What is left is summed, not what was taken away: its rounding is relative to eps, not to ||delta||.
-        missing = torch.minimum(left, room, out=scratch).sum(1) - eps
+        missing = torch.minimum(left, slack, out=scratch).sum(1) - eps
     moved = torch.minimum(torch.maximum(t[:, None], excess, out=work), size, out=work).view_as(delta)
     return moved.mul_(torch.sign(delta, out=scratch.view_as(delta))).neg_()
 

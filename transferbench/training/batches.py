@@ -1,7 +1,7 @@
-"""Batches of a training: a pure function of their number, so that it does not matter who decodes them, or when.
+"""The batches of a training as a pure function of their number.
 
 The order of an epoch is a permutation keyed by (seed, epoch); augmentation and noise are keyed by (seed, step, example
-id). Worker processes only decode ahead: with any number of them a training gives the same bits, and is resumed alike.
+id). Worker processes only decode in advance: results do not depend on their number, and a training can be resumed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from transferbench.methods import BaseParams, Batch
 
 
 class Loader:
-    """The training images in batches, on a device. `workers` processes decode ahead; 0 decodes in this one.
+    """Batches of the training images on a device, decoded in advance by `workers` processes (0: in this process).
 
-    The last images of an epoch that fill no batch are left out.
+    The last images of an epoch that do not fill a batch are omitted.
     """
 
     def __init__(
@@ -36,51 +36,52 @@ class Loader:
         self._items = _Batches(train, params.batch_size, params.seed, params.augment)
 
     def from_step(self, start: int, replays: int = 1) -> Generator[Batch]:
-        """A batch for every global step from `start` on, for ever; each is given for `replays` steps in a row."""
-        first, taken = divmod(start, replays)
-        for batch in self._loaded(itertools.count(first)):
-            for step in range(batch.step * replays + taken, (batch.step + 1) * replays):
+        """The batches of the steps from `start` on, without end; each batch is used for `replays` consecutive steps."""
+        first, skipped = divmod(start, replays)
+        for batch in self._load(itertools.count(first)):
+            for step in range(batch.step * replays + skipped, (batch.step + 1) * replays):
                 yield batch._replace(step=step)
-            taken = 0
+            skipped = 0
 
     def epoch(self, number: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch; `step` counts batches over all epochs."""
-        return self._loaded(range(number * self.per_epoch, (number + 1) * self.per_epoch))
+        """The batches of one epoch; `step` is the number of the batch over all epochs."""
+        return self._load(range(number * self.per_epoch, (number + 1) * self.per_epoch))
 
-    def _loaded(self, numbers: Any) -> Iterator[Batch]:
-        loaded: Any = (self._items[number] for number in numbers)
+    def _load(self, numbers: Any) -> Iterator[Batch]:
+        """The batches of these numbers, moved to the device."""
+        batches: Any = (self._items[number] for number in numbers)
         if self.workers:
-            loaded = DataLoader(
+            batches = DataLoader(
                 self._items,
                 batch_size=None,
                 sampler=numbers,
                 num_workers=self.workers,
-                collate_fn=_as_it_is,
-                worker_init_fn=_leave_interrupts_to_the_parent,
-                # Its own, so that beginning an epoch takes nothing from the generator that draws dropout.
+                collate_fn=_identity,
+                worker_init_fn=_ignore_interrupts,
+                # A generator of its own, so that starting an epoch does not change the global one, which draws dropout.
                 generator=torch.Generator(),
-                # A forked worker would keep the run's lock for a while after the driver was killed.
+                # A forked worker would hold the run's lock for a while after the driver was killed.
                 multiprocessing_context="spawn",
             )
-        for batch in loaded:
+        for batch in batches:
             x, y, noise = (part.to(self.device) for part in (batch.x, batch.y, batch.noise))
             yield Batch(x, y, noise, batch.step)
 
 
 class _Batches(Items[Batch]):
-    """By number over all epochs."""
+    """The batch of each number over all epochs, as a dataset of torch."""
 
     def __init__(self, train: Dataset, batch_size: int, seed: int, augment: Augment | str) -> None:
         self.train, self.batch_size, self.seed = train, batch_size, seed
         self.augment: Any = train.augment if augment == "auto" else augment
 
     def __getitem__(self, number: int) -> Batch:
-        epoch, place = divmod(number, len(self.train) // self.batch_size)
+        epoch, index = divmod(number, len(self.train) // self.batch_size)
         order = _order(self.seed, epoch, len(self.train))
-        at = order[place * self.batch_size : (place + 1) * self.batch_size]
+        at = order[index * self.batch_size : (index + 1) * self.batch_size]
         noise = keyed_random.row_keys(keyed_random.stream("noise", self.seed, number), self.train.ids[at])
-        drawn = keyed_random.row_keys(keyed_random.stream("augment", self.seed, number), self.train.ids[at])
-        return Batch(self.train.drawn(at, drawn, self.augment), self.train.labels[at], noise, number)
+        keys = keyed_random.row_keys(keyed_random.stream("augment", self.seed, number), self.train.ids[at])
+        return Batch(self.train.augmented(at, keys, self.augment), self.train.labels[at], noise, number)
 
 
 @lru_cache(maxsize=2)
@@ -88,9 +89,10 @@ def _order(seed: int, epoch: int, n: int) -> Tensor:
     return keyed_random.permutation(keyed_random.stream("order", seed, epoch), n)
 
 
-def _as_it_is(batch: Any) -> Any:
+def _identity(batch: Any) -> Any:
     return batch
 
 
-def _leave_interrupts_to_the_parent(_: int) -> None:
+def _ignore_interrupts(_: int) -> None:
+    """Ctrl-C is handled by the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The log of a training as CSV."""
+"""Writes the log of a training as CSV."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transferbench.base import atomic_files
 
 
 def write(path: Path, log: Sequence[Mapping[str, Any]]) -> None:
-    """One column for every part of the loss in any phase; cells are empty where a phase has no such part."""
+    """Write one column per key of any row; a cell is empty where a row (of another phase) lacks the key."""
     columns = list(dict.fromkeys(name for row in log for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,7 +1,6 @@
-"""The training loop: plain torch on one device, every random choice keyed, so that a seed determines the result.
+"""The training loop: plain torch on one device, with keyed random numbers, so that the seed determines the result.
 
-Batches are a function of their number (batches.py), dropout is keyed by (seed, step). Choices are made on the
-validation split, never on test examples.
+Batches are a function of their number (batches.py), dropout is keyed by (seed, step). Test examples are not used.
 """
 
 from __future__ import annotations
@@ -32,10 +31,11 @@ LOG_EVERY = 10
 
 @dataclass(frozen=True)
 class FitOptions:
-    """The circumstances of a training; none of them changes a weight.
+    """How a training is run; none of the options changes a weight.
 
-    `on_progress` gets (steps done, steps in all, loss by its parts). `loader_workers` processes decode images ahead.
-    What `monitor` measures goes into the log. The training continues from `checkpoint` where it holds a state.
+    `on_progress` is called with the steps done, their total and the terms of the loss. `loader_workers` processes
+    decode images in advance. The measurements of `monitor` are rows of the log. The training continues from the state
+    of `checkpoint`, if it has one.
     """
 
     device: torch.device | str = "cpu"
@@ -50,7 +50,7 @@ FIT_OPTIONS = FitOptions()
 
 @dataclass(frozen=True)
 class Trained:
-    """The network in eval mode, its validation accuracy (a share), the log (a row every 10 steps), wall time in s."""
+    """The network in eval mode, its validation accuracy in [0, 1], the log (a row every 10 steps), wall time in s."""
 
     network: Network
     validation_accuracy: float
@@ -66,11 +66,11 @@ def fit(
     val: Dataset,
     options: FitOptions = FIT_OPTIONS,
 ) -> Trained:
-    """Train the method's student on `train`. `fresh()` makes a network of the student's architecture.
+    """Train the method's student on `train`. `fresh()` returns a random network of the student's architecture.
 
-    The source is never changed: the method works with a frozen copy. A resumed training gives the bits of one that was
-    never stopped: every random choice is keyed by its step, so weights, optimiser, averages and the method's memory are
-    the whole state. InputError when the data cannot fill a batch, FaultError when the loss is no longer finite.
+    The source is not changed: the method uses a frozen copy. A resumed training has the same result, bit for bit,
+    because random numbers are keyed by the step: weights, optimiser, averages and the method's memory are the whole
+    state. InputError when the data do not fill a batch, FaultError when the loss is not finite.
     """
     began, params = time.perf_counter(), method.params
     check(method, source is not None, train)
@@ -92,8 +92,8 @@ def fit(
 
         def state(phase: int) -> State:
             seconds = saved["seconds"] + time.perf_counter() - began
-            whole = {"model": student.model.state_dict(), "method": method.memory()}
-            return {**whole, "phase": phase, "log": training.log, "seconds": seconds}
+            weights = {"model": student.model.state_dict(), "method": method.memory()}
+            return {**weights, "phase": phase, "log": training.log, "seconds": seconds}
 
         for number, phase in enumerate(phases):
             if number < saved["phase"]:
@@ -102,7 +102,7 @@ def fit(
             if number == saved["phase"] and "optimiser" in saved:
                 steps.restore(saved)
             for _ in steps.run():
-                options.checkpoint.offer(_bound(state, number, steps))
+                options.checkpoint.offer(_phase_state(state, number, steps))
             options.checkpoint.save(state(number + 1))
         torch.manual_seed(keyed_random.stream("finish", params.seed))
         method.finish(student, loader.epoch)
@@ -112,7 +112,7 @@ def fit(
 
 
 def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
-    """InputError when the method lacks its source, or the data cannot fill a batch or have one class."""
+    """InputError when the method lacks its source, or the data have one class or do not fill a batch."""
     if method.needs_source and not has_source:
         raise InputError(f"{type(method).__module__.rpartition('.')[2]} needs a source: give one with --source")
     if len(train.classes) < 2:
@@ -125,6 +125,7 @@ def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
 
 
 def _accuracy(model: nn.Module, dataset: Dataset, device: torch.device | str) -> float:
+    """The share of correctly classified examples."""
     correct = 0
     with torch.no_grad():
         for part in dataset.batches(256):
@@ -132,13 +133,14 @@ def _accuracy(model: nn.Module, dataset: Dataset, device: torch.device | str) ->
     return correct / len(dataset)
 
 
-def _bound(state: Callable[[int], State], phase: int, steps: _PhaseSteps) -> Callable[[], State]:
+def _phase_state(state: Callable[[int], State], phase: int, steps: _PhaseSteps) -> Callable[[], State]:
+    """A function that returns the state of the training within a phase."""
     return lambda: {**state(phase), **steps.state()}
 
 
 @dataclass
 class _Training:
-    """What all phases of a training share."""
+    """The objects that all phases of a training share."""
 
     method: BaseMethod[Any]
     student: Network
@@ -149,23 +151,24 @@ class _Training:
     log: list[LogRow] = field(default_factory=list)
 
     def record(self, step: int, phase: Phase, lr: float, values: dict[str, float]) -> None:
-        """Append a row to the log and report it as progress."""
+        """Append a row to the log and report progress."""
         self.log.append({"step": step, "phase": phase.name, "lr": lr, **values})
         self.options.on_progress(Progress(step + 1, self.total, values=values))
 
     def monitor_due(self, step: int) -> bool:
+        """Whether the monitor measures after this step."""
         monitor = self.options.monitor
         return monitor is not None and (step + 1) % (monitor.every * self.loader.per_epoch * self.method.replays) == 0
 
 
 class _PhaseSteps:
-    """One phase with a fresh optimiser, from the global step `start` on."""
+    """One phase with a new optimiser, which begins at step `start` of the training."""
 
     def __init__(self, training: _Training, phase: Phase, start: int) -> None:
         self.training, self.phase, self.start, self.done = training, phase, start, 0
         method, student = training.method, training.student
         params = method.params
-        # Only the source's batch norms are frozen; a new head's own is not.
+        # Only the source's batch norms are frozen, not those of a new head.
         norms = {
             name: norm for name, norm in batch_norms(student.model).items() if not method.in_head(student, f"{name}.")
         }
@@ -192,18 +195,22 @@ class _PhaseSteps:
         self.average = AveragedModel(student.model) if phase.average_every else None
 
     def state(self) -> State:
-        """The state for `restore`, beside the weights and the method's memory."""
+        """The state for `restore`: steps done, optimiser and weight average."""
         average = None if self.average is None else self.average.state_dict()
         return {"done": self.done, "optimiser": self.optimiser.state_dict(), "average": average}
 
     def restore(self, saved: State) -> None:
+        """Continue from a checkpoint."""
         self.done = saved["done"]
         self.optimiser.load_state_dict(saved["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(saved["average"])
 
     def run(self) -> Iterator[int]:
-        """Take the remaining steps one by one. FaultError when the loss is no longer finite."""
+        """Run the remaining steps; yields the number of steps done after each but the last.
+
+        FaultError when the loss is not finite.
+        """
         training = self.training
         with closing(training.loader.from_step(self.start + self.done, training.method.replays)) as batches:
             for local, batch in zip(range(self.done, self.phase.steps), batches, strict=False):
@@ -214,11 +221,11 @@ class _PhaseSteps:
         if self.average is not None:
             with torch.no_grad():
                 averages = self.average.module.parameters()
-                for mine, averaged in zip(training.student.model.parameters(), averages, strict=True):
-                    mine.copy_(averaged)
+                for parameter, average in zip(training.student.model.parameters(), averages, strict=True):
+                    parameter.copy_(average)
 
     def _step(self, local: int, batch: Batch) -> None:
-        """One optimiser step; `local` counts within the phase, `batch.step` over the training."""
+        """One optimiser step; `local` is its number within the phase, `batch.step` within the training."""
         training, phase, model = self.training, self.phase, self.training.student.model
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * schedules.factor(phase.schedule, local, phase.steps)

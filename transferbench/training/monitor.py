@@ -2,13 +2,13 @@
 
 robust-finetuning's `eval_norms_fast` (Croce and Hein 2022, arXiv:2105.12508): APGD on the cross-entropy from the clean
 image, 100 iterations, one try, on the first 200 training and 200 validation images; an image is robust when no iterate
-fools the network. It is no result: it is weaker than the chains, and no choice depends on it.
-Deviation: that code takes 200 test images; here they are validation images.
+fools the network. It is weaker than the chains, and no record and no choice uses it.
+Deviation: that code uses 200 test images instead of validation images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from transferbench.attacks import lockstep
 from transferbench.attacks.apgd_train import IN_EVALUATION, apgd_train
 from transferbench.base import keyed_random
+from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
 
 N, N_ITER = 200, 100
@@ -24,17 +25,20 @@ N, N_ITER = 200, 100
 
 @dataclass(frozen=True)
 class RobustnessMonitor:
-    """Measures every `every` epochs, at the radii of `threats` (norm -> eps as text)."""
+    """Measures accuracies every `every` epochs on the first `n` images of each split, at the radii of `threats`.
+
+    `n_iter` is the number of APGD iterations.
+    """
 
     train: Dataset
     val: Dataset
-    threats: Mapping[str, str]
+    threats: Sequence[ThreatModel]
     every: int
     n: int = N
     n_iter: int = N_ITER
 
     def measure(self, network: nn.Module, device: torch.device | str) -> dict[str, float]:
-        """Accuracies (shares) by name, `train clean`, `val Linf`, ...; the network's modes are restored."""
+        """The accuracies in [0, 1] by name: `train clean`, `val Linf`, ... The network's modes are restored."""
         accuracies = {}
         for name, split in (("train", self.train), ("val", self.val)):
             part = split.select(range(min(self.n, len(split)))).on(device)
@@ -42,10 +46,10 @@ class RobustnessMonitor:
                 with torch.no_grad():
                     correct = attacked(part.pixels).argmax(1).eq(part.labels)
                 accuracies[f"{name} clean"] = float(correct.float().mean())
-                for norm, eps in self.threats.items():
-                    attack = apgd_train(norm, eps, self.n_iter, IN_EVALUATION)
-                    # Nothing is drawn: the start is the clean image.
+                for threat in self.threats:
+                    attack = apgd_train(threat, self.n_iter, IN_EVALUATION)
+                    # Unused, because the start is the clean image.
                     noise = keyed_random.row_keys(0, part.ids)
-                    hit = lockstep.maximise(attack, attacked, part.pixels, part.labels, noise).fooled
-                    accuracies[f"{name} {norm}"] = float((~hit).float().mean())
+                    fooled = lockstep.maximise(attack, attacked, part.pixels, part.labels, noise).fooled
+                    accuracies[f"{name} {threat.norm}"] = float((~fooled).float().mean())
         return accuracies

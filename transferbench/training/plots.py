@@ -1,4 +1,4 @@
-"""The picture of a training: its loss by parts over the steps, phase after phase."""
+"""Plots the log of a training: the terms of the loss, accuracies and learning rate over the steps."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ _ACCURACIES = ("train ", "val ")
 
 
 def draw(path: Path, log: Sequence[Mapping[str, Any]], title: str) -> None:
-    """Write a PNG of a training's log: the loss by its parts, the monitor's accuracies if any, the learning rate; a
-    vertical line separates phases."""
+    """Write a PNG of a training's log: the terms of the loss, the monitor's accuracies if any, and the learning rate.
+
+    Vertical lines separate the phases.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

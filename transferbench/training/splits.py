@@ -1,4 +1,4 @@
-"""The training and validation examples of a training."""
+"""Loads the training and validation examples of a training."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ _LOG = logging.getLogger(__name__)
 def load_splits(
     dataset: str, root: Path | None = None, view: View | None = None, shots: int | None = None, seed: int = 0
 ) -> tuple[Dataset, Dataset]:
-    """The training split (`shots` examples per class, drawn by the seed) and the validation split without test images.
+    """(training split, validation split). Validation images that equal a test image are removed.
 
-    InputError when training and validation share an example.
+    With `shots` the training split has that many examples per class, drawn by the seed. InputError when the two splits
+    share an example.
     """
     train, val = data.load(dataset, "train", root, view), data.load(dataset, "val", root, view)
     if set(train.ids.tolist()) & set(val.ids.tolist()):
@@ -26,7 +27,7 @@ def load_splits(
     try:
         test = data.load(dataset, "test", root, view)
     except InputError as error:
-        # A training needs no test images.
+        # A training does not need the test images.
         _LOG.info("validation images are not compared with test images: %s", error)
     else:
         val = without(val, test)

@@ -1,4 +1,4 @@
-"""TensorBoard: the log of a training as event files, written while it runs."""
+"""Writes the log of a training as TensorBoard event files while it runs."""
 
 from __future__ import annotations
 

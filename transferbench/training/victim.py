@@ -1,4 +1,4 @@
-"""Training a victim: the source fitted to the images, the method's loop, and the card that describes the result."""
+"""Trains a victim: fits the source to the images, runs the training loop and writes the card."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from transferbench.training.loop import FIT_OPTIONS, FitOptions, Trained, fit
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is trained, as the card says it.
+    """What is trained, as the card records it.
 
-    `network` is the architecture without a source, or where the method trains another one than the source's (empty: the
-    source's). `untrained` marks a smoke run. Radii are not part of it: they are put on the card afterwards, so that
-    another radius needs no new training.
+    `network` is the architecture for methods that do not use the source's (empty: the source's). `untrained` marks a
+    smoke run. Radii are added to the card afterwards, so that another radius needs no new training.
     """
 
     victim: str
@@ -35,12 +34,10 @@ class Recipe:
     untrained: bool = False
 
 
-def check(
-    recipe: Recipe, method: BaseMethod[Any], source: Victim | None, train: Dataset
-) -> tuple[Victim | None, str]:
-    """(source for images of this shape, id of the student's architecture).
+def check(recipe: Recipe, method: BaseMethod[Any], source: Victim | None, train: Dataset) -> tuple[Victim | None, str]:
+    """(source with a resizing layer where its images have another size, id of the student's architecture).
 
-    InputError when method, source and data do not fit, before anything is trained.
+    InputError when method, source and data do not fit together.
     """
     loop.check(method, source is not None, train)
     source = None if source is None else fitted(source, train.shape)
@@ -60,9 +57,9 @@ def train_victim(
     splits: tuple[Dataset, Dataset],
     options: FitOptions = FIT_OPTIONS,
 ) -> tuple[nn.Module, ModelCard, Trained]:
-    """(network, card without weights, log). A source of another resolution is put behind a resizing layer.
+    """(network, its card without weights, the training's result).
 
-    InputError when source and data do not fit (channels, or whatever `fit` refuses).
+    InputError when method, source and data do not fit together; FaultError as `fit`.
     """
     train, _ = splits
     source, network = check(recipe, method, source, train)

@@ -10,7 +10,7 @@ from transferbench.attacks.apgd import SCREEN
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
-from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
+from transferbench.base.specifications import AttackSpec, Chain, Epsilon, Norm, ThreatModel
 from transferbench.data import View
 from transferbench.engine import reference
 from transferbench.engine import selftest as engine_selftest
@@ -21,7 +21,7 @@ from transferbench.jobs.clean import CleanJob
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.leaderboard import build, page
-from transferbench.models.catalogue.classes import RADII
+from transferbench.models.catalogue.classes import radii_of
 from transferbench.models.victim import Victim, fitted
 from transferbench.models.victims import canonical
 from transferbench.models.victims import load as load_victim
@@ -33,6 +33,9 @@ from transferbench.suites import Suite
 from transferbench.workflows import gallery
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
+_ANY_RADIUS = Epsilon.parse("0.1")
+"""For checking an attack's parameters before the radius is known."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -41,7 +44,7 @@ class Request:
     model: str
     dataset: str | None = None
     norms: tuple[Norm, ...] = ("Linf", "L2", "L1")
-    eps: dict[Norm, str] = field(default_factory=dict)
+    eps: dict[Norm, Epsilon] = field(default_factory=dict)
     attacks: tuple[str, ...] = ()
     source: str | None = None
     n: int | None = None
@@ -62,7 +65,7 @@ class Request:
 def check(request: Request) -> None:
     """InputError for wrong names and numbers, before any file is looked for."""
     for norm, eps in request.eps.items():
-        ThreatModel.parse(norm, eps)
+        ThreatModel(norm, eps)
         if norm not in request.norms:
             raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.norms)}")
     if request.network is not None:
@@ -78,17 +81,17 @@ def check(request: Request) -> None:
     for id in request.attacks if request.backend == "transferbench" else ():
         registry.find("attacks", id)
         for norm in request.norms:
-            attack = attacks.build(AttackSpec.of(id), ThreatModel.parse(norm, request.eps.get(norm, "0.1")), 10)
+            attack = attacks.build(AttackSpec.of(id), ThreatModel(norm, request.eps.get(norm, _ANY_RADIUS)), 10)
             if attack.sees != "victim":
                 raise InputError(f"--attacks {id}: it attacks the source alone; name the source with --source instead")
     if request.dataset is not None:
         registry.find("data", request.dataset.partition(":")[0])
 
 
-def radii(request: Request, victim: Victim) -> dict[Norm, str]:
+def radii(request: Request, victim: Victim) -> dict[Norm, Epsilon]:
     """--eps, else the card's, else the data set's. InputError names the norm that has none."""
-    chosen: dict[Norm, str] = {}
-    defaults = RADII.get(victim.card.dataset) or RADII.get(request.dataset or "", {})
+    chosen: dict[Norm, Epsilon] = {}
+    defaults = radii_of(victim.card.dataset) or radii_of(request.dataset or "")
     for norm in request.norms:
         eps = request.eps.get(norm) or victim.card.threats.get(norm) or defaults.get(norm)
         if eps is None:
@@ -111,8 +114,7 @@ class Subjects:
 
 
 def load(request: Request, settings: RunSettings) -> Subjects:
-    """Load the models and the data. InputError where one is missing or they do not fit each other."""
-    check(request)
+    """Load the models and the data of a checked request. InputError where one is missing or they do not fit."""
     suite = suites.load("eval")
     victim = load_victim(request.victim, settings.model_dir, request.download)
     source = None
@@ -185,7 +187,7 @@ def plan(request: Request, subjects: Subjects) -> Evaluation:
     protocol = next(iter(subjects.suite.protocol.source_only), None)
     linf = next((chain.threat for chain in subjects.chains if chain.threat.norm == "Linf"), None)
     if subjects.source_network is not None and protocol is not None and linf is not None:
-        at_radius = protocol.model_copy(update={"norm": "Linf", "eps": linf.eps.text})
+        at_radius = protocol.model_copy(update={"norm": "Linf", "eps": linf.eps})
         crafted.extend(source_only_jobs(network, subjects.source_network, at_radius, images, seed))
     return Evaluation(
         subjects.victim.id, "victim", seed, images.dataset, images.preprocessing, network, chains, crafted
@@ -207,7 +209,7 @@ def _check_accuracy(request: Request, subjects: Subjects, scheduler: Scheduler, 
         )
 
 
-def _chains(request: Request, suite: Suite, chosen: dict[Norm, str]) -> list[Chain]:
+def _chains(request: Request, suite: Suite, chosen: dict[Norm, Epsilon]) -> list[Chain]:
     chains = []
     for norm, eps in chosen.items():
         chain = suite.protocol.chain(norm, eps)
@@ -230,5 +232,5 @@ def selftest(request: Request, subjects: Subjects, settings: RunSettings) -> Ite
     examples = Examples(shard.pixels, shard.labels, shard.ids)
     model = subjects.victim.to(settings.device).model
     for chain in subjects.chains:
-        planted = engine_selftest.selftest(model, examples, [chain], request.seed, settings.batch_size)
-        yield str(chain.threat), planted.planted, planted.found[chain.name]
+        result = engine_selftest.selftest(model, examples, [chain], request.seed, settings.batch_size)
+        yield str(chain.threat), result.planted, result.detected[chain.name]

@@ -36,7 +36,7 @@ def write_records(root: Path, records: list[Record]) -> None:
 
 
 def _is_current(path: Path, record: Record) -> bool:
-    """Whether a file holds the record already, whoever ran it when."""
+    """Whether a file holds the record already, apart from who ran it and when."""
     try:
         before = read(path)
     except InputError:

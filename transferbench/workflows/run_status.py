@@ -22,7 +22,7 @@ _OPEN = ("running", "interrupted", "failed", "missing")
 
 def describe(reader: Reader) -> list[str]:
     """Lines: one for every job of the last plan that is not done, then the count of each state."""
-    planned, finished = reader.planned(), reader.jobs()
+    planned, finished, attacks = reader.planned(), reader.jobs(), reader.jobs(ATTACK)
     width = max((len(job.label) for job in planned), default=0)
     lines = [
         f"{job.state:<12} {job.kind:<7} {job.label:<{width}}  {job.note}".rstrip()
@@ -33,7 +33,7 @@ def describe(reader: Reader) -> list[str]:
     counts = ", ".join(f"{states[state]} {state}" for state in ("done", *_OPEN) if states[state])
     driver = "a driver is running it" if reader.has_driver() else "no driver is running it"
     plan = f"the last plan has {len(planned)} jobs: {counts}" if planned else "no plan was made here"
-    examples = sum(len(job.result(AttackResult).verdicts) for job in finished if job.kind == ATTACK)
+    examples = sum(len(job.result(AttackResult).verdicts) for job in attacks)
     return [*lines, f"{plan}; {driver}", f"in all {len(finished)} finished jobs with {examples} verdicts are kept"]
 
 
@@ -47,8 +47,8 @@ def write_verdicts(reader: Reader, path: Path) -> int:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     rows = 0
-    for job in reader.jobs():
-        if job.kind != ATTACK or (keys and job.key not in keys):
+    for job in reader.jobs(ATTACK):
+        if keys and job.key not in keys:
             continue
         chain, victim = job.specification.chain, job.label.rpartition(": ")[0]
         common = [victim, chain.name, chain.threat.norm, chain.threat.eps.text, job.specification.seed]

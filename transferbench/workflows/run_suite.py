@@ -7,7 +7,7 @@ from pathlib import Path
 from transferbench import attacks, methods
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.specifications import Chain, ThreatModel
+from transferbench.base.specifications import Chain
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.leaderboard import build, example_gallery, figures, page
 from transferbench.models import cards, trained, victims
@@ -16,7 +16,7 @@ from transferbench.results.records import Record
 from transferbench.scheduling.plan import Evaluation, Plan, PlannedVictim
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
-from transferbench.suites import Row, Source, SourceOnly, Suite
+from transferbench.suites import Source, SourceOnly, Suite, SuiteRow
 from transferbench.workflows import gallery
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
@@ -37,7 +37,7 @@ def check(suite: Suite) -> None:
         for source in block.sources:
             if source.model and (full := victims.card(source.model).id) != source.model:
                 raise InputError(f"suite {suite.name}: source {source.name}: write the model's whole id, {full}")
-        trainings: list[Source | Row] = [*block.sources, *block.rows]
+        trainings: list[Source | SuiteRow] = [*block.sources, *block.rows]
         for row in trainings:
             if row.method is not None:
                 methods.build(row.method, dict(row.set))
@@ -50,8 +50,7 @@ def _check_chain(chain: Chain) -> None:
 
 def _check_source_only(suite: Suite, protocol: SourceOnly) -> None:
     """An attack and its control have equally many tries, further attacks at most as many, and none sees the victim."""
-    threat = ThreatModel.parse(protocol.norm, protocol.eps)
-    built = {part.id: attacks.build(part.spec(), threat, _CLASSES) for part in protocol.parts}
+    built = {part.id: attacks.build(part.spec(), protocol.threat, _CLASSES) for part in protocol.parts}
     attack, control = built[protocol.attack.id], built[protocol.control.id]
     if attack.tries != control.tries:
         raise InputError(
@@ -111,7 +110,7 @@ def _remove_others(root: Path, victims: set[str]) -> None:
 
 def _card(planned: Plan, scheduler: Scheduler, victim: PlannedVictim) -> ModelCard:
     """The card of a public model, or the one that its training wrote, with the radii of the evaluation."""
-    threats: dict[str, str] = dict(planned.suite.threats.items())
+    threats = dict(planned.suite.threats)
     if victim.train is None:
         return victims.card(victim.name).model_copy(update={"threats": threats})
     folder = scheduler.store.root / scheduler.results.of(victim.train).folder

@@ -14,11 +14,12 @@ from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.results import TrainResult
 from transferbench.base.settings import RunSettings
+from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.train import TrainJob
 from transferbench.models import cards, networks, trained
-from transferbench.models.catalogue.classes import RADII
+from transferbench.models.catalogue.classes import radii_of
 from transferbench.models.victim import Victim
 from transferbench.models.victims import load as load_victim
 from transferbench.scheduling.reporter import Reporter
@@ -79,7 +80,7 @@ def load(request: Request, settings: RunSettings) -> Subjects:
     shape = source.card.input_shape if source is not None else networks.input_shape(network)
     view = data.View.of(source.card.preprocessing if source is not None else "", shape)
     splits = load_splits(request.target, settings.data_dir, view, request.shots, method.params.seed)
-    threats = dict(source.card.threats if source is not None else RADII.get(request.target, {}))
+    threats = source.card.threats if source is not None else radii_of(request.target)
     if settings.eval_freq is not None and not threats:
         raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {request.target}")
     victim = settings.root.name
@@ -93,7 +94,7 @@ def load(request: Request, settings: RunSettings) -> Subjects:
         network=network,
         source=None if source is None else PublicNetwork(str(request.source), source.id),
         shots=request.shots,
-        threats=tuple(threats.items()),
+        threats=tuple(ThreatModel(norm, eps) for norm, eps in threats.items()),
     )
     check_fit(job.recipe, method, source, splits[0])
     return Subjects(job, source, splits)
@@ -127,7 +128,7 @@ def train(subjects: Subjects, scheduler: Scheduler, reporter: Reporter) -> Train
     result = scheduler.results.of(job)
     folder = store.root / result.folder
     card = cards.read(folder / trained.CARD)
-    trained.save_card(folder, card.model_copy(update={"threats": dict(job.threats)}))
+    trained.save_card(folder, card.model_copy(update={"threats": {threat.norm: threat.eps for threat in job.threats}}))
     log.write(folder / LOG, result.log)
     plots.draw(folder / PICTURE, result.log, card.id)
     return result

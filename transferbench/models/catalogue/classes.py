@@ -6,15 +6,23 @@ import json
 from functools import cache
 from pathlib import Path
 
+from transferbench.base.specifications import Epsilon, Norm
+
 NAMES = Path(__file__).parent / "classes.json"
 """The names in cifar10's and cifar100's official files; imagenet's WordNet ids, which `make index` writes."""
 
-RADII: dict[str, dict[str, str]] = {
-    "cifar10": {"Linf": "8/255", "L2": "0.5", "L1": "12"},
-    "cifar100": {"Linf": "8/255", "L2": "0.5", "L1": "12"},
+_CIFAR: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
+_RADII: dict[str, dict[Norm, str]] = {
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
     "imagenet": {"Linf": "4/255", "L2": "2", "L1": "255"},
 }
-"""E-AT's radii in [0,1] pixels: data set of the training -> norm -> eps."""
+
+
+@cache
+def radii_of(dataset: str) -> dict[Norm, Epsilon]:
+    """E-AT's radii for models trained on a data set, in [0,1] pixels; empty for a data set without."""
+    return {norm: Epsilon.parse(eps) for norm, eps in _RADII.get(dataset, {}).items()}
 
 
 @cache

@@ -113,7 +113,7 @@ def card(id: str) -> ModelCard | None:
         classes=classes.of(entry.dataset),
         input_shape=_SHAPES[entry.dataset] if entry.preprocessing != "Crop288" else (3, 288, 288),
         method=f"robustbench-{entry.threat}",
-        threats=classes.RADII[entry.dataset],
+        threats=classes.radii_of(entry.dataset),
         weights=entry.paths[0],
         preprocessing=entry.preprocessing,
         text=f"# {entry.name}\n\nRobustBench's `{entry.id}`, trained on {entry.dataset} for the threat {entry.threat}: "

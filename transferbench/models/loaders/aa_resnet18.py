@@ -25,7 +25,7 @@ def card(id: str) -> ModelCard:
         classes=classes.of("cifar10"),
         input_shape=(3, 32, 32),
         method="natural",
-        threats=classes.RADII["cifar10"],
+        threats=classes.radii_of("cifar10"),
         weights="model_test.pt",
         sha256="399f52da9f914c323fa5a6096d60f460a3449a59b64a6405200c1e629f8425a7",
         text=f"# {ID}\n\nThe standard-trained ResNet-18 in the reference AutoAttack package's examples.",

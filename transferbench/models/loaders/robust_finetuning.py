@@ -32,7 +32,7 @@ def card(id: str) -> ModelCard:
         classes=classes.of("cifar10"),
         input_shape=(3, 32, 32),
         method=f"apgd-at-{norm}",
-        threats=classes.RADII["cifar10"],
+        threats=classes.radii_of("cifar10"),
         weights=f"{id}.pth",
         text=f"# {id}\n\nPreActResNet-18 with softplus, adversarially trained in {norm} on CIFAR-10: the starting "
         "point of E-AT fine-tuning (Croce and Hein 2022, arXiv:2105.12508).",

@@ -1,7 +1,7 @@
-"""RobustBench's models: architecture from the installed package, weights from files in its own layout, strictly.
+"""RobustBench's models: architectures of the installed package, weights from files in its own layout, loaded strictly.
 
-`<model-dir>/<data set>/<threat>/<id>.pt`, for an ensemble `<id>.pt_m0.pt`, `<id>.pt_m1.pt`, ... Its own loader is
-not used: it makes folders, loads some models non-strictly and cuts substrings anywhere in a name.
+`<model-dir>/<data set>/<threat>/<id>.pt`, for an ensemble `<id>.pt_m0.pt`, `<id>.pt_m1.pt`, ... RobustBench's loader is
+not used: it creates folders, loads some models non-strictly and removes substrings anywhere in a parameter's name.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 from transferbench.base.errors import InputError
 from transferbench.models import weights
 from transferbench.models.catalogue import robustbench
-from transferbench.models.catalogue.robustbench import Entry
+from transferbench.models.catalogue.robustbench import RobustBenchEntry
 from transferbench.models.features import find_layers
 from transferbench.models.loaders import robustbench_package
 from transferbench.models.victim import Victim
@@ -24,39 +24,33 @@ from transferbench.models.victim import Victim
 IDS = {"RB": "RB_<id>[@<data set>[/<threat>]], any model of RobustBench"}
 
 _LAST = ("Andriushchenko2020Understanding", "Kireev2021Effectiveness")
-"""Their files hold several networks; the last one is RobustBench's choice."""
+"""Models whose files hold several networks; RobustBench takes the entry `last`."""
 _OLD_SWIN = ("Liu2023Comprehensive_Swin-", "Mo2022When_Swin-", "RodriguezMunoz2024Characterizing_Swin-")
-"""Their files were written by a timm that kept the downsampling one stage earlier."""
+"""Models whose files were written by a timm with the downsampling layers one stage earlier."""
 _CONSTANTS = ("mu", "sigma", "mean", "std")
-"""Normalisation that constructors register as buffers; some files were saved before they did."""
-_SPARE = (".scores",)
-"""Pruning scores of the CARD networks: what they selected is already zero in the weights beside them."""
-_SPARE_PARTS = ("model_preact_hl1.",)
-"""A second copy of the first layers that some adversarially trained networks carry for analysis."""
+"""Buffers of a normalisation that some files lack: the constructors' values are used."""
+_UNUSED = (".scores",)
+"""Pruning scores of the CARD networks: the pruned weights are zero in the file already."""
+_UNUSED_PARTS = ("model_preact_hl1.",)
+"""A second copy of the first layers in some adversarially trained networks, which no forward pass uses."""
 
 
 def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
-    """InputError, before anything is imported or made, when the files are not there."""
+    """The network with the weights below `model_dir`. InputError for a missing file, before robustbench is imported."""
     entry = robustbench.resolve(id)
     paths = [(model_dir or Path("models")) / path for path in entry.paths]
     missing = [path for path in paths if not path.is_file()]
     if missing and not download:
-        raise InputError(_absent(id, entry, missing[0]))
+        raise InputError(_missing_message(id, entry, missing[0]))
     if missing:
-        weights.fetch(paths, lambda number, path: _get(entry, number, path), lambda fetched: _filled(entry, fetched))
-    model = _filled(entry, paths)
-    digest = weights.sha256_of_all(paths)
+        weights.fetch(paths, lambda number, path: _download(entry, number, path), lambda files: _network(entry, files))
+    model = _network(entry, paths)
     card = robustbench.card(entry.name)
     assert card is not None
-    return Victim(
-        card.model_copy(update={"sha256": digest}),
-        model.eval().requires_grad_(False),
-        find_layers(model, ensemble=entry.ensemble),
-        digest,
-    )
+    return Victim.frozen(card, model, find_layers(model, ensemble=entry.ensemble), weights.sha256_of_all(paths))
 
 
-def _absent(id: str, entry: Entry, path: Path) -> str:
+def _missing_message(id: str, entry: RobustBenchEntry, path: Path) -> str:
     if entry.elsewhere:
         how = f"its weights are {entry.elsewhere}'s own: --download takes them from there"
     elif not entry.files:
@@ -68,8 +62,8 @@ def _absent(id: str, entry: Entry, path: Path) -> str:
     return f"model {id} is {entry.name}: there are no weights at {path} (--model-dir); {how}"
 
 
-def _get(entry: Entry, number: int, path: Path) -> None:
-    """Download the entry's k-th file to the path."""
+def _download(entry: RobustBenchEntry, number: int, path: Path) -> None:
+    """Download the entry's file of that number to the path."""
     if entry.elsewhere == "torchvision":
         from torchvision.models import ResNet50_Weights
 
@@ -87,42 +81,41 @@ def _get(entry: Entry, number: int, path: Path) -> None:
             raise InputError(f"model {entry.name}: Google Drive gave no file for {entry.files[number]}")
 
 
-def _filled(entry: Entry, paths: Sequence[Path]) -> nn.Module:
+def _network(entry: RobustBenchEntry, paths: Sequence[Path]) -> nn.Module:
     """The entry's network with the files' weights."""
     model = robustbench_package.construct(entry)
     if not entry.ensemble:
-        inside = ("last",) if entry.id.startswith(_LAST) else ("state_dict",)
-        state = weights.read(paths[0], inside)
+        state = weights.read(paths[0], ("last",) if entry.id.startswith(_LAST) else ("state_dict",))
         if entry.id.startswith(_OLD_SWIN):
-            state = _renamed_swin(state, model)
+            state = _rename_swin(state, model)
         _load(model, state, paths[0])
         return model
     for number, path in enumerate(paths):
         for part, name in _parts(entry, model, number):
             state = weights.read(path, (name,) if name else ("state_dict",))
             if entry.id == "Bai2024MixedNUTS" and entry.dataset == "imagenet" and number == 1:
-                state = _renamed_swin(state, part)
+                state = _rename_swin(state, part)
             _load(part, state, path)
     return model
 
 
-def _load(part: nn.Module, state: weights.State, path: Path) -> None:
-    state = {name: tensor for name, tensor in state.items() if not any(spare in name for spare in _SPARE_PARTS)}
-    weights.load_strictly(part, weights.match_names(part, state, _SPARE, _CONSTANTS), path)
+def _load(part: nn.Module, state: weights.StateDict, path: Path) -> None:
+    state = {name: tensor for name, tensor in state.items() if not any(unused in name for unused in _UNUSED_PARTS)}
+    weights.load_strictly(part, weights.match_names(part, state, _UNUSED, _CONSTANTS), path)
 
 
-def _renamed_swin(state: weights.State, model: nn.Module) -> weights.State:
-    """Swin checkpoints under the names of this timm, which has moved its downsampling layers."""
+def _rename_swin(state: weights.StateDict, model: nn.Module) -> weights.StateDict:
+    """The state dict of a Swin network under the names of the installed timm, which moved the downsampling layers."""
     from timm.models.swin_transformer import checkpoint_filter_fn
 
     bare = {name.removeprefix("module.").removeprefix("model."): tensor for name, tensor in state.items()}
     inner = getattr(model, "model", model)
-    renamed: weights.State = checkpoint_filter_fn(bare, inner)
+    renamed: weights.StateDict = checkpoint_filter_fn(bare, inner)
     return renamed
 
 
-def _parts(entry: Entry, model: Any, number: int) -> list[tuple[nn.Module, str]]:
-    """Which modules the k-th file of an ensemble fills, and under which name in the file ('' for all of it)."""
+def _parts(entry: RobustBenchEntry, model: Any, number: int) -> list[tuple[nn.Module, str]]:
+    """The modules that a file of an ensemble belongs to, each with its key in the file ('' for the whole file)."""
     if entry.id.startswith("Bai2023Improving"):
         mixed = model.comp_model
         return [(mixed.models[number], "")] if number < 2 else [(mixed.policy_net, "model"), (mixed.bn, "bn")]

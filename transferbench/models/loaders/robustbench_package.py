@@ -1,4 +1,4 @@
-"""The installed robustbench as a source of architectures: imported in one place, quietly, and only when needed.
+"""The architectures of the installed robustbench, which is imported here only, on first use and without warnings.
 
 PyPI's robustbench imports `autoattack`, which is not on PyPI; `pyautoattack` is the same code under another name.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from transferbench.base.errors import InputError
-from transferbench.models.catalogue.robustbench import Entry
+from transferbench.models.catalogue.robustbench import RobustBenchEntry
 from transferbench.models.networks.normalised import Normalised
 
 
@@ -30,17 +30,17 @@ def model_dicts() -> Any:
 
 
 def timm_name(dataset: str, threat: str, id: str) -> str:
-    """The name under which robustbench registers a model with timm, where it does."""
+    """The name under which robustbench registers a model with timm (not every model is)."""
     return f"{id.lower().replace('-', '_')}_{dataset.lower()}_{threat.lower()}"
 
 
-def construct(entry: Entry) -> nn.Module:
-    """The architecture with fresh weights. InputError for one whose own code cannot build it here.
+def construct(entry: RobustBenchEntry) -> nn.Module:
+    """The architecture with random weights. InputError where its constructor needs a GPU and there is none.
 
-    Nothing is downloaded: constructors of robustbench that would (timm's and torchvision's own weights) are
-    replaced by the same architecture without them.
+    Nothing is downloaded: constructors of robustbench that would download (timm's and torchvision's weights) are
+    replaced by the same architecture without weights.
     """
-    known = model_dicts()
+    zoo = model_dicts()
     if entry.elsewhere == "timm":
         import timm
 
@@ -52,7 +52,7 @@ def construct(entry: Entry) -> nn.Module:
         from torchvision.models import resnet50
 
         return Normalised(resnet50())
-    models = {data.value: {threat.value: ids for threat, ids in threats.items()} for data, threats in known.items()}
+    models = {data.value: {threat.value: ids for threat, ids in threats.items()} for data, threats in zoo.items()}
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -60,5 +60,7 @@ def construct(entry: Entry) -> nn.Module:
     except RuntimeError as error:
         if torch.cuda.is_available() or "NVIDIA" not in str(error):
             raise
-        raise InputError(f"model {entry.name}: robustbench's constructor of it needs a GPU, and none is here") from None
+        raise InputError(
+            f"model {entry.name}: robustbench's constructor of it needs a GPU, and this machine has none"
+        ) from None
     return model

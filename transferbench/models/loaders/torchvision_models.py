@@ -9,7 +9,7 @@ from typing import Any
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.base.registry import unknown
-from transferbench.models import networks, weights
+from transferbench.models import weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.catalogue import classes
 from transferbench.models.networks import torchvision_nets
@@ -20,13 +20,13 @@ IDS = {"torchvision": "torchvision:<name>[@<weights>], any ImageNet classifier o
 
 
 def card(id: str) -> ModelCard:
-    """The card of `torchvision:<name>[@<weights>]`, from torchvision's own facts. InputError for unknown names."""
-    name, chosen = _named(id)
-    facts = chosen.transforms()
-    full = f"torchvision:{name}@{chosen.name}"
-    if tuple(facts.mean) != MEAN or tuple(facts.std) != STD:
+    """The card of `torchvision:<name>[@<weights>]`, from torchvision's presets. InputError for unknown names."""
+    name, member = _resolve(id)
+    preset = member.transforms()
+    full = f"torchvision:{name}@{member.name}"
+    if tuple(preset.mean) != MEAN or tuple(preset.std) != STD:
         raise InputError(f"model {full}: its normalisation is not ImageNet's usual one; use python:<module>:<function>")
-    side, resize = facts.crop_size[0], facts.resize_size[0]
+    side, resize = preset.crop_size[0], preset.resize_size[0]
     return ModelCard(
         id=full,
         network=f"torchvision:{name}",
@@ -34,70 +34,65 @@ def card(id: str) -> ModelCard:
         classes=classes.of("imagenet"),
         input_shape=(3, side, side),
         method="natural",
-        threats=classes.RADII["imagenet"],
-        weights=Path(chosen.url).name,
-        preprocessing=f"{'Bicubic' if facts.interpolation.value == 'bicubic' else ''}Res{resize}Crop{side}",
-        text=f"# {full}\n\ntorchvision's weights, standard training on ImageNet: {chosen.url}",
+        threats=classes.radii_of("imagenet"),
+        weights=Path(member.url).name,
+        preprocessing=f"{'Bicubic' if preset.interpolation.value == 'bicubic' else ''}Res{resize}Crop{side}",
+        text=f"# {full}\n\ntorchvision's weights, standard training on ImageNet: {member.url}",
     )
 
 
-def load_made(id: str, model_dir: Path | None) -> Victim:
-    """As `load`, from a made file: the hash in its name is not checked."""
-    known = card(id)
-    return _victim(known, (model_dir or Path("models")) / known.weights)
+def load_synthetic(id: str, model_dir: Path | None) -> Victim:
+    """As `load`, with a smoke run's random weights: the hash in the file's name is not checked."""
+    expected = card(id)
+    return _victim(expected, (model_dir or Path("models")) / expected.weights)
 
 
 def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
-    """The file is torchvision's own, `<model-dir>/resnet18-f37072fd.pth`; the hash in its name is checked."""
-    known, url = card(id), _named(id)[1].url
-    path = (model_dir or Path("models")) / known.weights
+    """The network with torchvision's file, `<model-dir>/resnet18-f37072fd.pth`.
+
+    InputError when the file is missing, or its sha256 does not begin with the digits in its name.
+    """
+    expected, url = card(id), _resolve(id)[1].url
+    path = (model_dir or Path("models")) / expected.weights
     if not path.is_file():
         if not download:
             raise InputError(
-                f"model {id} is {known.id}: there are no weights at {path} (--model-dir); put {url} there, or add "
+                f"model {id} is {expected.id}: there are no weights at {path} (--model-dir); put {url} there, or add "
                 "--download"
             )
         from torch.hub import download_url_to_file
 
         weights.fetch(
             [path],
-            lambda _, there: download_url_to_file(url, str(there), progress=True),
-            lambda there: _check_hash(there[0]),
+            lambda _, file: download_url_to_file(url, str(file), progress=True),
+            lambda files: _check_hash(files[0]),
         )
     _check_hash(path)
-    return _victim(known, path)
+    return _victim(expected, path)
 
 
-def _victim(known: ModelCard, path: Path) -> Victim:
-    built = networks.build(known.network, len(known.classes))
-    weights.load_strictly(built.model, weights.match_names(built.model, weights.read(path)), path)
-    digest = sha256_of(path)
-    return Victim(
-        known.model_copy(update={"sha256": digest}), built.model.eval().requires_grad_(False), built.layers, digest
-    )
+def _victim(expected: ModelCard, path: Path) -> Victim:
+    return Victim.from_state(expected, weights.read(path), path, sha256_of(path))
 
 
-def _named(id: str) -> tuple[str, Any]:
-    """The network's name and its weights enum's member."""
-    name, _, wanted = id.partition(":")[2].partition("@")
-    torchvision_nets.check_name(name)
-    return name, _weights(id, name, wanted or "IMAGENET1K_V1")
-
-
-def _weights(id: str, name: str, wanted: str) -> Any:
+def _resolve(id: str) -> tuple[str, Any]:
+    """The network's name, and the member of torchvision's weights enum. InputError for an unknown one."""
     from torchvision.models import get_model_weights
 
-    known = {item.name: item for item in get_model_weights(name)}
-    if wanted not in known:
-        raise InputError(f"model {id}: " + unknown(f"weights of {name}:", wanted, known))
-    return known[wanted]
+    name, _, weights_name = id.partition(":")[2].partition("@")
+    torchvision_nets.check_name(name)
+    weights_name = weights_name or "IMAGENET1K_V1"
+    members = {member.name: member for member in get_model_weights(name)}
+    if weights_name not in members:
+        raise InputError(f"model {id}: " + unknown(f"weights of {name}:", weights_name, members))
+    return name, members[weights_name]
 
 
 def _check_hash(path: Path) -> None:
     """InputError unless the file's sha256 begins with the digits in its name."""
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
     if digits is not None and not sha256_of(path).startswith(digits[1]):
-        weights.read_any(path)  # says so if the file is a page, empty or cut short
+        weights.read_any(path)  # raises first for an HTML page, an empty or a truncated file
         raise InputError(
             f"weights {path}: sha256 is {sha256_of(path)[:8]}..., its name says {digits[1]}: not torchvision's"
         )

@@ -1,7 +1,7 @@
-"""Architectures without weights. A file of this folder lists them in a literal `IDS`; a family is `id:name`.
+"""Architectures. A module of this package lists them in a literal `IDS`; the ids of a family are `id:name`.
 
-`build(id: str, num_classes: int) -> Built` makes one with fresh weights. Pixels in [0,1] go in: whatever
-normalisation an architecture's weights were made for is part of it.
+`build(id: str, num_classes: int) -> Built` returns a network with random weights. Networks take pixels in [0,1]: the
+normalisation of the training is part of the architecture.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from transferbench.models.features import Layers
 
 
 class Built(NamedTuple):
-    """A network, where its features are, and the shape [C, H, W] of the images its weights are made for."""
+    """A network, the names of its feature layers, and the shape [C, H, W] of its input images."""
 
     model: nn.Module
     layers: Layers
@@ -26,14 +26,15 @@ class Built(NamedTuple):
 
 @cache
 def input_shape(id: str) -> tuple[int, ...]:
-    """[C, H, W] of the images that a network takes. InputError for an unknown id."""
-    return build(id, 2).input_shape
+    """[C, H, W] of the images that a network takes, without allocating its weights. InputError for an unknown id."""
+    with torch.device("meta"):
+        return build(id, 2).input_shape
 
 
 def build(id: str, num_classes: int) -> Built:
-    """A freshly initialised network by its id (`small-resnet`, `torchvision:resnet50`).
+    """A randomly initialised network by its id (`small-resnet`, `torchvision:resnet50`).
 
-    InputError for an unknown id. The global random state is as before afterwards.
+    InputError for an unknown id. Torch's global random state is restored.
     """
     module = registry.find("networks", id.partition(":")[0]).load()
     with torch.random.fork_rng(devices=[]):

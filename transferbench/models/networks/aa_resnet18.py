@@ -9,6 +9,7 @@ IDS = {"aa-resnet18": "ResNet-18 of the reference AutoAttack package's examples,
 
 
 def build(id: str, num_classes: int) -> Built:
+    """pyautoattack's ResNet with random weights."""
     from pyautoattack.examples import resnet
 
     model = resnet.ResNet(resnet.BasicBlock, [2, 2, 2, 2], num_classes=num_classes)

@@ -4,8 +4,8 @@ Leaky ReLU of .1, three stages of five units, widths 160/320/640, strides 1/2/2;
 shortcut is an average pool and zeros for the new channels, half before and half after (no 1x1 convolution); the
 first unit activates before it splits; TensorFlow's "SAME" padding, which at stride 2 pads right and below alone;
 batch norm with eps .001 and decay .9. LwF: pixels standardised image by image on the 0..255 scale; IGAM: mean
-taken away, then scaled to unit L2 norm. The authors' checkpoints are TensorFlow 1 files and cannot be read here:
-that needs TensorFlow, and a map of its variables' names to ours.
+subtracted, then scaled to unit L2 norm. The authors' checkpoints are TensorFlow 1 files, which this package does not
+read: that needs TensorFlow, and a map of its variables' names to the parameters below.
 """
 
 from __future__ import annotations
@@ -31,24 +31,27 @@ def standardise(x: Tensor) -> Tensor:
     """tf.image.per_image_standardization of [0,1] images on the 0..255 scale: (x - mean) / max(std, 1/sqrt(d))."""
     pixels = 255 * x.flatten(1)
     centred = pixels - pixels.mean(1, keepdim=True)
-    # sqrt has no slope at 0: a constant image is lifted to the floor before the root, not after it.
+    # The minimum is applied before the root, whose gradient at 0 is infinite: a constant image has variance 0.
     variance = centred.square().mean(1, keepdim=True).clamp(min=1 / pixels.shape[1])
     return (centred / variance.sqrt()).view_as(x)
 
 
 def unit_norm(x: Tensor) -> Tensor:
-    """Each image less its mean, divided by its L2 norm (1e-12 keeps a constant image finite)."""
+    """Each image minus its mean, divided by its L2 norm (at least 1e-12, so that a constant image stays finite)."""
     flat = x.flatten(1)
     centred = flat - flat.mean(1, keepdim=True)
     return (centred / centred.square().sum(1, keepdim=True).clamp(min=1e-24).sqrt()).view_as(x)
 
 
 def pad_same(x: Tensor, stride: int) -> Tensor:
-    """TensorFlow's "SAME" for a 3x3 convolution on an even side: one pixel around, or right and below at stride 2."""
+    """TensorFlow's "SAME" padding for a 3x3 convolution on an even side: one pixel on every side, at stride 2 only on
+    the right and below."""
     return F.pad(x, (0, 1, 0, 1) if stride == 2 else (1, 1, 1, 1))
 
 
 class Unit(nn.Module):
+    """A pre-activation residual unit. `active_first`: the shortcut takes the activated input as well."""
+
     def __init__(self, inputs: int, outputs: int, stride: int, active_first: bool) -> None:
         super().__init__()
         self.stride, self.active_first, self.new = stride, active_first, outputs - inputs
@@ -59,16 +62,18 @@ class Unit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.leaky_relu(self.bn1(x), _SLOPE)
-        aside = active if self.active_first else x
+        shortcut = active if self.active_first else x
         inner = self.conv1(pad_same(active, self.stride))
         inner = self.conv2(pad_same(F.leaky_relu(self.bn2(inner), _SLOPE), 1))
         if self.new:
-            aside = F.avg_pool2d(aside, self.stride) if self.stride > 1 else aside
-            aside = F.pad(aside, (0, 0, 0, 0, self.new // 2, self.new // 2))
-        return inner + aside
+            shortcut = F.avg_pool2d(shortcut, self.stride) if self.stride > 1 else shortcut
+            shortcut = F.pad(shortcut, (0, 0, 0, 0, self.new // 2, self.new // 2))
+        return inner + shortcut
 
 
 class MadryWRN(nn.Module):
+    """`unit_input`: images are scaled to unit L2 norm (IGAM) instead of being standardised (LwF)."""
+
     def __init__(self, num_classes: int, unit_input: bool) -> None:
         super().__init__()
         self.unit_input = unit_input
@@ -93,4 +98,5 @@ class MadryWRN(nn.Module):
 
 
 def build(id: str, num_classes: int) -> Built:
+    """WRN-32-10 with random weights, He's initialisation of the convolutions as in the TensorFlow code."""
     return Built(MadryWRN(num_classes, id == "igam-wrn-32-10"), Layers(_STAGES, "head"), (3, 32, 32))

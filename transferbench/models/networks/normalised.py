@@ -1,4 +1,4 @@
-"""A network behind the usual ImageNet normalisation, so that [0,1] pixels go in."""
+"""A network with ImageNet's usual normalisation in front, so that it takes [0,1] pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ STD = (0.229, 0.224, 0.225)
 
 
 class Normalised(nn.Module):
-    """model((x - mean) / std) for x [B, 3, H, W] in [0,1]; the two are constants, not part of the weights."""
+    """model((x - mean) / std) for x [B, 3, H, W] in [0,1]; mean and std are constants outside the state dict."""
 
     mean: Tensor
     std: Tensor

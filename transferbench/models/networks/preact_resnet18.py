@@ -20,7 +20,7 @@ _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
 
 class PreActBlock(nn.Module):
-    """BN, softplus, conv, BN, softplus, conv, plus the shortcut."""
+    """BN, softplus, conv, BN, softplus, conv, plus the shortcut: the identity, or a 1x1 convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -33,12 +33,14 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = F.softplus(self.bn1(x))
-        aside = self.shortcut(active) if hasattr(self, "shortcut") else x
+        shortcut = self.shortcut(active) if hasattr(self, "shortcut") else x
         inner = self.conv1(active)
-        return self.conv2(F.softplus(self.bn2(inner))) + aside
+        return self.conv2(F.softplus(self.bn2(inner))) + shortcut
 
 
 class PreActResNet18(nn.Module):
+    """Images [B, 3, 32, 32] in [0,1] -> logits [B, num_classes]."""
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 3, 1, 1, bias=False)
@@ -57,4 +59,5 @@ class PreActResNet18(nn.Module):
 
 
 def build(id: str, num_classes: int) -> Built:
+    """PreActResNet-18 with random weights."""
     return Built(PreActResNet18(num_classes), Layers(_STAGES, "linear"), (3, 32, 32))

@@ -1,9 +1,8 @@
-"""A network that resizes its input: images of one side go in, the network inside takes another.
+"""Any network behind a resizing layer: `resized:<side of the images>-<side of the network>:<network>`.
 
-`resized:<side of the images>-<side of the network>:<network>`, as IGAM's teachers do it for targets of another
-resolution. Bilinear; antialiased where the image is larger. The attack sees the image's own pixels. IGAM's code
-resizes with TensorFlow 1's corner convention; ours is the half-pixel one, so the two differ by a shift of less than
-a pixel.
+IGAM's teachers take targets of another resolution in this way. Bilinear, antialiased where the image is larger; an
+attack changes the pixels before the resizing. IGAM's code resizes with TensorFlow 1's corner convention, this layer
+with the half-pixel convention: the two differ by a shift of less than a pixel.
 """
 
 from __future__ import annotations
@@ -24,6 +23,8 @@ _ID = re.compile(r"resized:(\d+)-(\d+):(.+)")
 
 
 class Resized(nn.Module):
+    """model(images resized to `side` x `side`)."""
+
     def __init__(self, model: nn.Module, side: int) -> None:
         super().__init__()
         self.model, self.side = model, side
@@ -35,15 +36,16 @@ class Resized(nn.Module):
 
 
 def wrap(model: nn.Module, layers: Layers, side: int) -> tuple[Resized, Layers]:
-    """The network behind the resizing, and its layers under their new names."""
+    """The network behind the resizing layer, and its layers under their new names (`model.` in front)."""
     stages = tuple(f"model.{stage}" for stage in layers.stages)
     return Resized(model, side), Layers(stages, f"model.{layers.head}" if layers.head else "")
 
 
 def build(id: str, num_classes: int) -> Built:
-    found = _ID.fullmatch(id)
-    if found is None:
+    """The inner network behind the resizing layer. InputError for an id of another form."""
+    match = _ID.fullmatch(id)
+    if match is None:
         raise InputError(f"network {id}: write it as resized:32-224:<network>")
-    inner = networks.build(found[3], num_classes)
-    model, layers = wrap(inner.model, inner.layers, int(found[2]))
-    return Built(model, layers, (inner.input_shape[0], int(found[1]), int(found[1])))
+    inner = networks.build(match[3], num_classes)
+    model, layers = wrap(inner.model, inner.layers, int(match[2]))
+    return Built(model, layers, (inner.input_shape[0], int(match[1]), int(match[1])))

@@ -34,12 +34,14 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
+    """Images [B, 1, 8, 8] in [0,1] -> logits [B, num_classes]."""
+
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(1, _WIDTHS[0], 3, 1, 1, bias=False), nn.BatchNorm2d(_WIDTHS[0]), nn.ReLU())
-        inputs = (_WIDTHS[0], *_WIDTHS)
-        for name, before, width, stride in zip(_STAGES, inputs, _WIDTHS, _STRIDES, strict=False):
-            setattr(self, name, Block(before, width, stride))
+        widths = (_WIDTHS[0], *_WIDTHS)
+        for name, inputs, outputs, stride in zip(_STAGES, widths, _WIDTHS, _STRIDES, strict=False):
+            setattr(self, name, Block(inputs, outputs, stride))
         self.head = nn.Linear(_WIDTHS[-1], num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,4 +52,5 @@ class SmallResNet(nn.Module):
 
 
 def build(id: str, num_classes: int) -> Built:
+    """The residual network with random weights."""
     return Built(SmallResNet(num_classes), Layers(_STAGES, "head"), (1, 8, 8))

@@ -1,7 +1,7 @@
-"""torchvision's ImageNet classifiers, `torchvision:<name>`, behind their normalisation.
+"""torchvision's ImageNet classifiers with their normalisation: `torchvision:<name>`.
 
-Stages are exposed where Renofeation matches features: the outputs of layer1..layer4 of a ResNet, and of
-MobileNetV2 the groups that end with 24, 32, 64, 160 and 1280 channels (fe_resnet.py, fe_mobilenet.py of its code).
+The stages are those whose features Renofeation matches: layer1..layer4 of a ResNet, and of MobileNetV2 the groups that
+end with 24, 32, 64, 160 and 1280 channels (fe_resnet.py, fe_mobilenet.py of its code).
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ _MOBILENET = tuple(f"model.features.{end}" for end in (3, 6, 10, 16, 18))
 
 
 def check_name(name: str) -> None:
-    """InputError unless it is one of torchvision's classifiers."""
+    """InputError unless it names one of torchvision's classifiers."""
     import torchvision.models
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise InputError(unknown("torchvision network", name, known).partition(" (there are")[0])
+    names = torchvision.models.list_models(module=torchvision.models)
+    if name not in names:
+        raise InputError(unknown("torchvision network", name, names).partition(" (there are")[0])
 
 
 def build(id: str, num_classes: int) -> Built:
+    """The classifier with random weights. InputError for an unknown name."""
     import torchvision.models
 
     name = id.partition(":")[2]
