@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.base.errors import FaultError, InputError
-from transferbench.base.specifications import RENOFEATION, AttackSpec, ThreatModel
+from transferbench.base.ids import RENOFEATION
+from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine.judge import check_admissible
 from transferbench.results import verification
 from transferbench.threats import LinfBall, RenofeationBox

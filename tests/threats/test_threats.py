@@ -16,7 +16,8 @@ from transferbench import attacks, threats
 from transferbench.attacks import Keys
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import RENOFEATION, AttackSpec, ThreatModel
+from transferbench.base.ids import RENOFEATION
+from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.threats import BoundedThreat, L1Ball, L2Ball, LinfBall, LpBall, RenofeationBox
 from transferbench.threats.projections import l1_correction
 

@@ -1,4 +1,4 @@
-"""The common part of Auto-PGD in Linf, L2 and L1: the objective, the target classes, the noise of the start."""
+"""The common part of Auto-PGD in Linf, L2 and L1: the objective and the target classes."""
 
 from __future__ import annotations
 

@@ -17,6 +17,9 @@ SQUARE = "square"
 PGD20 = "pgd20_linf"
 """The chain of Madry's PGD-20, beside those named after their norm."""
 
+RENOFEATION = "renofeation"
+"""The threat of Renofeation's own evaluator."""
+
 
 def with_seed(name: str, seed: int) -> str:
     """The id of a network that is trained once per seed."""

@@ -1,7 +1,7 @@
 """Every plugin by its name, read from the syntax tree: listing what exists imports nothing.
 
 A method is a file: its id is the file's stem with `_` written `-`, its description the first line of the
-docstring. A file of networks, attacks, data sets or victims may hold several: it lists them in a literal
+docstring. A file of networks, attacks, threats, data sets or models may hold several: it lists them in a literal
 `IDS = {"id": "one line"}`. Third parties add their own through the entry points `transferbench.<kind>`
 (entry point name = id, value = module). A name that is taken twice is an error.
 """
@@ -21,12 +21,13 @@ from typing import Literal
 
 from transferbench.base.errors import InputError
 
-Kind = Literal["methods", "networks", "attacks", "data", "models"]
+Kind = Literal["methods", "networks", "attacks", "threats", "data", "models"]
 
 _FOLDERS: dict[Kind, str] = {
     "methods": "methods",
     "networks": "models/networks",
     "attacks": "attacks",
+    "threats": "threats",
     "data": "data",
     "models": "models/loaders",
 }
@@ -36,6 +37,7 @@ _NOUNS: dict[Kind, str] = {
     "methods": "method",
     "networks": "network",
     "attacks": "attack",
+    "threats": "threat",
     "data": "data set",
     "models": "model",
 }

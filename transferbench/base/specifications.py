@@ -10,6 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Literal, get_args
 
+from transferbench.base import registry
 from transferbench.base.errors import InputError
 
 Norm = Literal["Linf", "L2", "L1"]
@@ -18,12 +19,8 @@ Norm = Literal["Linf", "L2", "L1"]
 NORMS: tuple[Norm, ...] = get_args(Norm)
 
 
-RENOFEATION: Literal["renofeation"] = "renofeation"
-
-
-ThreatName = Literal["Linf", "L2", "L1", "renofeation"]
-"""The name of a threat: a norm, whose ball is kept inside [0,1], or the box of Renofeation's own evaluator
-(threats/renofeation.py)."""
+ThreatName = str
+"""The id of a threat: a norm, whose ball is kept inside [0,1], or another file's of threats/ (`renofeation`)."""
 
 
 Scalar = str | int | float | bool
@@ -81,15 +78,14 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         """InputError for an unknown threat, or a Linf radius over 1."""
-        if self.norm != RENOFEATION:
-            parse_norm(self.norm)
+        registry.find("threats", self.norm)
         if self.norm == "Linf" and self.eps.value > 1:
             raise InputError(f"Linf eps {self.eps} is over 1: pixels are in [0,1], so write 8/255 and not 8")
 
     @classmethod
     def parse(cls, norm: str, eps: str | int | float | Fraction) -> ThreatModel:
         """From text or a number. InputError for an unknown threat, or a radius that is not a number above 0."""
-        return cls(norm, Epsilon.parse(eps))  # type: ignore[arg-type]  # checked after it is made
+        return cls(norm, Epsilon.parse(eps))
 
     def __str__(self) -> str:
         return f"{self.norm}:{self.eps}"

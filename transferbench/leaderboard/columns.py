@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from transferbench.base.ids import PGD20, PRETRAINED_NEURON, SOURCE_PGD
+from transferbench.base.ids import PGD20, PRETRAINED_NEURON, RENOFEATION, SOURCE_PGD
 from transferbench.base.names import file_stem
-from transferbench.base.specifications import RENOFEATION
 from transferbench.leaderboard.column import Cell, Column, Group
 from transferbench.leaderboard.families import (
     BoardColumn,

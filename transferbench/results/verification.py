@@ -374,8 +374,10 @@ def admissible(where: str, norm: str, eps: str, images: Array, points: Array) ->
         distances, tolerance = change.max(axis=1, initial=0.0), 2.0**-23
     elif norm == "L2":
         distances, tolerance = np.sqrt(np.square(change).sum(axis=1)), 1e-6 + 2.0**-24 * float(np.sqrt(d))
-    else:
+    elif norm == "L1":
         distances, tolerance = change.sum(axis=1), 1e-6 + 2.0**-24 * d
+    else:
+        raise VerificationError(f"{where}: the threat {norm} has no independent check, so nothing can be verified")
     faults = {
         "is not finite": ~np.isfinite(points.reshape(len(points), d)).all(axis=1),
         "lies outside [0,1]": ((points < 0) | (points > 1)).reshape(len(points), d).any(axis=1),

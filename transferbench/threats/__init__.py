@@ -1,5 +1,6 @@
 """What an attacker may do to an image: one class per file, behind the interface of `threat.py`.
 
+A file of this folder lists its threat in a literal `IDS = {"id": "one line"}` and has `build(eps: Epsilon) -> Threat`.
 `ThreatModel` (base/specifications.py) names a threat in suites, records and keys; `build` returns the object that
 computes with it. Results are verified without this package: results/verification.py has its own arithmetic.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 from functools import cache
 
 from transferbench.base import registry
-from transferbench.base.errors import InputError
 from transferbench.base.specifications import ThreatModel
 from transferbench.threats.l1 import L1Ball
 from transferbench.threats.l2 import L2Ball
@@ -31,12 +31,9 @@ __all__ = [
     "build",
 ]
 
-_CLASSES: dict[str, type[BoundedThreat]] = {kind.name: kind for kind in (LinfBall, L2Ball, L1Ball, RenofeationBox)}
-
 
 @cache
 def build(spec: ThreatModel) -> BoundedThreat:
     """The threat of a specification, an immutable object that equal ones share. InputError for an unknown name."""
-    if spec.norm not in _CLASSES:
-        raise InputError(registry.unknown("threat", spec.norm, _CLASSES))
-    return _CLASSES[spec.norm](spec.eps)
+    threat: BoundedThreat = registry.find("threats", spec.norm).load().build(spec.eps)
+    return threat

@@ -9,11 +9,15 @@ import torch
 from torch import Tensor
 
 from transferbench.base import keyed_random
+from transferbench.base.specifications import Epsilon
 from transferbench.threats.lp_ball import LpBall
 from transferbench.threats.projections import difference, l1_correction, per_row
 
 _LARGEST_MOVE = 0.45
 """Interior offsets use as many entries as are needed for none to move further."""
+
+
+IDS = {"L1": "the absolute changes sum to at most the radius, inside [0,1]"}
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,8 @@ class L1Ball(LpBall):
         count = min(max(int(-(-length // _LARGEST_MOVE)), 1), x[0].numel())
         order = keyed_random.uniform(keys, tuple(x.shape[1:])).flatten(1).argsort(1)[:, :count]
         return torch.zeros_like(x.flatten(1)).scatter(1, order, length / count).view_as(x)
+
+
+def build(eps: Epsilon) -> L1Ball:
+    """The threat with this radius."""
+    return L1Ball(eps)

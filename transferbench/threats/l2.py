@@ -8,8 +8,11 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from transferbench.base import keyed_random
+from transferbench.base.specifications import Epsilon
 from transferbench.threats.lp_ball import LpBall
 from transferbench.threats.projections import difference, into_l2_ball_, unit_l2
+
+IDS = {"L2": "the Euclidean length of the change is at most the radius, inside [0,1]"}
 
 
 @dataclass(frozen=True)
@@ -40,3 +43,8 @@ class L2Ball(LpBall):
     def dual_direction(self, offset: Tensor) -> Tensor:
         flat = offset.flatten(1)
         return flat / flat.square().sum(1, keepdim=True)
+
+
+def build(eps: Epsilon) -> L2Ball:
+    """The threat with this radius."""
+    return L2Ball(eps)

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from transferbench.base import keyed_random
+from transferbench.base.specifications import Epsilon
 from transferbench.threats.lp_ball import LpBall
 from transferbench.threats.projections import difference, per_row
+
+IDS = {"Linf": "every pixel moves by at most the radius, inside [0,1]"}
 
 
 @dataclass(frozen=True)
@@ -45,3 +48,8 @@ class LinfBall(LpBall):
 
     def _offset_sizes(self, x: Tensor, keys: Tensor, length: float) -> Tensor:
         return torch.full_like(x, length)
+
+
+def build(eps: Epsilon) -> LinfBall:
+    """The threat with this radius."""
+    return LinfBall(eps)

@@ -8,19 +8,23 @@ and near-white pixels are moved down by up to .44 standard deviations whatever e
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import RENOFEATION
+from transferbench.base.ids import RENOFEATION
+from transferbench.base.specifications import Epsilon
 from transferbench.threats.projections import difference
 from transferbench.threats.threat import Admissibility, BoundedThreat, Condition
 
 _MEAN, _STD, _CLIP = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 2.2
 """ImageNet's normalisation, and the evaluator's clipping."""
+
+
+IDS = {"renofeation": "the box of Renofeation's evaluator, in normalised space"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class RenofeationBox(BoundedThreat):
     `unit`, `bounds` and what uses them raise InputError unless x has 3 channels.
     """
 
-    name: ClassVar[Literal["renofeation"]] = RENOFEATION
+    name: ClassVar[str] = RENOFEATION
 
     def distance(self, x: Tensor, z: Tensor) -> Tensor:
         return difference(x, z).abs().amax(1)
@@ -75,3 +79,8 @@ class RenofeationBox(BoundedThreat):
         if x.dim() != 4 or x.shape[1] != 3:
             raise InputError(f"{RENOFEATION} is for colour images, not for shape {tuple(x.shape[1:])}")
         return torch.tensor(values, dtype=x.dtype, device=x.device).view(1, 3, 1, 1)
+
+
+def build(eps: Epsilon) -> RenofeationBox:
+    """The threat with this radius."""
+    return RenofeationBox(eps)
