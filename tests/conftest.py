@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
@@ -14,6 +16,8 @@ from transferbench.models.victim import Victim
 
 __all__ = ["Linear", "Small", "train_small"]
 
+# Two test processes share two cores; the processes that they start inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 # Examples are bounded in number; on a busy machine a single one may take long.
 settings.register_profile("transferbench", deadline=None, print_blob=True)

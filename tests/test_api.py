@@ -142,7 +142,7 @@ def test_the_callers_world_is_the_same_afterwards(small: Small) -> None:
     ("threats", "complaint"),
     [
         ({"Linf": 8}, "over 1"),
-        ({"L3": 1}, "unknown norm"),
+        ({"L3": 1}, "unknown threat 'L3'"),
         ({"L2": 0}, "not above 0"),
         ({}, "at least one"),
         ([("L2", 1), ("L2", 1)], "given twice"),

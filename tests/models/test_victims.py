@@ -378,7 +378,7 @@ def test_eats_networks_load_from_their_own_files(tmp_path: Path) -> None:
     victim = victims.load("pretr_L1", tmp_path)
     x = torch.rand(2, 3, 32, 32)
     assert torch.equal(victim.model(x), model(x))
-    assert victim.card.threats == {"Linf": "8/255", "L2": "0.5", "L1": "12"}
+    assert {norm: str(eps) for norm, eps in victim.card.threats.items()} == {"Linf": "8/255", "L2": "0.5", "L1": "12"}
 
 
 # Files and functions of the user's own

@@ -80,15 +80,6 @@ def temporary(place: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def check_writable(folder: Path) -> None:
-    """InputError, before any work is done, when nothing can be written at the folder."""
-    place = folder
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise InputError(f"--out {folder}: cannot write at {place}: give another folder")
-
-
 def sha256_of(path: Path) -> str:
     """64 hex digits of a file's content."""
     with path.open("rb") as stream:

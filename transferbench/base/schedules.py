@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 Schedule = Literal["constant", "step", "thirds", "late", "cosine", "onecycle"]
-SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
 
 
 def factor(schedule: Schedule, step: int, steps: int) -> float:

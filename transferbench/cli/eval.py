@@ -48,7 +48,7 @@ def command(out: Path | None, **given: Any) -> None:
         keep=given.pop("keep_examples"),
         **{name: given.pop(name) for name in circumstances},
     )
-    request = evaluate.Request(**given)
+    request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
     from transferbench.cli import console

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +58,9 @@ def command(
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.store.store import Store
 
-    with ExitStack() as stack:
-        store, bars = stack.enter_context(Store(settings.root)), stack.enter_context(console.Bars())
+    with Store(settings.root) as store, console.Bars() as bars:
         if smoke:
-            settings = stack.enter_context(smoke_run.prepared(chosen, settings))
+            settings = smoke_run.prepared(chosen, settings)
         records = run_suite.run_suite(planned, Scheduler(store, settings), bars)
     if smoke:
         click.echo(smoke_run.summary(chosen, records))

@@ -26,7 +26,7 @@ def command(**given: Any) -> None:
     from transferbench.workflows import settings as settings_check
 
     settings = RunSettings(**{name: given.pop(name) for name in ("device", "data_dir", "model_dir", "batch_size")})
-    request = evaluate.Request(**given)
+    request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
     subjects = evaluate.load(request, settings)

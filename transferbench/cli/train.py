@@ -46,7 +46,7 @@ def command(
 
     values = {**(train.read_config(config) if config is not None else {}), **options.pairs("--set", set_)}
     names = ("source", "network", "shots", "download")
-    request = train.Request(plugin, target, settings=values, **{name: given.pop(name) for name in names})
+    request = train.TrainingRequest(plugin, target, settings=values, **{name: given.pop(name) for name in names})
     settings = RunSettings(root=out, **given)
     train.check(request, settings)
     settings_check.check(settings)
@@ -54,15 +54,15 @@ def command(
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.training.tensorboard import event_writer
 
-    subjects = train.load(request, settings)
+    prepared = train.load(request, settings)
     with ExitStack() as stack:
         # Before the folder is created: it refuses to start without the package.
         writer = stack.enter_context(event_writer(out / "tensorboard")) if tensorboard else None
         store, bars = stack.enter_context(train.open_store(settings)), stack.enter_context(Bars())
         if writer is not None:
             bars.also(writer)
-        result = train.train(subjects, Scheduler(store, settings), bars)
+        result = train.train(prepared, Scheduler(store, settings), bars)
     accuracy = 100 * result.validation_accuracy
-    click.echo(f"{subjects.job.victim}: validation accuracy {accuracy:.2f} % on {len(subjects.splits[1])} images")
+    click.echo(f"{prepared.job.victim}: validation accuracy {accuracy:.2f} % on {len(prepared.splits[1])} images")
     click.echo(f"files: {out}/ ({', '.join(train.FILES)})")
     click.echo(f"attack it: transferbench eval --model {out}")

@@ -7,10 +7,8 @@ writes is marked untrained, and is never a row of a leaderboard.
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,14 +34,13 @@ def check(settings: RunSettings) -> None:
             raise InputError(f"--smoke runs here, on images and weights of its own making: leave {option} out")
 
 
-@contextmanager
-def prepared(suite: Suite, settings: RunSettings) -> Iterator[RunSettings]:
+def prepared(suite: Suite, settings: RunSettings) -> RunSettings:
     """Settings with synthetic images and random weights of everything that the suite names, below the run's folder.
 
-    Files are in their official layouts and go through the real loaders. Every core is used; torch's number of threads
-    is restored afterwards. InputError for a data set or a model that cannot be generated.
+    Files are in their official layouts and go through the real loaders. Torch chooses its number of
+    threads: no figure of a smoke run is kept. InputError for a data set or a model that cannot be generated.
     """
-    folder, threads = settings.root / "synthetic", torch.get_num_threads()
+    folder = settings.root / "synthetic"
     shutil.rmtree(folder, ignore_errors=True)
     ids = {id for block in suite.training for id in (block.source_dataset, block.target_dataset) if id}
     for id in sorted(ids):
@@ -51,17 +48,14 @@ def prepared(suite: Suite, settings: RunSettings) -> Iterator[RunSettings]:
             trees.make(id, folder / "data")
     for id in sorted({source.model for block in suite.training for source in block.sources if source.model}):
         _make_weights(id, folder / "models")
-    try:
-        yield replace(
-            settings,
-            data_dir=folder / "data",
-            model_dir=folder / "models",
-            synthetic_data=True,
-            engine=_ENGINE,
-            threads=os.cpu_count() or 1,
-        )
-    finally:
-        torch.set_num_threads(threads)
+    return replace(
+        settings,
+        data_dir=folder / "data",
+        model_dir=folder / "models",
+        synthetic_data=True,
+        engine=_ENGINE,
+        threads=None,
+    )
 
 
 def _make_weights(id: str, folder: Path) -> None:

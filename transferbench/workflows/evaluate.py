@@ -38,7 +38,7 @@ _ANY_RADIUS = Epsilon.parse("0.1")
 
 
 @dataclass(frozen=True)
-class Request:
+class EvaluationRequest:
     """What the user asked `eval` for. `attacks` replaces the suite's chain; `n` None means up to the suite's n."""
 
     model: str
@@ -62,7 +62,7 @@ class Request:
         return f"file:{self.network}={self.model.removeprefix('file:')}"
 
 
-def check(request: Request) -> None:
+def check(request: EvaluationRequest) -> None:
     """InputError for wrong names and numbers, before any file is looked for."""
     for norm, eps in request.eps.items():
         ThreatModel(norm, eps)
@@ -88,7 +88,7 @@ def check(request: Request) -> None:
         registry.find("data", request.dataset.partition(":")[0])
 
 
-def radii(request: Request, victim: Victim) -> dict[Norm, Epsilon]:
+def radii(request: EvaluationRequest, victim: Victim) -> dict[Norm, Epsilon]:
     """--eps, else the card's, else the data set's. InputError names the norm that has none."""
     chosen: dict[Norm, Epsilon] = {}
     defaults = radii_of(victim.card.dataset) or radii_of(request.dataset or "")
@@ -101,7 +101,7 @@ def radii(request: Request, victim: Victim) -> dict[Norm, Epsilon]:
 
 
 @dataclass(frozen=True)
-class Subjects:
+class EvaluationSubjects:
     """Everything that `eval` needs, loaded and checked before anything is written."""
 
     suite: Suite
@@ -113,7 +113,7 @@ class Subjects:
     chains: list[Chain]
 
 
-def load(request: Request, settings: RunSettings) -> Subjects:
+def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubjects:
     """Load the models and the data of a checked request. InputError where one is missing or they do not fit."""
     suite = suites.load("eval")
     victim = load_victim(request.victim, settings.model_dir, request.download)
@@ -136,7 +136,7 @@ def load(request: Request, settings: RunSettings) -> Subjects:
     if source is not None:
         source_network = PublicNetwork(canonical(request.source or "", source), source.id)
     images = Images(dataset, test.preprocessing, n)
-    return Subjects(
+    return EvaluationSubjects(
         suite.model_copy(update={"n": n}),
         victim,
         network,
@@ -147,7 +147,9 @@ def load(request: Request, settings: RunSettings) -> Subjects:
     )
 
 
-def evaluate(request: Request, subjects: Subjects, scheduler: Scheduler, reporter: Reporter) -> Record:
+def evaluate(
+    request: EvaluationRequest, subjects: EvaluationSubjects, scheduler: Scheduler, reporter: Reporter
+) -> Record:
     """Run the evaluation, write record and tables into the store's folder, return the record.
 
     InputError, before any attack, where clean accuracy is not above chance (`allow_low_accuracy` attacks anyway).
@@ -179,7 +181,7 @@ def evaluate(request: Request, subjects: Subjects, scheduler: Scheduler, reporte
     return record
 
 
-def plan(request: Request, subjects: Subjects) -> Evaluation:
+def plan(request: EvaluationRequest, subjects: EvaluationSubjects) -> Evaluation:
     """The jobs of the evaluation: the chains, and the source-only attack with its control where a source is given."""
     network, images, seed = subjects.network, subjects.images, request.seed
     chains = {chain.name: attack_jobs(network, chain, images, seed, request.backend) for chain in subjects.chains}
@@ -194,7 +196,9 @@ def plan(request: Request, subjects: Subjects) -> Evaluation:
     )
 
 
-def _check_accuracy(request: Request, subjects: Subjects, scheduler: Scheduler, reporter: Reporter) -> None:
+def _check_accuracy(
+    request: EvaluationRequest, subjects: EvaluationSubjects, scheduler: Scheduler, reporter: Reporter
+) -> None:
     victim, images = subjects.victim, subjects.images
     attacked = ImagesInput(images.dataset, images.preprocessing, stop=images.n)
     job = CleanJob(f"{victim.id}: clean", subjects.network, attacked)
@@ -209,7 +213,7 @@ def _check_accuracy(request: Request, subjects: Subjects, scheduler: Scheduler, 
         )
 
 
-def _chains(request: Request, suite: Suite, chosen: dict[Norm, Epsilon]) -> list[Chain]:
+def _chains(request: EvaluationRequest, suite: Suite, chosen: dict[Norm, Epsilon]) -> list[Chain]:
     chains = []
     for norm, eps in chosen.items():
         chain = suite.protocol.chain(norm, eps)
@@ -224,7 +228,9 @@ def _chains(request: Request, suite: Suite, chosen: dict[Norm, Epsilon]) -> list
     return chains
 
 
-def selftest(request: Request, subjects: Subjects, settings: RunSettings) -> Iterator[tuple[str, int, int]]:
+def selftest(
+    request: EvaluationRequest, subjects: EvaluationSubjects, settings: RunSettings
+) -> Iterator[tuple[str, int, int]]:
     """(threat, regions planted, regions found) per chain (engine/selftest.py)."""
     images = subjects.images
     test = data.load(images.dataset, "test", settings.data_dir, View(images.preprocessing))

@@ -21,6 +21,7 @@ from transferbench.jobs.train import TrainJob
 from transferbench.models import cards, networks, trained
 from transferbench.models.catalogue.classes import radii_of
 from transferbench.models.victim import Victim
+from transferbench.models.victims import canonical
 from transferbench.models.victims import load as load_victim
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
@@ -36,7 +37,7 @@ DEFAULT_NETWORK = "small-resnet"
 
 
 @dataclass(frozen=True)
-class Request:
+class TrainingRequest:
     """What the user asked `train` for. `settings` are hyper-parameters as given, text or numbers."""
 
     method: str
@@ -48,7 +49,7 @@ class Request:
     download: bool = False
 
 
-def check(request: Request, settings: RunSettings) -> None:
+def check(request: TrainingRequest, settings: RunSettings) -> None:
     """InputError for wrong names and values, before any file is looked for."""
     registry.find("methods", request.method)
     registry.find("data", request.target.partition(":")[0])
@@ -60,7 +61,7 @@ def check(request: Request, settings: RunSettings) -> None:
 
 
 @dataclass(frozen=True)
-class Subjects:
+class PreparedTraining:
     """The training job with its source, loaded and checked before anything is written."""
 
     job: TrainJob
@@ -68,7 +69,7 @@ class Subjects:
     splits: tuple[Dataset, Dataset]
 
 
-def load(request: Request, settings: RunSettings) -> Subjects:
+def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
     """Load the source and find the data. InputError where one is missing."""
     method = methods.build(request.method, dict(request.settings))
     source = None
@@ -92,12 +93,12 @@ def load(request: Request, settings: RunSettings) -> Subjects:
         dataset=request.target,
         preprocessing=splits[0].preprocessing,
         network=network,
-        source=None if source is None else PublicNetwork(str(request.source), source.id),
+        source=None if source is None else PublicNetwork(canonical(str(request.source), source), source.id),
         shots=request.shots,
         threats=tuple(ThreatModel(norm, eps) for norm, eps in threats.items()),
     )
     check_fit(job.recipe, method, source, splits[0])
-    return Subjects(job, source, splits)
+    return PreparedTraining(job, source, splits)
 
 
 def check_folder(folder: Path, fresh: bool) -> None:
@@ -106,15 +107,15 @@ def check_folder(folder: Path, fresh: bool) -> None:
         raise InputError(f"--out {folder}: a trained model is there already; give another folder, or --fresh")
 
 
-def train(subjects: Subjects, scheduler: Scheduler, reporter: Reporter) -> TrainResult:
+def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) -> TrainResult:
     """Train the victim into the store's folder: card, weights, log and picture. Returns the result.
 
     InputError where the folder holds the unfinished training of something else, naming what differs.
     """
-    job, store = subjects.job, scheduler.store
-    if subjects.source is not None and job.source is not None:
-        scheduler.resources.provide_network(job.source.name, subjects.source)
-    scheduler.resources.provide_splits(job.splits, subjects.splits)
+    job, store = prepared.job, scheduler.store
+    if prepared.source is not None and job.source is not None:
+        scheduler.resources.provide_network(job.source.name, prepared.source)
+    scheduler.resources.provide_splits(job.splits, prepared.splits)
     if not scheduler.settings.fresh:
         content = job.content(scheduler.resources, scheduler.results)
         changes = store.interrupted(job, key_of(job, content), content)
