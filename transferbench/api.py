@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from transferbench.engine.reference import STANDARD, run_reference, unchanged_pr
 from transferbench.engine.reference import check as check_reference
 from transferbench.engine.replay import REPLAYED, run_replay
 from transferbench.engine.verdicts import ChainResult, Examples
+from transferbench.jobs.attack import ENGINES
 from transferbench.jobs.judge import judge_points
 from transferbench.models.features import Penultimate, find_layers
 from transferbench.models.victim import Victim
@@ -98,22 +99,23 @@ def evaluate(
     then named `Linf:8/255`. `ids` int64 [n] key the random starts (0..n-1 by default), `batch_size` is rows in
     flight: neither it nor the order changes a verdict. `screen` puts 10 APGD iterations at the target radius
     before the L1 chain. `backend="autoattack"` runs pyautoattack instead, with `attacks=("standard",)` in its full
-    standard version; `replay` runs our attacks on the starts,
-    batches (`batch_size`) and order of tries that pyautoattack would have, without screen or early exit. `source`
-    is the public network the model was fine-tuned from (its own classes may be others): the attack that holds it
-    alone is crafted and judged on the model, beside as many draws of random signs. `store` is a folder that makes the
-    evaluation resumable: shards of the same model, images, threats and seed that it holds are not run again. The model,
-    the tensors and the random states are as before afterwards.
+    standard version; `replay` runs our attacks on the starts, batches (`batch_size`) and order of tries that
+    pyautoattack would have, without screen or early exit. `source` is the public network that the model was
+    fine-tuned from (its own classes may be others): the attack that holds it alone is crafted and judged on the
+    model, with as many draws of random signs as its control. `store` is a folder that makes the evaluation resumable:
+    shards of the same model, images, threats and seed that it holds are not run again. The model, the tensors and the
+    random states are unchanged afterwards.
 
     Raises InputError for what engine/preflight.py refuses, FaultError when a logit stops being finite.
     """
     x, y, clamped = preflight.check_examples(x, y)
+    engine = next((name for name in ENGINES if name == backend), None)
+    if engine is None:
+        raise InputError(f"unknown backend {backend!r}: use {' or '.join(ENGINES)}")
     if backend == "autoattack" and replay:
         raise InputError("replay runs our attacks on the reference's starts: give it without backend='autoattack'")
     plain = backend == "autoattack" or replay
     chains = _chains(threats, attacks, n_iter, screen and not plain)
-    if backend not in ("transferbench", "autoattack"):
-        raise InputError(f"unknown backend {backend!r}: use transferbench or autoattack")
     if plain:
         for chain in chains.values():
             check_reference(chain, REPLAYED if replay else STANDARD)
@@ -133,7 +135,7 @@ def evaluate(
     with unchanged_process():
         target = Target.prepare(model, x, y, batch_size)
         if store is not None:
-            results = run_stored(Path(store), target, chains, examples, seed, backend)
+            results = run_stored(Path(store), target, chains, examples, seed, engine)
         else:
             results = {name: run(target, chain, examples, seed) for name, chain in chains.items()}
         before = target.judge.checks
@@ -146,11 +148,7 @@ def evaluate(
     if any(preflight.gradients_masked(result.by_attack) for result in results.values()):
         flags.add("gradients-masked")
     report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
-    return _with(report, source_only=source_only, flags=tuple(sorted(flags)))
-
-
-def _with(report: Report, **changes: Any) -> Report:
-    return Report(**{**vars(report), **changes})
+    return replace(report, source_only=source_only, flags=tuple(sorted(flags)))
 
 
 def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool) -> dict[str, Chain]:

@@ -20,6 +20,7 @@ from transferbench.jobs.craft import CraftJob
 from transferbench.jobs.evaluation import EvaluationJob
 from transferbench.jobs.inputs import ExamplesInput
 from transferbench.jobs.job import Job, Need, Output, Results
+from transferbench.jobs.networks import NetworkReference
 from transferbench.jobs.resources import Resources
 
 
@@ -33,7 +34,7 @@ class JudgeJob(EvaluationJob[JudgeResult]):
     crafted: CraftJob
 
     @classmethod
-    def of(cls, label: str, network: Any, crafted: CraftJob) -> JudgeJob:
+    def of(cls, label: str, network: NetworkReference, crafted: CraftJob) -> JudgeJob:
         return cls(label, network, crafted.images, crafted)
 
     @property

@@ -22,7 +22,7 @@ from transferbench.data import Dataset
 from transferbench.engine.chain import Target
 from transferbench.engine.search_model import outputs
 from transferbench.engine.verdicts import ChainResult, Examples
-from transferbench.jobs.attack import AttackJob
+from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.job import Job
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.resources import Resources
@@ -47,7 +47,7 @@ def as_dataset(examples: Examples, num_classes: int) -> Dataset:
 
 
 def run_stored(
-    root: Path, target: Target, chains: dict[str, Chain], examples: Examples, seed: int, backend: Any
+    root: Path, target: Target, chains: dict[str, Chain], examples: Examples, seed: int, backend: EngineName
 ) -> dict[str, ChainResult]:
     """Each chain's result by its name. Finished shards of 256 examples are taken from the store in `root`.
 
