@@ -12,20 +12,22 @@ THREATS = {"Linf": "0.12", "L2": "0.5", "L1": "2"}
 SEED = 7
 
 
-NETS = [pytest.param(10, 80, 0.1, marks=pytest.mark.slow), (5, 60, 0.2)]
+NETS = [pytest.param(10, 80, 0.1, 52, marks=pytest.mark.slow), (5, 60, 0.2, 30)]
 
 
-@pytest.mark.parametrize(("classes", "steps", "noise"), NETS)
-def test_replay_is_the_reference_and_own_starts_are_no_weaker(classes: int, steps: int, noise: float) -> None:
-    """52 examples x 3 norms, 156 verdicts on each of two nets. Batches of 20, so that batches, barriers and survivors,
-    on which the reference's starts depend, all matter."""
-    net = train_small(classes, steps, 52, noise)
-    reference = transferbench.evaluate(net.model, net.x, net.y, THREATS, seed=SEED, batch_size=20, backend="autoattack")
+@pytest.mark.parametrize(("classes", "steps", "noise", "n"), NETS)
+def test_replay_is_the_reference_and_own_starts_are_no_weaker(classes: int, steps: int, noise: float, n: int) -> None:
+    """Three batches, the last one short, so that batches, barriers and survivors, on which the reference's starts
+    depend, all matter."""
+    net, rows = train_small(classes, steps, n, noise), n * 2 // 5
+    reference = transferbench.evaluate(
+        net.model, net.x, net.y, THREATS, seed=SEED, batch_size=rows, backend="autoattack"
+    )
     theirs = reference.verdicts
-    assert len(theirs) == 3 * 52
+    assert len(theirs) == 3 * n
     assert 0.2 < theirs.fooled.mean() < 0.9, "examples that all fall or all stand show nothing"
 
-    replay = transferbench.evaluate(net.model, net.x, net.y, THREATS, seed=SEED, batch_size=20, replay=True)
+    replay = transferbench.evaluate(net.model, net.x, net.y, THREATS, seed=SEED, batch_size=rows, replay=True)
     assert replay.verdicts.fooled.tolist() == theirs.fooled.tolist()
     assert replay.verdicts.attack.tolist() == theirs.attack.tolist()
     assert replay.cost.backwards == reference.cost.backwards
@@ -60,15 +62,19 @@ def test_the_screen_only_adds_breaks_and_is_counted_apart(small: Small) -> None:
     assert screened.cost.backwards + screened.cost.wasted < plain.cost.backwards / 3
 
 
+@pytest.mark.slow
 def test_the_whole_standard_version_runs_with_fewer_than_ten_classes() -> None:
     """FAB-T with 9 targets and APGD-T stop with an IndexError there: the counts are capped by the classes."""
-    net = train_small(4, 40, 8, 0.2)
+    net = train_small(4, 40, 4, 0.2)
     report = transferbench.evaluate(net.model, net.x, net.y, {"L2": "0.4"}, ("standard",), backend="autoattack")
     frame = report.cost.by_attack
     assert frame is not None
     assert frame.attack.tolist() == ["apgd-ce", "apgd-t", "fab-t", "square"]
     assert frame.tries.tolist() == [1, 3, 3, 1]
     assert report.robust["L2"] <= report.clean
+
+
+def test_the_reference_needs_four_classes() -> None:
     three = train_small(3, 20, 4, 0.2)
     with pytest.raises(InputError, match="needs 4 classes"):
         transferbench.evaluate(three.model, three.x, three.y, {"L2": "0.4"}, backend="autoattack")

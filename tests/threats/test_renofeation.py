@@ -1,4 +1,4 @@
-"""Renofeation's own threat (`clip: seed`): its normalised space and box, against a naive loop and the verification."""
+"""Renofeation's own threat: its normalised space and box, against a naive loop and the verification."""
 
 from __future__ import annotations
 
