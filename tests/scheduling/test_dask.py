@@ -105,6 +105,7 @@ class Killing(Recorder):
             self.where.add()
 
 
+@pytest.mark.slow
 def test_two_workers_of_a_scheduler_of_ones_own_and_both_are_lost(tmp_path: Path, table: bytes) -> None:
     with site(tmp_path, 2) as where:
         reporter = Killing(where, [3, 8])
