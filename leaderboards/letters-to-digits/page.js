@@ -77,7 +77,7 @@
   const filters = [...document.querySelectorAll("select[data-column]")];
   const norm = document.getElementById("norm");
   const search = document.getElementById("search");
-  const told = document.getElementById("told");
+  const count = document.getElementById("victim-count");
   const at = Object.fromEntries(heads.map((head, place) => [head.dataset.column, place]));
   const apply = () => {
     const wanted = search.value.toLowerCase();
@@ -90,7 +90,7 @@
       left += fits;
     });
     for (const one of ["Linf", "L2", "L1"]) table.classList.toggle(`no-${one}`, Boolean(norm.value) && norm.value !== one);
-    told.textContent = `${left} of ${rows.length} victims`;
+    count.textContent = `${left} of ${rows.length} victims`;
     mark(sorted.place === rank);
   };
   for (const one of [...filters, norm]) one.addEventListener("change", apply);

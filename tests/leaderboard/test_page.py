@@ -115,7 +115,7 @@ def test_filters_leave_what_fits(board: Browser) -> None:
     choose(board, "select[data-column=source]", "letters-madry-s1")
     fits = {row["victim"] for row in rows if (row["method"], row["source"]) == ("finetune", "letters-madry-s1")}
     assert set(shown(board)) == fits
-    assert board.find_element("id", "told").text == f"{len(fits)} of {len(rows)} victims"
+    assert board.find_element("id", "victim-count").text == f"{len(fits)} of {len(rows)} victims"
     board.find_element("id", "reset").click()
     assert shown(board) == [row["victim"] for row in sorted(rows, key=lambda row: int(row["rank"]))]
     choose(board, "#search", "LWF")
