@@ -1,4 +1,4 @@
-"""Batches: a function of their number, whoever decodes them."""
+"""Batches: a function of their number, in whichever process they are decoded."""
 
 from __future__ import annotations
 

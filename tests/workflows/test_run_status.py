@@ -1,4 +1,4 @@
-"""What `transferbench runs` says about a folder, whoever is writing in it."""
+"""What `transferbench runs` says about a folder, also while another process writes in it."""
 
 from __future__ import annotations
 
