@@ -69,8 +69,8 @@ class Report:
     clean: float
     robust: dict[str, float]
     union: float | None
-    verdicts: pd.DataFrame
-    x_adv: dict[str, Tensor]
+    verdicts: pd.DataFrame = field(repr=False)
+    x_adv: dict[str, Tensor] = field(repr=False)
     cost: TotalCost
     source_only: pd.DataFrame | None = None
     flags: tuple[str, ...] = field(default=())

@@ -81,7 +81,7 @@ sys.exit(main(["train", "--plugin", "weight-pull", "--target", "digits", "--out"
 """
     done = ours(installed, tmp_path, "-c", code)
     assert done.returncode == 2, done.stderr
-    assert "weight_pull needs a source" in done.stderr
+    assert "weight-pull needs a source" in done.stderr
     assert (tmp_path / "pulled" / "log.csv").read_text().splitlines()[0] == "step,phase,lr,ce,pull"
     (record,) = read_all(tmp_path / "run")
     chain = record.chain("L2")

@@ -94,6 +94,14 @@ def test_weights_that_are_not_the_cards_are_refused(folder: Path) -> None:
         victims.load(str(folder))
 
 
+def test_a_card_of_another_architecture_is_refused(folder: Path) -> None:
+    """Also where the weights would fit behind a prefix: a resizing layer in front is another network."""
+    card = (folder / "README.md").read_text()
+    (folder / "README.md").write_text(card.replace("network: small-resnet", "network: resized:8-4:small-resnet"))
+    with pytest.raises(InputError, match="names are missing"):
+        victims.load(str(folder))
+
+
 def test_unknown_models_are_named() -> None:
     with pytest.raises(InputError, match="did you mean 'AA_ResNet18'"):
         victims.load("AA_Resnet18")

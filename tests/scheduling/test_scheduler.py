@@ -148,6 +148,17 @@ def test_fresh_runs_everything_anew_and_loses_nothing_on_the_way(tmp_path: Path,
     assert (root / "leaderboard.csv").read_bytes() == table
 
 
+def test_a_damaged_file_of_examples_is_made_again(tmp_path: Path, table: bytes) -> None:
+    root = tmp_path / "out"
+    run_tiny(root)
+    files = sorted((root / "examples").glob("*.safetensors"))
+    for file in files:
+        file.write_bytes(file.read_bytes() + b"x")
+    assert len(run_tiny(root).run) >= len(files)
+    assert (root / "leaderboard.csv").read_bytes() == table
+    assert verification.verify(root) == []
+
+
 def test_what_changed_is_named(tmp_path: Path) -> None:
     root = tmp_path / "out"
     run_tiny(root)

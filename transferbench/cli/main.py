@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit.exit_code
     except click.ClickException as error:
         context_of = getattr(error, "ctx", None)
-        command = context_of.command_path if context_of is not None else "transferbench"
+        named = f" {arguments[0]}" if arguments and arguments[0] in COMMANDS else ""
+        command = context_of.command_path if context_of is not None else f"transferbench{named}"
         message = " ".join(error.format_message().split())
         return _fail("error", f"{message} (see {command} --help)", 2)
     except InputError as error:

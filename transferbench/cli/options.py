@@ -27,7 +27,10 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versi
 
 
 def _norms(text: str) -> tuple[Norm, ...]:
-    return tuple(parse_norm(norm) for norm in text.split(","))
+    norms = tuple(parse_norm(norm) for norm in text.split(","))
+    if len(set(norms)) != len(norms):
+        raise InputError(f"--norms {text!r}: a norm is named twice")
+    return norms
 
 
 def _radii(text: str) -> dict[Norm, Epsilon]:
@@ -46,8 +49,11 @@ def _seeds(text: str) -> tuple[int, ...]:
 
 
 def names(text: str) -> tuple[str, ...]:
-    """`a,b` -> ("a", "b"); empty parts are left out."""
-    return tuple(name for name in text.split(",") if name)
+    """`a,b` -> ("a", "b"); empty parts are left out. InputError for commas alone."""
+    found = tuple(name for name in text.split(",") if name)
+    if text and not found:
+        raise InputError(f"{text!r}: write names with commas")
+    return found
 
 
 def pairs(option: str, items: Sequence[str]) -> dict[str, str]:

@@ -65,4 +65,7 @@ def command(
     accuracy = 100 * result.validation_accuracy
     click.echo(f"{prepared.job.victim}: validation accuracy {accuracy:.2f} % on {len(prepared.splits[1])} images")
     click.echo(f"files: {out}/ ({', '.join(train.FILES)})")
-    click.echo(f"attack it: transferbench eval --model {out}")
+    attack = f"attack it: transferbench eval --model {out}"
+    if not prepared.job.threats:
+        attack += f" --eps Linf=...,L2=...,L1=... (neither a source's card nor {target} says at which radii)"
+    click.echo(attack)

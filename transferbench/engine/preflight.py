@@ -80,9 +80,10 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
 
     `y` is None for a model whose classes are not the images' (a source with other labels).
     """
-    training = [name or "the model itself" for name, module in model.named_modules() if module.training]
+    training = [name for name, module in model.named_modules() if module.training]
     if training:
-        raise InputError(f"sub-module {training[0]} is in train mode ({len(training)} in all): call model.eval() first")
+        where = f"sub-module {training[0]}" if training[0] else "the model"
+        raise InputError(f"{where} is in train mode ({len(training)} modules in all): call model.eval() first")
     flags: set[str] = set()
     before, counter = _snapshot(model), RowCounter(model)
     with torch.no_grad():

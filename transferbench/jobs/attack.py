@@ -97,7 +97,7 @@ class AttackJob(EvaluationJob[AttackResult]):
     def is_intact(self, result: AttackResult, store: Store, keep: Keep) -> bool:
         if not Keep.parse(result.kept).covers(keep):
             return False
-        return result.examples is None or (store.root / result.examples.path).is_file()
+        return result.examples is None or store.has_examples(result.examples)
 
     def end_points(self, keep: Keep) -> int:
         rows = (self.images.stop or 0) - self.images.start

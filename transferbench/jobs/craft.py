@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from transferbench import attacks
 from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
-from transferbench.base.errors import InputError
 from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import Cost, CraftResult
 from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
@@ -74,10 +73,4 @@ class CraftJob(EvaluationJob[CraftResult]):
 
     def is_intact(self, result: CraftResult, store: Store, keep: Keep) -> bool:
         # Other jobs read the set: a damaged file must be found now and not then.
-        if result.examples is None:
-            return False
-        try:
-            store.read_examples(result.examples)
-        except InputError:
-            return False
-        return True
+        return result.examples is not None and store.has_examples(result.examples)

@@ -146,7 +146,8 @@ def _pareto(board: Board) -> Figure:
     ]
     axes.plot(*zip(*front, strict=True), color="#777777", linewidth=1, zorder=1)
     axes.set(xlabel="clean accuracy, %", ylabel="union accuracy, %")
-    axes.legend(title="source", loc="best", fontsize=8)
+    if points:
+        axes.legend(title="source", loc="best", fontsize=8)
     return figure
 
 

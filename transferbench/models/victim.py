@@ -35,10 +35,17 @@ class Victim:
         return cls(card.model_copy(update={"sha256": sha256}), model.eval().requires_grad_(False), layers, sha256)
 
     @classmethod
-    def from_state(cls, card: ModelCard, state: weights.StateDict, path: Path, sha256: str) -> Victim:
-        """The card's network with the tensors read from `path`. InputError when names or shapes do not match."""
+    def from_state(
+        cls, card: ModelCard, state: weights.StateDict, path: Path, sha256: str, match_prefixes: bool = False
+    ) -> Victim:
+        """The card's network with the tensors read from `path`. InputError when names or shapes do not match.
+
+        `match_prefixes` for files of other projects: the common prefixes of their names (`module.`) may differ.
+        """
         built = networks.build(card.network, len(card.classes))
-        weights.load_strictly(built.model, weights.match_names(built.model, state), path)
+        if match_prefixes:
+            state = weights.match_names(built.model, state)
+        weights.load_strictly(built.model, state, path)
         return cls.frozen(card, built.model, built.layers, sha256)
 
     @property

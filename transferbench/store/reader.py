@@ -19,6 +19,8 @@ from transferbench.base.results import JobResult, StoredFile, from_json
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 
 SCHEMA = 2
+STORE = "store.sqlite3"
+"""The name of the database in a run's folder."""
 R = TypeVar("R", bound=JobResult)
 
 
@@ -90,7 +92,7 @@ class Reader:
     """The finished jobs of a folder. InputError where there is no store, or it is damaged or newer."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self._path = root, root / "store.sqlite3"
+        self.root, self._path = root, root / STORE
         if not self._path.is_file():
             raise InputError(f"{root}: there is no store of a run here ({self._path.name})")
         with closing(self._connect()) as db:

@@ -76,7 +76,7 @@ class Store:
                     (root / folder / ".probe").unlink()
                     for temporary in (root / folder).glob("*.writing"):
                         temporary.unlink(missing_ok=True)
-                self._db = self._open(root / "store.sqlite3")
+                self._db = self._open(root / reader.STORE)
             except OSError as error:
                 raise InputError(f"--out {root}: cannot write there ({error.strerror}): give another folder") from None
             stack.callback(self._db.close)
@@ -146,13 +146,14 @@ class Store:
         differences = [_differences(job, content, *row) for row in rows]
         return min((found for found in differences if not _other_examples(found)), key=len, default=[])
 
-    def interrupted(self, job: StorableJob, key: str, content: Mapping[str, Any]) -> list[str] | None:
-        """How a job differs from the unfinished one of the last plan; None where none is unfinished, or it is this one.
+    def differs_from_begun(self, job: StorableJob, key: str, content: Mapping[str, Any]) -> list[str] | None:
+        """How a job differs from the one that was begun in this folder; None where none was, or it is this one.
 
         For folders that hold the work of one job (`train`).
         """
-        rows = self._db.execute("SELECT specification, content FROM plan WHERE state = 'running' AND key != ?", (key,))
-        row = rows.fetchone()
+        row = self._db.execute(
+            "SELECT specification, content FROM plan WHERE state IN ('running', 'done') AND key != ?", (key,)
+        ).fetchone()
         return None if row is None else _differences(job, content, *row)
 
     def plan(self, jobs: Sequence[StorableJob]) -> None:
@@ -198,6 +199,14 @@ class Store:
     def read_examples(self, file: StoredFile) -> dict[str, Tensor]:
         """The tensors of `write_examples`. InputError when the file is missing or its hash differs."""
         return reader.read_examples(self.root, file)
+
+    def has_examples(self, file: StoredFile) -> bool:
+        """Whether `read_examples` would succeed."""
+        try:
+            self.read_examples(file)
+        except InputError:
+            return False
+        return True
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

@@ -114,7 +114,8 @@ def fit(
 def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
     """InputError when the method lacks its source, or the data have one class or do not fill a batch."""
     if method.needs_source and not has_source:
-        raise InputError(f"{type(method).__module__.rpartition('.')[2]} needs a source: give one with --source")
+        id = type(method).__module__.rpartition(".")[2].replace("_", "-")
+        raise InputError(f"{id} needs a source: give one with --source")
     if len(train.classes) < 2:
         raise InputError(f"{train.id} has one class ({train.classes[0]!r}): there is nothing to tell apart")
     if len(train) < method.params.batch_size:

@@ -25,6 +25,7 @@ from transferbench.models.victims import canonical
 from transferbench.models.victims import load as load_victim
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
+from transferbench.store.reader import STORE
 from transferbench.store.store import Store, key_of
 from transferbench.training import log, plots
 from transferbench.training.splits import load_splits
@@ -57,6 +58,8 @@ def check(request: TrainingRequest, settings: RunSettings) -> None:
         registry.find("networks", request.network.partition(":")[0])
     if settings.eval_freq is not None and settings.eval_freq < 1:
         raise InputError(f"--eval-freq {settings.eval_freq}: must be at least 1")
+    if request.source and Path(request.source).resolve() == settings.root.resolve():
+        raise InputError(f"--out {settings.root}: this is the source's folder; give another one")
     methods.build(request.method, dict(request.settings))
 
 
@@ -102,8 +105,10 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
 
 
 def check_folder(folder: Path, fresh: bool) -> None:
-    """InputError where the folder holds a trained model whose training has ended."""
-    if (folder / trained.CARD).exists() and (folder / PICTURE).exists() and not fresh:
+    """InputError where the folder holds a trained model, unless it is the unfinished work of `train` itself."""
+    has_model = any((folder / name).exists() for name in (trained.CARD, trained.WEIGHTS))
+    unfinished = (folder / STORE).exists() and not (folder / PICTURE).exists()
+    if has_model and not unfinished and not fresh:
         raise InputError(f"--out {folder}: a trained model is there already; give another folder, or --fresh")
 
 
@@ -118,7 +123,7 @@ def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) 
     scheduler.resources.provide_splits(job.splits, prepared.splits)
     if not scheduler.settings.fresh:
         content = job.content(scheduler.resources, scheduler.results)
-        changes = store.interrupted(job, key_of(job, content), content)
+        changes = store.differs_from_begun(job, key_of(job, content), content)
         if changes:
             raise InputError(
                 f"--out {store.root}: an unfinished training of something else is there ({'; '.join(changes[:3])}): "

@@ -40,4 +40,4 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
         weights=path.name,
         text=f"# {path.name}\n\nWeights given as a file for `{network}`.",
     )
-    return Victim.from_state(card, state, path, sha256_of(path))
+    return Victim.from_state(card, state, path, sha256_of(path), match_prefixes=True)

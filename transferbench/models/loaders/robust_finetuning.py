@@ -50,4 +50,4 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
         )
     # The files hold a second copy of the first layers, which the network does not use.
     state = {name: tensor for name, tensor in weights.read(path).items() if "model_preact_hl1." not in name}
-    return Victim.from_state(expected, state, path, sha256_of(path))
+    return Victim.from_state(expected, state, path, sha256_of(path), match_prefixes=True)

@@ -72,7 +72,7 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
 
 
 def _victim(expected: ModelCard, path: Path) -> Victim:
-    return Victim.from_state(expected, weights.read(path), path, sha256_of(path))
+    return Victim.from_state(expected, weights.read(path), path, sha256_of(path), match_prefixes=True)
 
 
 def _resolve(id: str) -> tuple[str, Any]:
