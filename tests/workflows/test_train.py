@@ -45,10 +45,14 @@ def test_without_its_picture_only_the_same_training_goes_on(trained: Path, capsy
     assert (trained / "model.safetensors").read_bytes() == weights
     assert main([*TRAIN.split(), "--out", "trained"]) == 0
     assert (trained / "curve.png").exists()
+    # Found finished this time, and killed again.
+    (trained / "curve.png").unlink()
+    assert "settings.seed: 0 -> 1" in refused("--out", "trained", "--set", "seed=1", capsys=capsys)
     assert (trained / "model.safetensors").read_bytes() == weights
 
 
-def test_the_source_is_never_the_result(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--source", "trained", "--out", "./trained", "--fresh")
+@pytest.mark.parametrize("source", ["trained", "trained/README.md"])
+def test_the_source_is_never_the_result(trained: Path, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--source", source, "--out", "./trained", "--fresh")
     assert "this is the source's folder" in refused(*words, capsys=capsys)
     assert (trained / "model.safetensors").exists()

@@ -170,7 +170,7 @@ class _Run:
         self.reporter.begin(job, number, len(self.jobs))
         stored = None if scheduler.settings.fresh else scheduler.stored(job, key)
         if stored is not None:
-            scheduler.store.mark(job, key, "done")
+            scheduler.store.mark(job, key, "done", content=content)
             self._done(number, stored, reused=True)
             return
         changes = [] if scheduler.store.find(job, key) is not None else scheduler.store.changes(job, content)

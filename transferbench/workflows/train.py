@@ -58,7 +58,8 @@ def check(request: TrainingRequest, settings: RunSettings) -> None:
         registry.find("networks", request.network.partition(":")[0])
     if settings.eval_freq is not None and settings.eval_freq < 1:
         raise InputError(f"--eval-freq {settings.eval_freq}: must be at least 1")
-    if request.source and Path(request.source).resolve() == settings.root.resolve():
+    source = Path(request.source or "").resolve()
+    if request.source and (source.parent if source.is_file() else source) == settings.root.resolve():
         raise InputError(f"--out {settings.root}: this is the source's folder; give another one")
     methods.build(request.method, dict(request.settings))
 
