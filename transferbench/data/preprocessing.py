@@ -61,8 +61,7 @@ class Preprocessing:
                 size = (int(self.resize * width / short), int(self.resize * height / short))
             image = image.resize(size, resampling)
         if self.crop is not None:
-            width, height = image.size
-            left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
+            left, top = (_crop_start(length, self.crop) for length in image.size)
             # Outside the image the crop is black, as in torchvision.
             image = image.crop((left, top, left + self.crop, top + self.crop))
         return as_tensor(image)
@@ -75,6 +74,12 @@ class Preprocessing:
         box = resized_crop(image.size, rng)
         image = image.resize((self.side, self.side), Image.Resampling.BILINEAR, box=box)
         return as_tensor(image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else image)
+
+
+def _crop_start(length: int, crop: int) -> int:
+    """Where a centre crop begins; negative where the image is smaller. As torchvision, which rounds half to even inside
+    the image, and puts the odd pixel of its padding on the right and at the bottom."""
+    return -((crop - length) // 2) if crop > length else round((length - crop) / 2)
 
 
 def resized_crop(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,32 @@ def index() -> list[dict[str, Any]]:
                         "id": id,
                         "files": files if isinstance(files, list) else [files] if files else [],
                         "ensemble": isinstance(files, list),
-                        "preprocessing": entry.get("preprocessing") or "",
+                        "preprocessing": _preprocessing(*key, entry.get("preprocessing") or ""),
                         "elsewhere": "timm" if on_timm else "torchvision" if key in _TORCHVISION else "",
                     }
                 )
     return rows
+
+
+def _preprocessing(dataset: str, threat: str, id: str, entry: str) -> str:
+    """What robustbench's `get_preprocessing` does to images, in its notation; `entry` is the one of `model_dicts`.
+
+    A model of timm has the resizing of its timm configuration, whatever its entry says. Models of small images have
+    none.
+    """
+    import timm
+
+    from transferbench.models.loaders.robustbench_package import timm_name
+
+    name = timm_name(dataset, threat, id)
+    if dataset != "imagenet" or not timm.is_model(name):
+        return entry
+    config = timm.models.get_pretrained_cfg(name)
+    assert config is not None
+    assert config.interpolation in ("bilinear", "bicubic")
+    side = config.input_size[1]
+    bicubic = "Bicubic" if config.interpolation == "bicubic" else ""
+    return f"{bicubic}Res{math.floor(side / config.crop_pct)}Crop{side}"
 
 
 def imagenet_classes() -> list[str]:
