@@ -51,7 +51,8 @@ class Dataset:
     `images` are a tensor, or `Files` that are decoded when indexed. `ids` int64 [n] are permanent: random numbers are
     keyed by them. An evaluation of n examples attacks the first n of the test split; `attackable` is the largest n of
     data sets that reserve the rest for clean accuracy. `preprocessing` is the one that was applied to files, `augment`
-    the data augmentation of the papers that use the data.
+    the data augmentation of the papers that use the data. `notes` are lines about how the split was read: files that
+    were left out, classes without images, an order of classes that is not that of text.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Dataset:
     attackable: int | None = None
     preprocessing: str = ""
     augment: Augment = "none"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         n = len(self.images)

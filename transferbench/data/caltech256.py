@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from transferbench.base.errors import InputError
-from transferbench.data import Dataset, Split, View, listed
+from transferbench.data import Dataset, Split, View, listed, listing
 from transferbench.data.listed import ListedImage
+from transferbench.data.listing import LeftOut
 
 IDS = {"caltech256": "Caltech-256, 257 classes with clutter, 20 per class to test"}
 NEEDS = {"caltech256": ("caltech256/256_ObjectCategories",)}
@@ -18,16 +19,20 @@ TEST_IMAGES, SYNTHETIC_TEST_IMAGES = 20, 4
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
-    """torchvision lists classes and files; the first 20 of a class by the hashes of their paths are the test split."""
-    from torchvision.datasets import Caltech256
+    """Classes are the folders; the first 20 of a class by the hashes of their paths are the test split.
 
+    As in torchvision's loader, a class of n images consists of the numbers 1 to n, and sub-folders are no part of it:
+    `056.dog` has one in the official archive.
+    """
     base = listed.require(id, root, NEEDS[id], URL) / "caltech256" / "256_ObjectCategories"
-    bundle = Caltech256(str(root), download=False)
-    classes = list(bundle.categories)
-    by_class: dict[int, list[ListedImage]] = {label: [] for label in range(len(classes))}
-    for number, label in zip(bundle.index, bundle.y, strict=True):
-        name = classes[label]
-        by_class[label].append(ListedImage(f"{name}/{name[:3]}_{number:04d}.jpg", label))
+    own = listing.class_folders(base)
+    classes, left_out = list(own.folders), own.left_out
+    by_class: dict[int, list[ListedImage]] = {}
+    for label, name in enumerate(classes):
+        found = listing.images_below(base / own.folders[name], nested=False)
+        count = sum(path.endswith(".jpg") for path in found.paths)
+        left_out += found.left_out + LeftOut({"image not called *.jpg": len(found.paths) - count})
+        by_class[label] = [ListedImage(f"{name}/{name[:3]}_{k:04d}.jpg", label) for k in range(1, count + 1)]
     count = SYNTHETIC_TEST_IMAGES if view.synthetic else TEST_IMAGES
     small = [classes[label] for label, rows in by_class.items() if len(rows) <= count]
     if small:
@@ -37,7 +42,7 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
         rows = listed.hashed(row for part in parts for row in part[:count])
     else:
         rows = listed.cut(id, [row for part in parts for row in part[count:]], split)
-    return listed.dataset(id, split, base, rows, classes, view)
+    return listed.dataset(id, split, base, rows, classes, view, [listing.text(left_out)])
 
 
 def download(id: str, root: Path) -> None:

@@ -33,7 +33,11 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     part = "0" if split == "test" else "1"
     rows = [ListedImage(path, int(labels[number]) - 1) for number, path in paths.items() if parts[number] == part]
     rows = listed.hashed(rows) if split == "test" else listed.cut(id, rows, split)
-    return listed.dataset(id, split, base / "images", rows, list(names.values()), view)
+    # By their numbers, not by the order of the lines.
+    classes = [names[number] for number in sorted(names, key=int)]
+    if sorted(map(int, names)) != list(range(1, len(names) + 1)):
+        raise InputError(f"data set {id}: {base / _LISTS[3]} does not number its classes 1 to {len(names)}")
+    return listed.dataset(id, split, base / "images", rows, classes, view)
 
 
 def _pairs(path: Path) -> dict[str, str]:

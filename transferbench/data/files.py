@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,8 @@ from torch import Tensor
 from transferbench.base.errors import InputError
 from transferbench.data.preprocessing import Preprocessing
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 _HEADERS = 100_000
 """Maximum number of files whose headers are all read; of larger sets (ImageNet's training part) only the first is."""
-
-
-def is_image(path: Path) -> bool:
-    """Whether the file's suffix is that of an image."""
-    return path.suffix.lower() in SUFFIXES
 
 
 class Files:
@@ -58,8 +53,7 @@ class Files:
         """The sha256 over the preprocessing and every file's content in order."""
         whole = hashlib.sha256(self.preprocessing.text.encode())
         for path in self.paths:
-            with path.open("rb") as stream:
-                whole.update(hashlib.file_digest(stream, "sha256").digest())
+            whole.update(sha256(path))
         return whole.digest()
 
     def _positions(self, at: Tensor | slice) -> list[int]:
@@ -94,24 +88,51 @@ class Files:
         return (3, height, width)
 
 
-def _size(path: Path) -> tuple[int, int]:
+def sha256(path: Path) -> bytes:
+    """The sha256 of a file's content. InputError when it cannot be read."""
     try:
-        with Image.open(path) as image:
-            return image.size
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"image {path}: not readable ({error})") from None
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
+    except OSError as error:
+        raise InputError(f"image {path}: not readable ({error.strerror})") from None
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with _reading(path), Image.open(path) as image:
+        return image.size
 
 
 def _open(path: Path) -> Image.Image:
-    """The file as 8-bit RGB. Grey, palette and CMYK are converted, 16-bit grey is scaled, transparency is dropped."""
+    """The file as 8-bit RGB. Grey, palette and CMYK are converted, 16-bit grey is scaled, transparency is dropped.
+
+    A photograph is not turned as its EXIF orientation says: torchvision, with which public models are trained and
+    measured, does not turn it either.
+    """
+    with _reading(path), Image.open(path) as image:
+        if image.mode.startswith("I"):
+            # Pillow's own conversion clips every value above 255 to white.
+            deep = np.asarray(image, dtype=np.float64)
+            if deep.min() < 0 or deep.max() > 65_535:
+                raise InputError(f"image {path}: pixels are integers of more than 16 bits, their scale is unknown")
+            return Image.fromarray((deep / 257).round().astype(np.uint8)).convert("RGB")
+        if image.mode == "F":
+            raise InputError(f"image {path}: pixels are floating-point numbers, their scale is unknown")
+        return image.convert("RGB")
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turns whatever Pillow raises for a damaged, unreadable or oversized file into one line that names the file."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith("I"):
-                # Pillow's own conversion clips every value above 255 to white.
-                deep = np.asarray(image, dtype=np.float64) / 257
-                return Image.fromarray(deep.round().clip(0, 255).astype(np.uint8)).convert("RGB")
-            if image.mode == "F":
-                raise InputError(f"image {path}: pixels are floating-point numbers, their scale is unknown")
-            return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise InputError(f"image {path}: not readable ({error})") from None
+        yield
+    except InputError:
+        raise
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise InputError(f"image {path}: over {limit} megapixels, which Pillow does not read: shrink it") from None
+    except UnidentifiedImageError:
+        raise InputError(f"image {path}: not readable (no image, or a format that Pillow cannot read here)") from None
+    except Exception as error:
+        # Pillow's decoders raise whatever their parsing meets: OSError, SyntaxError, struct.error, IndexError, ...
+        text = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"image {path}: not readable ({text})") from None

@@ -7,8 +7,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from transferbench.base.errors import InputError
-from transferbench.data import Dataset, Split, View, listed
+from transferbench.data import Dataset, Split, View, listed, listing
 from transferbench.data.listed import ListedImage
+from transferbench.data.listing import LeftOut
 
 IDS = {"imagenet": "ImageNet-1k, 1000 classes, RobustBench's 5000 validation images to attack"}
 NEEDS = {"imagenet": ("imagenet/val",)}
@@ -24,19 +25,20 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     classes = sorted(labels, key=labels.__getitem__)
     part = "val" if split == "test" else "train"
     base = listed.require(id, root, (f"imagenet/{part}",), WHERE) / "imagenet" / part
+    left_out = LeftOut()
     if split == "test":
         paths = listed.lines(helper / "imagenet_test_image_ids.txt")
         rows = [ListedImage(path, labels[path.partition("/")[0]]) for path in paths]
     else:
-        rows = [
-            ListedImage(f"{wnid}/{path}", label)
-            for wnid, label in labels.items()
-            for path in listed.images_below(base / wnid)
-        ]
+        rows = []
+        for wnid, label in labels.items():
+            found = listing.images_below(base / wnid)
+            rows += [ListedImage(f"{wnid}/{path}", label) for path in found.paths]
+            left_out += found.left_out
         rows = listed.cut(id, rows, split)
-    return listed.dataset(
-        id, split, base, rows, classes, view if view.preprocessing else view._replace(preprocessing="Res256Crop224")
-    )
+    if not view.preprocessing and view.side in (None, 224):
+        view = view._replace(preprocessing="Res256Crop224")
+    return listed.dataset(id, split, base, rows, classes, view, [listing.text(left_out)])
 
 
 def _robustbench() -> Path:

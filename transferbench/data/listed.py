@@ -7,6 +7,7 @@ random sample, the same on every machine. The example id is the first 63 bits of
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +16,8 @@ import torch
 
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.data import Dataset, Split, View
-from transferbench.data.files import Files, is_image
+from transferbench.data import Dataset, Split, View, class_order
+from transferbench.data.files import Files
 from transferbench.data.preprocessing import Preprocessing
 
 VALIDATION_SHARE = 0.1
@@ -32,7 +33,7 @@ class ListedImage(NamedTuple):
 def require(id: str, root: Path, needs: Sequence[str], where: str) -> Path:
     """The folder of data sets. InputError with the missing files, all expected files and their address, if one is
     missing."""
-    missing = [name for name in needs if not (root / name).exists()]
+    missing = [name for name in needs if not os.path.exists(root / name)]
     if missing:
         raise InputError(
             f"data set {id}: {', '.join(str(root / name) for name in missing)} missing (--data-dir); expected there: "
@@ -44,27 +45,25 @@ def require(id: str, root: Path, needs: Sequence[str], where: str) -> Path:
 def lines(path: Path) -> list[str]:
     """The non-empty lines of a text file, stripped. InputError when it cannot be read."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        # Not splitlines(), which also cuts inside names; -sig, because editors put a byte order mark in front.
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not readable ({error})") from None
 
 
-def images_below(folder: Path) -> list[str]:
-    """Relative paths of the images below a folder, sorted. InputError when there is none."""
-    paths = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_image(path))
-    if not paths:
-        raise InputError(f"folder {folder} has no images")
-    return paths
-
-
 def example_id(path: str) -> int:
     """The first 63 bits of the sha256 of the path."""
-    return int(hashlib.sha256(path.encode()).hexdigest()[:16], 16) >> 1
+    return int.from_bytes(_digest(path)[:8]) >> 1
 
 
 def hashed(rows: Iterable[ListedImage]) -> list[ListedImage]:
     """The images in the order of the sha256 of their paths."""
-    return sorted(rows, key=lambda row: hashlib.sha256(row.path.encode()).digest())
+    return sorted(rows, key=lambda row: _digest(row.path))
+
+
+def _digest(path: str) -> bytes:
+    """The sha256 of the path in Unicode's composed form: a copy made by macOS has the same order and ids."""
+    return hashlib.sha256(class_order.composed(path).encode()).digest()
 
 
 def cut(id: str, rows: Iterable[ListedImage], split: Split) -> list[ListedImage]:
@@ -92,12 +91,14 @@ def dataset(
     rows: Sequence[ListedImage],
     classes: Sequence[str],
     view: View,
+    notes: Sequence[str] = (),
 ) -> Dataset:
     """The data set of the images in this order, preprocessed as the view says.
 
     Files that all have the side of the network's input are not resized. Images of a side up to 64 are augmented by crop
-    and flip, larger ones by resized crop and flip. InputError for a missing file, a class without images, or a label
-    outside the classes.
+    and flip, larger ones by resized crop and flip. InputError for a missing file, a label outside the classes, or a
+    class without training images. Other splits may lack a class, as RobustBench's 5000 images of ImageNet do; a note
+    says so, besides the caller's `notes`.
     """
     counts = [0] * len(classes)
     for row in rows:
@@ -105,9 +106,11 @@ def dataset(
             raise InputError(f"data set {id}: {row.path} has label {row.label}, there are {len(classes)} classes")
         counts[row.label] += 1
     empty = [classes[label] for label, count in enumerate(counts) if count == 0]
-    if empty:
-        raise InputError(f"data set {id}, split {split}: {len(empty)} classes have no images (first: {empty[0]!r})")
-    absent = [row.path for row in rows if not (base / row.path).is_file()]
+    missing = f"{len(empty)} of {len(classes)} classes have no images (first: {empty[0]!r})" if empty else ""
+    notes = tuple(note for note in (*notes, missing) if note)
+    if (empty and split == "train") or not rows:
+        raise InputError(f"data set {id}, split {split}: {'; '.join(notes)}")
+    absent = [row.path for row in rows if not os.path.isfile(base / row.path)]
     if absent:
         raise InputError(f"data set {id}: {len(absent)} listed images are missing (first: {base / absent[0]})")
     paths = [base / row.path for row in rows]
@@ -124,6 +127,7 @@ def dataset(
         classes=tuple(classes),
         preprocessing=images.preprocessing.text,
         augment="crop-flip" if images.shape[-1] <= 64 else "resized-crop-flip",
+        notes=notes,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from transferbench.base.errors import InputError
-from transferbench.data import Dataset, Split, View, listed
+from transferbench.data import Dataset, Split, View, class_order, listed
 from transferbench.data.listed import ListedImage
 
 IDS = {"mit67": "MIT Indoor Scenes, 67 classes, 5360/1340 images"}
@@ -20,7 +20,7 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     for path in (path for paths in parts.values() for path in paths):
         if path.count("/") != 1:
             raise InputError(f"data set {id}: the lists hold {path!r}, which is not '<class>/<file>'")
-    classes = sorted({path.partition("/")[0] for paths in parts.values() for path in paths})
+    classes = class_order.ordered({path.partition("/")[0] for paths in parts.values() for path in paths})
     rows = [
         ListedImage(path, classes.index(path.partition("/")[0]))
         for path in parts["Test" if split == "test" else "Train"]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset
-from transferbench.data.files import Files
+from transferbench.data.files import Files, sha256
 
 
 def without(part: Dataset, test: Dataset) -> Dataset:
@@ -35,8 +34,7 @@ def _positions_without(paths: list[Path], others: Iterable[Path]) -> list[int]:
 
     def digest(path: Path) -> bytes:
         if path not in digests:
-            with path.open("rb") as stream:
-                digests[path] = hashlib.file_digest(stream, "sha256").digest()
+            digests[path] = sha256(path)
         return digests[path]
 
     return [

@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 
 from transferbench.base.errors import InputError
-from transferbench.data import Dataset, Split, View, listed
+from transferbench.data import Dataset, Split, View, class_order, listed, listing
 from transferbench.data.listed import ListedImage
+from transferbench.data.listing import LeftOut
 
 IDS = {"tinyimagenet": "TinyImageNet, 200 classes, 64x64 RGB, 100000/10000 images"}
 NEEDS = {"tinyimagenet": ("tiny-imagenet-200/wnids.txt", "tiny-imagenet-200/train", "tiny-imagenet-200/val")}
@@ -27,32 +28,36 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     part = "val" if split == "test" else "train"
     needs = [name for name in NEEDS[id] if Path(name).name in ("wnids.txt", part)]
     base = listed.require(id, root, needs, URL) / "tiny-imagenet-200"
-    classes = sorted(listed.lines(base / "wnids.txt"))
+    classes = class_order.ordered(listed.lines(base / "wnids.txt"))
     labels = {wnid: label for label, wnid in enumerate(classes)}
     if split != "test":
-        rows = [
-            ListedImage(f"train/{wnid}/images/{path}", label)
-            for wnid, label in labels.items()
-            for path in listed.images_below(base / "train" / wnid / "images")
-        ]
-        return listed.dataset(id, split, base, listed.cut(id, rows, split), classes, View())
-    annotations, class_folder = base / "val" / "val_annotations.txt", base / "val" / "images" / classes[0]
-    if class_folder.is_dir():
-        images = {
-            Path(path).name: (path, Path(path).parent.name) for path in listed.images_below(base / "val" / "images")
-        }
+        rows, left_out = [], LeftOut()
+        for wnid, label in labels.items():
+            found = listing.images_below(base / "train" / wnid / "images")
+            rows += [ListedImage(f"train/{wnid}/images/{path}", label) for path in found.paths]
+            left_out += found.left_out
+        return listed.dataset(id, split, base, listed.cut(id, rows, split), classes, View(), [listing.text(left_out)])
+    annotations, pictures, left_out = base / "val" / "val_annotations.txt", base / "val" / "images", LeftOut()
+    images: dict[str, tuple[str, str]] = {}
+    if any((pictures / wnid).is_dir() for wnid in classes):
+        found = listing.images_below(pictures)
+        left_out = found.left_out
+        for path in found.paths:
+            name, wnid = Path(path).name, Path(path).parent.name
+            if images.setdefault(name, (path, wnid)) != (path, wnid):
+                raise InputError(f"data set {id}: {pictures} has {name} twice, in {images[name][1]} and in {wnid}")
     elif annotations.is_file():
         columns = [line.split("\t") for line in listed.lines(annotations)]
         images = {column[0]: (column[0], column[1]) for column in columns if len(column) > 1}
     else:
-        raise InputError(f"data set {id}: neither {annotations} nor {class_folder} exists")
+        raise InputError(f"data set {id}: neither {annotations} nor {pictures}/<wnid> exists")
     unknown = sorted({wnid for _, wnid in images.values()} - labels.keys())
     if unknown:
         raise InputError(f"data set {id}: validation images of {unknown[0]!r}, which wnids.txt does not list")
     # Ordered by the hash of the file name alone, so that both layouts have one order; then the paths of this layout.
     ordered = listed.hashed(ListedImage(f"val/{name}", labels[wnid]) for name, (_, wnid) in images.items())
     rows = [ListedImage(f"val/images/{images[row.path.removeprefix('val/')][0]}", row.label) for row in ordered]
-    dataset = listed.dataset(id, split, base, rows, classes, View())
+    dataset = listed.dataset(id, split, base, rows, classes, View(), [listing.text(left_out)])
     return replace(dataset, ids=torch.tensor([listed.example_id(row.path) for row in ordered]))
 
 

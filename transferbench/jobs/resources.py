@@ -47,6 +47,7 @@ class Resources:
         self._tests: dict[tuple[str, str], Dataset] = {}
         self._splits: OrderedDict[SplitsInput, tuple[Dataset, Dataset]] = OrderedDict()
         self._fingerprints: dict[ImagesInput, str] = {}
+        self._notes: dict[str, bool] = {}
         self._shared: Mapping[Input, Any] = {}
 
     def provide_network(self, name: str, victim: Victim) -> None:
@@ -129,6 +130,7 @@ class Resources:
         if (dataset, preprocessing) not in self._tests:
             view = self.view(preprocessing)
             self._tests[dataset, preprocessing] = data.load(dataset, "test", self.settings.data_dir, view)
+            self._note(self._tests[dataset, preprocessing])
         return self._tests[dataset, preprocessing]
 
     def images(self, wanted: ImagesInput | SampleInput) -> Dataset:
@@ -151,9 +153,21 @@ class Resources:
             return shared
         if wanted not in self._splits:
             self._splits[wanted] = self._read(wanted)
+            self._note(*self._splits[wanted])
             if len(self._splits) > _SPLITS:
                 self._splits.popitem(last=False)
         return self._splits[wanted]
+
+    def new_notes(self) -> list[str]:
+        """What the loaded data sets say about how they were read (Dataset.notes), each line once."""
+        new = [note for note, reported in self._notes.items() if not reported]
+        self._notes.update(dict.fromkeys(new, True))
+        return new
+
+    def _note(self, *datasets: Dataset) -> None:
+        for dataset in datasets:
+            for note in dataset.notes:
+                self._notes.setdefault(f"{dataset.id} {dataset.split}: {note}", False)
 
     def points(self, wanted: ExamplesInput) -> Tensor:
         """The points of a crafted set [tries, n, ...]."""

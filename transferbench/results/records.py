@@ -137,6 +137,8 @@ class Record(StrictModel):
     n: int = Field(ge=1)
     data_fingerprint: str
     class_counts: list[int]
+    data_notes: list[str] = Field(default=[])
+    """How the test split was read (`Dataset.notes`): files that were left out, classes without images."""
     weights_sha256: str
     flags: list[str]
     clean: Bits

@@ -168,6 +168,8 @@ class _Run:
         content = job.content(scheduler.resources, scheduler.results)
         key = key_of(job, content)
         self.reporter.begin(job, number, len(self.jobs))
+        for note in scheduler.resources.new_notes():
+            self.reporter.note(note)
         stored = None if scheduler.settings.fresh else scheduler.stored(job, key)
         if stored is not None:
             scheduler.store.mark(job, key, "done", content=content)

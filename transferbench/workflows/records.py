@@ -89,6 +89,7 @@ def assemble_record(
         n=suite.n,
         data_fingerprint=examples.fingerprint,
         class_counts=examples.class_counts(),
+        data_notes=list(examples.notes),
         weights_sha256=subject.sha256,
         flags=sorted(flags),
         clean=correct,
