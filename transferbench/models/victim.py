@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from transferbench.base.errors import InputError
 from transferbench.models import networks, weights
 from transferbench.models.cards import ModelCard
+from transferbench.models.class_names import first_difference
 from transferbench.models.features import Layers, Penultimate
 from transferbench.models.networks import resized
 
@@ -64,8 +64,7 @@ class Victim:
     def check_fits(self, dataset: str, shape: tuple[int, ...], classes: Sequence[str]) -> None:
         """InputError unless the data set's images have the victim's shape [C, H, W] and its classes in its order.
 
-        Class names differ when they differ by more than case and separators. A name that is only its own label
-        (`0`, `1`, ...) matches any name.
+        How names are compared is in models/class_names.py.
         """
         if tuple(shape) != tuple(self.card.input_shape):
             raise InputError(
@@ -73,12 +72,13 @@ class Victim:
             )
         if len(classes) != self.num_classes:
             raise InputError(f"{self.id} has {self.num_classes} classes, {dataset} has {len(classes)}")
-        for label, (own, name) in enumerate(zip(self.card.classes, classes, strict=True)):
-            if str(label) not in (own, name) and _normalised(own) != _normalised(name):
-                raise InputError(
-                    f"class {label} of {dataset} is {name!r}, {self.id} knows it as {own!r}: labels would be wrong; "
-                    "bring the names (of the folders) into the victim's order"
-                )
+        label = first_difference(self.card.classes, classes)
+        if label is not None:
+            own, name = self.card.classes[label], classes[label]
+            raise InputError(
+                f"class {label} of {dataset} is {name!r}, {self.id} knows it as {own!r}: labels would be wrong; "
+                "bring the names (of the folders) into the victim's order"
+            )
 
     def to(self, device: torch.device | str) -> Victim:
         """The victim with its network on the device."""
@@ -101,8 +101,3 @@ def fitted(victim: Victim, shape: tuple[int, ...]) -> Victim:
     network = f"resized:{shape[1]}-{own[1]}:{victim.card.network}"
     card = victim.card.model_copy(update={"network": network, "input_shape": tuple(shape), "preprocessing": ""})
     return Victim(card, model.eval(), layers, victim.sha256)
-
-
-def _normalised(name: str) -> str:
-    """A class name without case and separators."""
-    return re.sub(r"[\W_]+", " ", name.casefold()).strip()
