@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,14 +18,16 @@ from transferbench.attacks.apgd import SCREEN
 from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.ids import PRETRAINED_NEURON, RANDOM_SIGN
-from transferbench.base.results import Cost
+from transferbench.base.numbers import whole_number
+from transferbench.base.results import AttackTally, Cost
 from transferbench.base.settings import MIN_ROWS
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
-from transferbench.engine import preflight
-from transferbench.engine.chain import Target, default_slots, run_chain
+from transferbench.engine import canonical, preflight
+from transferbench.engine.chain import Target, default_slots, run_flagged
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
-from transferbench.engine.reference import STANDARD, run_reference, unchanged_process
+from transferbench.engine.process_state import plain_process
+from transferbench.engine.reference import STANDARD
 from transferbench.engine.reference import check as check_reference
 from transferbench.engine.replay import REPLAYED, run_replay
 from transferbench.engine.verdicts import ChainResult, Examples
@@ -39,6 +44,13 @@ SOURCE_ONLY = (PRETRAINED_NEURON, RANDOM_SIGN)
 """The attack that holds the source alone, and its noise control: 8 tries each by default."""
 
 Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | int]]
+Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
+
+ITERATIONS = {"apgd-ce": "n_iter", "apgd-dlr": "n_iter", "apgd-t": "n_iter", "l1-screen": "n_iter", "pgd": "k"}
+"""The parameter of each attack that `n_iter` sets."""
+
+_EVERY = 30.0
+"""Seconds between two lines of progress."""
 
 
 @dataclass
@@ -62,7 +74,9 @@ class Report:
     rows, the clean image where no adversarial example was found. `source_only`, where a source was given: one row per
     Linf radius for the attack that holds the source alone and one for its noise control, with the columns threat,
     attack, tries, flipped (examples that were correct and any of the tries flipped), correct, n. `flags`: see
-    engine.preflight.FLAGS.
+    engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of those that are
+    counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's answers depend on
+    them; None otherwise.
     """
 
     n: int
@@ -74,92 +88,113 @@ class Report:
     cost: TotalCost
     source_only: pd.DataFrame | None = None
     flags: tuple[str, ...] = field(default=())
+    flag_rows: dict[str, int] = field(default_factory=dict)
+    batch: int | None = None
 
 
 def evaluate(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    model: nn.Module | Victim | Callable[[Tensor], Tensor],
+    x: Array,
+    y: Array,
     threats: Threats,
     attacks: Sequence[str] = ("apgd-ce", "apgd-t"),
-    n_iter: int = 100,
+    n_iter: int | None = None,
     seed: int = 0,
     screen: bool = True,
     batch_size: int | None = None,
     device: torch.device | str | None = None,
-    ids: Tensor | None = None,
+    ids: Array | None = None,
     backend: str = "transferbench",
     replay: bool = False,
     source: nn.Module | Victim | None = None,
     store: str | Path | None = None,
+    progress: bool = True,
 ) -> Report:
     """Attack a model in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
-    `threats` is {"Linf": "8/255", "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are
-    then named `Linf:8/255`. `ids` int64 [n] key the random starts (0..n-1 by default), `batch_size` is rows in
-    flight: neither it nor the order changes a verdict. `screen` puts 10 APGD iterations at the target radius
+    The model is a module, a function of the images or a victim; x and y are tensors, numpy arrays or lists
+    (engine/canonical.py says how other types than float32 are brought to it). `threats` is {"Linf": "8/255",
+    "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are then named `Linf:8/255`. `n_iter`
+    (default: each attack's own) is for attacks that iterate, and refused for others. `ids` int64 [n] key the random
+    starts (0..n-1 by default), `batch_size` is rows in flight: neither it nor the order changes a verdict, except of a
+    model that is flagged randomised, state-between-calls or mixes-rows; `Report.batch` is then the batch size that the
+    verdicts belong to. `screen` puts 10 APGD iterations at the target radius
     before the L1 chain. `backend="autoattack"` runs pyautoattack instead, with `attacks=("standard",)` in its full
     standard version; `replay` runs our attacks on the starts, batches (`batch_size`) and order of tries that
     pyautoattack would have, without screen or early exit. `source` is the public network that the model was
     fine-tuned from (its own classes may be others): the attack that holds it alone is crafted and judged on the
     model, with as many draws of random signs as its control. `store` is a folder that makes the evaluation resumable:
-    shards of the same model, images, threats and seed that it holds are not run again. The model, the tensors and the
-    random states are unchanged afterwards.
+    shards of the same model, images, threats and seed that it holds are not run again; without it, an evaluation that
+    is stopped leaves nothing. `progress` writes a line to stderr every half minute. The model, the tensors, the random
+    states, autocast and torch's defaults are unchanged afterwards.
 
     Raises InputError for what engine/preflight.py refuses, FaultError when a logit stops being finite.
     """
-    x, y, clamped = preflight.check_examples(x, y)
     engine = next((name for name in ENGINES if name == backend), None)
     if engine is None:
         raise InputError(f"unknown backend {backend!r}: use {' or '.join(ENGINES)}")
     if backend == "autoattack" and replay:
         raise InputError("replay runs our attacks on the reference's starts: give it without backend='autoattack'")
-    plain = backend == "autoattack" or replay
-    chains = _chains(threats, attacks, n_iter, screen and not plain)
-    if plain:
-        for chain in chains.values():
-            check_reference(chain, REPLAYED if replay else STANDARD)
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size={batch_size} must be at least 1")
-    where = torch.device(device) if device is not None else x.device
-    x, y = x.to(where), y.to(where)
-    ids = torch.arange(len(x)) if ids is None else ids
-    if ids.shape != y.shape or len(ids.unique()) != len(ids) or ids.is_floating_point():
-        raise InputError(f"ids must be {len(x)} distinct whole numbers")
-    examples = Examples(x, y, ids.to(device=where, dtype=torch.int64))
     if store is not None and replay:
         raise InputError("replay goes through all examples at once and cannot be stored: leave store or replay out")
-    if source is not None and not any(chain.threat.norm == "Linf" for chain in chains.values()):
-        raise InputError("source: the source-only attack is defined in Linf: name a Linf threat, or leave source out")
-    run = run_reference if backend == "autoattack" else run_replay if replay else run_chain
-    with unchanged_process():
-        target = Target.prepare(model, x, y, batch_size)
+    seed = whole_number("seed", seed)
+    batch_size = None if batch_size is None else whole_number("batch_size", batch_size, at_least=1)
+    with plain_process():
+        x, y, clamped = canonical.examples(x, y)
+        plain = backend == "autoattack" or replay
+        chains = _chains(threats, attacks, n_iter, screen and not plain)
+        if plain:
+            for chain in chains.values():
+                check_reference(chain, REPLAYED if replay else STANDARD)
+        if source is not None and not any(chain.threat.norm == "Linf" for chain in chains.values()):
+            raise InputError(
+                "source: the source-only attack is defined in Linf: name a Linf threat, or leave source out"
+            )
+        where = torch.device(device) if device is not None else x.device
+        examples = Examples(x.to(where), y.to(where), canonical.ids(ids, len(x)).to(where))
+        target = Target.prepare(model, examples.x, examples.y, batch_size)
+        if not plain:
+            for chain in chains.values():
+                attack_plugins.build_chain(chain, target.num_classes)
+        show = _Progress(store) if progress else None
         if store is not None:
-            results = run_stored(Path(store), target, chains, examples, seed, engine)
+            results = run_stored(Path(store), target, chains, examples, seed, engine, show)
         else:
-            results = {name: run(target, chain, examples, seed) for name, chain in chains.items()}
+            run = run_replay if replay else ENGINES[engine]
+            results = {
+                name: run_flagged(
+                    run, target, chain, examples, seed, None if show is None else show.of(str(chain.threat), len(x))
+                )
+                for name, chain in chains.items()
+            }
         before = target.judge.checks
         source_only = _source_only(source, target, chains, examples, seed) if source is not None else None
         other_checks = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
+    flags |= {flag for result in results.values() for flag in result.flags}
     correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
     if preflight.at_chance(correct, len(x), target.num_classes):
         flags.add("accuracy-at-chance")
-    if any(preflight.gradients_masked(result.by_attack) for result in results.values()):
-        flags.add("gradients-masked")
     report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
     return replace(report, source_only=source_only, flags=tuple(sorted(flags)))
 
 
-def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool) -> dict[str, Chain]:
+def _chains(threats: object, attacks: Sequence[str], n_iter: int | None, screen: bool) -> dict[str, Chain]:
     """Chains by the name of their threat: the norm for a mapping, `norm:eps` for a list."""
+    if isinstance(threats, str):
+        raise InputError(f'threats={threats!r}: give radii with the names, as {{"Linf": "8/255"}}')
     named = isinstance(threats, Mapping)
-    pairs = list(threats.items()) if isinstance(threats, Mapping) else list(threats)
+    try:
+        given: Any = threats.items() if isinstance(threats, Mapping) else threats
+        pairs = [(norm, eps) for norm, eps in given]
+    except (TypeError, ValueError):
+        raise InputError('threats must be {"Linf": "8/255", ...} or a list of (norm, eps)') from None
+    if isinstance(attacks, str):
+        attacks = (attacks,)
     if not pairs or not attacks:
         raise InputError("give at least one threat and one attack")
-    with_iterations = ("apgd-ce", "apgd-t", "apgd-dlr")
     ids = STANDARD if tuple(attacks) == ("standard",) else tuple(attacks)
-    specs = tuple(AttackSpec.of(id, n_iter=n_iter) if id in with_iterations else AttackSpec.of(id) for id in ids)
+    specs = tuple(_spec(id, n_iter) for id in ids)
     chains: dict[str, Chain] = {}
     for norm, eps in pairs:
         threat = ThreatModel.parse(norm, eps)
@@ -171,6 +206,33 @@ def _chains(threats: Threats, attacks: Sequence[str], n_iter: int, screen: bool)
     return chains
 
 
+def _spec(id: str, n_iter: int | None) -> AttackSpec:
+    """The attack with so many iterations. InputError where it has no iterations to set."""
+    if n_iter is None:
+        return AttackSpec.of(id)
+    name = ITERATIONS.get(id)
+    if name is None:
+        raise InputError(f"n_iter={n_iter}: attack {id} takes no number of iterations; leave it out")
+    return AttackSpec.of(id, **{name: whole_number("n_iter", n_iter, at_least=1)})
+
+
+class _Progress:
+    """Lines on stderr, at most one in half a minute."""
+
+    def __init__(self, store: str | Path | None) -> None:
+        self.hint = "" if store is not None else " (nothing is kept if it is stopped: store=FOLDER makes it resumable)"
+        self.shown = time.monotonic()
+
+    def of(self, name: str, n: int) -> Callable[[int, int], None]:
+        def report(settled: int, robust: int) -> None:
+            if time.monotonic() - self.shown >= _EVERY:
+                self.shown = time.monotonic()
+                print(f"{name}: {settled} attacked, {robust} of {n} not fooled{self.hint}", file=sys.stderr, flush=True)
+                self.hint = ""
+
+        return report
+
+
 def _source_only(
     source: nn.Module | Victim, target: Target, chains: dict[str, Chain], examples: Examples, seed: int
 ) -> pd.DataFrame:
@@ -178,8 +240,9 @@ def _source_only(
     import pandas as pd
 
     network = source.model if isinstance(source, Victim) else source
-    preflight.check_model(network, examples.x[:16], None)
-    penultimate = source.penultimate if isinstance(source, Victim) else Penultimate(network, find_layers(network))
+    network = preflight.check_model(network, examples.x[:16], None).model
+    layers = source.layers if isinstance(source, Victim) and network is source.model else find_layers(network)
+    penultimate = Penultimate(network, layers)
     shard = as_dataset(examples, target.num_classes)
     rows: list[dict[str, Any]] = []
     for name, chain in chains.items():
@@ -207,7 +270,9 @@ def _report(n: int, correct: int, chains: dict[str, Chain], results: dict[str, C
         robust[name] = sum(not verdict.fooled for verdict in result.verdicts) / n
         cost.add(result.cost)
         by_attack += [{"threat": name, **asdict(part)} for part in result.by_attack]
-    cost.by_attack = pd.DataFrame(by_attack)
+    # Without an attacked example there is no row, but the columns are there.
+    names = ["threat", *(item.name for item in fields(AttackTally))]
+    cost.by_attack = pd.DataFrame(by_attack, columns=names)
     columns = ["example", "threat", "fooled", "attack", "try", "pred", "distance", "tie"]
     norms = [chain.threat.norm for chain in chains.values()]
     union = None
@@ -217,4 +282,18 @@ def _report(n: int, correct: int, chains: dict[str, Chain], results: dict[str, C
         if union > min(robust.values()):
             raise FaultError("the union is above a norm's rate: verdicts are inconsistent")
     points = {name: result.points for name, result in results.items()}
-    return Report(n, correct / n, robust, union, pd.DataFrame(rows, columns=columns), points, cost)
+    flag_rows: dict[str, int] = {}
+    for result in results.values():
+        for flag, count in result.flag_rows.items():
+            flag_rows[flag] = max(count, flag_rows.get(flag, 0))
+    return Report(
+        n,
+        correct / n,
+        robust,
+        union,
+        pd.DataFrame(rows, columns=columns),
+        points,
+        cost,
+        flag_rows=flag_rows,
+        batch=next(iter(results.values())).batch,
+    )

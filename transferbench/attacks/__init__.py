@@ -20,7 +20,7 @@ from torch import Tensor
 from transferbench import threats
 from transferbench.base import registry
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, Scalar, ThreatModel
+from transferbench.base.specifications import AttackSpec, Chain, Scalar, ThreatModel
 from transferbench.threats import Threat
 
 RowState = dict[str, Tensor]
@@ -77,6 +77,19 @@ def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack:
     """The attack of a specification. InputError for an unknown id or parameter, or an unsupported threat."""
     attack: RowAttack = registry.find("attacks", spec.id).load().build(spec, threats.build(threat), num_classes)
     return attack
+
+
+def build_chain(chain: Chain, num_classes: int) -> list[RowAttack]:
+    """The attacks of a chain. InputError for an attack that does not use the victim's gradients: in a chain it would
+    be run with them, which is another attack."""
+    built = [build(spec, chain.threat, num_classes) for spec in chain.attacks]
+    for attack in built:
+        if attack.sees != "victim":
+            raise InputError(
+                f"chain {chain.name}: {attack.id} attacks the source alone and is no part of a chain: name the source "
+                "instead (--source, source=, or the suite's source_only)"
+            )
+    return built
 
 
 def require(spec: AttackSpec, threat: Threat, *classes: type[T]) -> T:

@@ -43,7 +43,7 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
     """Parameters: n_iter=100; restarts=0 (apgd-ce, apgd-dlr) or targets=0 (apgd-t), 0 being the protocol's number;
     large_radii=True (L1 only), the protocol's start at 3 eps. l1-screen: n_iter=10.
 
-    InputError for a bad value, or for apgd-dlr below 3 classes.
+    InputError for a bad value, large_radii outside L1, or apgd-dlr below 3 classes.
     """
     ball = require(spec, threat, LinfBall, L2Ball, L1Ball)
     l1 = isinstance(ball, L1Ball)
@@ -51,9 +51,13 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
         if not isinstance(ball, L1Ball):
             raise InputError(f"attack {SCREEN.id} is a step of the L1 chain, not of {ball.name}")
         n_iter = int(parameters(spec, n_iter=10)["n_iter"])
-        return L1APGD(SCREEN.id, "ce", 1, ball, single_radius(ball.radius, max(n_iter, 1)))
+        if n_iter < 1:
+            raise InputError(f"attack {SCREEN.id}: n_iter must be at least 1")
+        return L1APGD(SCREEN.id, "ce", 1, ball, single_radius(ball.radius, n_iter))
     targeted = spec.id == "apgd-t"
     params = parameters(spec, n_iter=100, large_radii=True, **{"targets" if targeted else "restarts": 0})
+    if not l1 and "large_radii" in dict(spec.params):
+        raise InputError(f"attack {spec.id}: large_radii is an option of the L1 attack, not of {ball.name}")
     n_iter = int(params["n_iter"])
     tries = int(params["targets" if targeted else "restarts"])
     if n_iter < 1 or tries < 0:

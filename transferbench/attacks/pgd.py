@@ -99,6 +99,8 @@ def settings_of(spec: AttackSpec, **defaults: Scalar) -> PGDSettings:
     settings = PGDSettings(**params)
     if settings.loss not in ("ce", "cw"):
         raise InputError(f"attack {spec.id}: loss={settings.loss!r} is not one of ce, cw")
+    if settings.loss == "ce" and "kappa" in dict(spec.params):
+        raise InputError(f"attack {spec.id}: kappa belongs to loss=cw, and the loss is ce")
     if settings.k < 1 or settings.restarts < 1:
         raise InputError(f"attack {spec.id}: k={settings.k} and restarts={settings.restarts} must be at least 1")
     return settings

@@ -102,17 +102,25 @@ class JobResult:
 
 @dataclass(frozen=True)
 class TrainResult(JobResult):
-    """A trained network. `folder` holds it, relative to the run's folder; `validation_accuracy` is a share."""
+    """A trained network. `folder` holds it, relative to the run's folder; `validation_accuracy` is a share.
+
+    `identity` is its card's (models/cards.py): an edited card is another network's.
+    """
 
     folder: str
     sha256: str
     validation_accuracy: float
     log: list[dict[str, int | float | str]]
+    identity: str = ""
 
 
 @dataclass(frozen=True)
 class AttackResult(JobResult):
-    """One chain on one shard. `kept` says which end points `examples` holds (Keep, as text)."""
+    """One chain on one shard, or on all examples. `kept` says which end points `examples` holds (Keep, as text).
+
+    `flag_rows`: the number of clean-correct examples of each flag that is counted. `batch`: the rows in flight, where
+    the verdicts belong to one batch size and order; None where they do not depend on it.
+    """
 
     verdicts: tuple[Verdict, ...]
     by_attack: tuple[AttackTally, ...]
@@ -122,6 +130,8 @@ class AttackResult(JobResult):
     halvings: int
     kept: str
     examples: StoredFile | None = None
+    flag_rows: dict[str, int] = field(default_factory=dict)
+    batch: int | None = None
 
 
 @dataclass(frozen=True)

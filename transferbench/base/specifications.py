@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from numbers import Number
 from typing import Any, Literal, get_args
 
 from transferbench.base import registry
@@ -39,13 +40,19 @@ class Epsilon:
 
     @classmethod
     def parse(cls, given: str | int | float | Fraction) -> Epsilon:
-        """Read `8/255`, `0.5`, `12`, `1e-3` or a number. InputError unless it is finite and above 0."""
+        """Read `8/255`, `0.5`, `12`, `1e-3` or a number (Python's or numpy's). InputError unless it is finite and
+        above 0."""
         if isinstance(given, bool):
             raise InputError(f"eps {given!r} is not a number: write it as 8/255, 0.5 or 12")
-        text = repr(given) if isinstance(given, float) else str(given).strip()
+        # A numpy scalar is a Number too, and its repr is not its value's text.
+        number = isinstance(given, Number) and not isinstance(given, Fraction | int)
+        text = repr(float(given)) if number else str(given).strip()
         try:
             # Decimal for `0.5` and `1e-3`, so that 0.1 is one tenth and not its nearest float.
-            value = Fraction(text) if "/" in text else Fraction(Decimal(text))
+            parts = [Fraction(Decimal(part)) for part in text.split("/")]
+            value = parts[0] if len(parts) == 1 else parts[0] / parts[1]
+            if len(parts) > 2:
+                raise ValueError
         except (ValueError, ArithmeticError):
             raise InputError(f"eps {text!r} is not a number: write it as 8/255, 0.5 or 12") from None
         if value <= 0:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from transferbench import attacks
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
-from transferbench.base.settings import ENGINE, EngineOptions
+from transferbench.base.settings import ENGINE, MIN_ROWS, EngineOptions
 from transferbench.base.specifications import Chain
 from transferbench.engine import preflight
 from transferbench.engine.judge import Judge, floor_of
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Pool
 from transferbench.engine.row_counter import RowCounter
+from transferbench.engine.row_flags import RowFlags
+from transferbench.engine.row_independence import SHARE
 from transferbench.engine.search_model import SearchModel, as_is, copy_of
 from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
+
+VERSION = 2
+"""Part of every job's key: raised when the engine would decide a verdict, a flag or a count differently."""
 
 
 def default_slots(dimension: int) -> int:
@@ -32,6 +38,8 @@ class Target:
 
     `batch_size` is the requested one (None: by the images' size), `rows` the one in use (lower after an out-of-memory
     error), `preflight` the number of rows that passed through the model and its copies during the preparation.
+    `batch_dependent`: verdicts belong to one batch size and order (preflight.BATCH_DEPENDENT); `share`: the share of
+    the logit range up to which a difference between two batches is rounding.
     """
 
     judge: Judge
@@ -41,12 +49,14 @@ class Target:
     batch_size: int | None
     rows: Rows
     preflight: int
+    batch_dependent: bool = False
+    share: float = SHARE
     _clean: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
     def prepare(
         cls,
-        model: nn.Module,
+        model: object,
         x: Tensor,
         y: Tensor,
         batch_size: int | None = None,
@@ -54,12 +64,15 @@ class Target:
     ) -> Target:
         """Run the pre-flight on the first images and build the search model.
 
-        InputError when the pre-flight refuses the model or the examples.
+        InputError when the pre-flight refuses the model (a module or a function) or the examples.
         """
-        sample = x[: options.preflight_rows]
-        report = preflight.check_model(model, sample, y[: options.preflight_rows])
+        sample, most = x[: options.preflight_rows], batch_size or default_slots(x[0].numel())
+        # A smoke run looks at two rows, and at no larger batch.
+        largest = most if options.preflight_rows >= MIN_ROWS else 0
+        report = preflight.check_model(model, x, y, largest, options.preflight_rows)
+        model = report.model
         preflight.check_labels(y, report.num_classes)
-        copyable = report.copyable and options.search_copy
+        copyable = options.search_copy and not report.batch_dependent
         search = copy_of(model, sample) if copyable else as_is(model, options.min_rows)
         counter = RowCounter(model)
         floor = floor_of(counter, sample) if copyable else options.min_rows
@@ -69,8 +82,10 @@ class Target:
             report.num_classes,
             report.flags,
             batch_size,
-            Rows(batch_size or default_slots(x[0].numel()), search.floor),
+            Rows(most, search.floor),
             report.rows + search.rows + counter.rows,
+            report.batch_dependent,
+            report.share,
         )
 
     def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:
@@ -91,7 +106,7 @@ def run_chain(
     """Run a chain's attacks in order, continuing from the checkpoint; misclassified clean images count as fooled."""
     x, ids = examples.x, examples.ids
     began, checked = time.perf_counter(), target.judge.checks
-    built = [attacks.build(spec, chain.threat, target.num_classes) for spec in chain.attacks]
+    built = attacks.build_chain(chain, target.num_classes)
     logits = target.clean_logits(x, ids)
     table = VerdictTable(examples, logits.argmax(1))
     robust = table.robust
@@ -106,3 +121,36 @@ def run_chain(
             spent = {name: int(values[ranks].sum()) for name, values in vars(outcome.spent).items()}
             table.close_attack(attack.id, len(ranks), spent)
     return table.result(target.judge.checks - checked, time.perf_counter() - began)
+
+
+Engine = Callable[[Target, Chain, Examples, int, OnSettled | None, Checkpoint], ChainResult]
+
+
+def run_flagged(
+    engine: Engine,
+    target: Target,
+    chain: Chain,
+    examples: Examples,
+    seed: int,
+    on_progress: OnSettled | None = None,
+    checkpoint: Checkpoint = NO_CHECKPOINT,
+) -> ChainResult:
+    """Run a chain on an engine (`run_chain`, the reference, its replay) and count suspicions over every attacked row.
+
+    A model whose verdicts belong to one batch is not continued from a checkpoint.
+    """
+    result = engine(target, chain, examples, seed, on_progress, NO_CHECKPOINT if target.batch_dependent else checkpoint)
+    counted, began = RowFlags(), time.perf_counter()
+    attacked = torch.tensor([verdict.attack != "clean" for verdict in result.verdicts], device=examples.x.device)
+    x, y, ids = examples.at(attacked.nonzero().flatten())
+    if len(x):
+        before = target.judge.checks
+        counted.add_clean(target.judge.model, x, y, Rows(target.rows.most, target.judge.floor))
+        if not target.batch_dependent:
+            counted.add_end_points(target.judge, result.points[attacked], ids, target.share)
+        result.cost.checks += counted.checks + target.judge.checks - before
+    result.cost.seconds += time.perf_counter() - began
+    masked = ("gradients-masked",) if preflight.gradients_masked(result.by_attack) else ()
+    result.flags = tuple(sorted({*target.flags, *counted.found, *masked}))
+    result.flag_rows, result.batch = counted.found, target.rows.most if target.batch_dependent else None
+    return result

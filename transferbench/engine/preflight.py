@@ -1,8 +1,9 @@
 """The pre-flight: refuses models and examples that would make numbers wrong, and flags suspicious models.
 
-Refused with InputError: any sub-module in train mode, logits that are not a finite [n, C] tensor, no gradient to the
-input, images that are not float in [0,1], labels of a wrong shape, type or range, a length mismatch, no example. Flags
-are names from `FLAGS` and part of the record.
+Refused with InputError: what engine/canonical.py refuses, a model that fails on the images, logits that are not a
+finite [n, C] tensor, no gradient to the input, labels out of range. Flags are names from `FLAGS` and part of the
+record; engine/row_flags.py
+counts some of them over every attacked example.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,11 +19,19 @@ from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 from transferbench.base.results import AttackTally
+from transferbench.base.settings import MIN_ROWS
+from transferbench.engine.canonical import Canonical, called
+from transferbench.engine.memory import is_out_of_memory
 from transferbench.engine.row_counter import RowCounter
+from transferbench.engine.row_independence import LOW_PRECISION_SHARE, SHARE, company, differs, mixes_rows
 
 FLAGS = {
     "softmax-output": "the outputs are non-negative and sum to 1: probabilities, whose gradients vanish",
     "zero-gradient": "the logit margin of some examples has no gradient: gradient attacks are blind there",
+    "cross-entropy-underflow": "the cross-entropy of some examples has no gradient though their logit margin has one "
+    "(very large logits): attacks on the cross-entropy are blind there",
+    "mixes-rows": "the answer to an image depends on the other images of its batch, or on its place among them: "
+    "accuracy belongs to one batch size and order",
     "randomised": "two calls on the same images differ: accuracy under attack is not well defined",
     "state-between-calls": "a call changes the model's buffers, parameters, attributes or later outputs",
     "accuracy-at-chance": "clean accuracy is not above chance (one-sided binomial test, p > .01, n >= 50)",
@@ -31,41 +41,31 @@ FLAGS = {
     "clamped-input": "images lay outside [0,1] by at most 1e-6 and were clamped",
 }
 
-_SLACK = 1e-6
+BATCH_DEPENDENT = frozenset({"randomised", "state-between-calls", "mixes-rows"})
+"""Flags of models whose verdicts belong to one batch size and order. They are attacked as they are (no copy), all
+examples in one job, which is not resumed in its middle."""
+
 _REPEATABLE = 1e-6
 
 
 @dataclass(frozen=True)
 class Preflight:
-    """The report of `check_model`: number of classes C, sorted flags, whether attacks may search on a copy of the model
-    (engine/search_model.py), and the number of rows that passed through it."""
+    """The report of `check_model`.
 
+    `model`: the network in its canonical form (engine/canonical.py); `num_classes` C; sorted `flags`; `rows`: the
+    number of rows that passed through it; `share`: the share of the logit range up to which a difference is rounding.
+    """
+
+    model: nn.Module
     num_classes: int
     flags: tuple[str, ...]
-    copyable: bool
     rows: int
+    share: float
 
-
-def check_examples(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor, bool]:
-    """(images float32 in [0,1], labels int64, whether values were clamped). InputError for other images or labels."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
-        raise InputError(f"images must be a float tensor with values in [0,1], not {kind}")
-    if x.dim() < 2 or len(x) == 0:
-        raise InputError(f"images have shape {tuple(x.shape)}: expected [n, ...] with n of at least 1")
-    if not isinstance(y, Tensor) or y.dim() != 1 or y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        kind = f"{y.dtype} {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
-        raise InputError(f"labels must be a one-dimensional integer tensor, not {kind}")
-    if len(x) != len(y):
-        raise InputError(f"{len(x)} images but {len(y)} labels")
-    if not bool(torch.isfinite(x).all()):
-        raise InputError("images hold a NaN or an infinity")
-    low, high = float(x.min()), float(x.max())
-    if low < -_SLACK or high > 1 + _SLACK:
-        raise InputError(
-            f"images lie in [{low:.6g}, {high:.6g}], not in [0,1]: scale them, and put normalisation into the model"
-        )
-    return x.float().clamp(0, 1), y.long(), low < 0 or high > 1
+    @property
+    def batch_dependent(self) -> bool:
+        """Whether verdicts belong to one batch size and order."""
+        return bool(BATCH_DEPENDENT & {*self.flags})
 
 
 def check_labels(y: Tensor, num_classes: int) -> None:
@@ -75,15 +75,15 @@ def check_labels(y: Tensor, num_classes: int) -> None:
         raise InputError(f"labels lie in {low}..{high}, but the model has classes 0..{num_classes - 1}")
 
 
-def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
-    """Test the model on some images [B, ...]. InputError when it is refused; the report holds the flags.
+def check_model(given: object, x: Tensor, y: Tensor | None, most: int = 64, rows: int = MIN_ROWS) -> Preflight:
+    """Test a model (a module or a function) on the first `rows` images (with darker copies where there are fewer).
 
-    `y` is None for a model whose classes are not the images' (a source with other labels).
+    `y` is None for a model whose classes are not the images' (a source with other labels). `most`: the number of rows
+    in flight, at which rows are compared as well. InputError when the model is refused.
     """
-    training = [name for name, module in model.named_modules() if module.training]
-    if training:
-        where = f"sub-module {training[0]}" if training[0] else "the model"
-        raise InputError(f"{where} is in train mode ({len(training)} modules in all): call model.eval() first")
+    x = company(x[:rows], max(rows, 2))
+    canonical = Canonical(given, x)
+    model, share = canonical.network, LOW_PRECISION_SHARE if canonical.low_precision else SHARE
     flags: set[str] = set()
     before, counter = _snapshot(model), RowCounter(model)
     with torch.no_grad():
@@ -94,21 +94,18 @@ def check_model(model: nn.Module, x: Tensor, y: Tensor | None) -> Preflight:
         again = _logits(counter, x)
         counter(x.flip(0) * 0.5)
         later = _logits(counter, x)
-    if y is not None:
-        check_labels(y, first.shape[1])
-    spread = max(float(first.max() - first.min()), 1e-12)
-    if float((first - again).abs().max()) > _REPEATABLE * spread:
-        flags.add("randomised")
-    elif float((first - later).abs().max()) > _REPEATABLE * spread:
-        flags.add("state-between-calls")
+        if y is not None:
+            check_labels(y, first.shape[1])
+        if differs(first, again, _REPEATABLE):
+            flags.add("randomised")
+        elif differs(first, later, _REPEATABLE):
+            flags.add("state-between-calls")
+        elif mixes_rows(partial(_logits, counter), x, most, share):
+            flags.add("mixes-rows")
     if _snapshot(model) != before:
         flags.add("state-between-calls")
-    if bool((first >= 0).all()) and bool(((first.sum(1) - 1).abs() < 1e-4).all()):
-        flags.add("softmax-output")
-    if _has_zero_gradient(counter, x):
-        flags.add("zero-gradient")
-    copyable = not flags & {"randomised", "state-between-calls"}
-    return Preflight(first.shape[1], tuple(sorted(flags)), copyable, counter.rows)
+    _check_differentiable(counter, x)
+    return Preflight(model, first.shape[1], tuple(sorted(flags)), canonical.rows + counter.rows, share)
 
 
 def gradients_masked(by_attack: Sequence[AttackTally]) -> bool:
@@ -148,7 +145,7 @@ def at_chance(correct: int, n: int, num_classes: int) -> bool:
 
 def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """float32 [B, C]. InputError when the model returns something else, or a logit is not finite."""
-    output = model(x)
+    output = called(model, x)
     if not isinstance(output, Tensor):
         raise InputError(f"the model returns {type(output).__name__}, not a tensor of logits: wrap it to return them")
     if output.dim() != 2 or len(output) != len(x) or output.shape[1] < 2 or not output.is_floating_point():
@@ -162,21 +159,26 @@ def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return output.float()
 
 
-def _has_zero_gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> bool:
-    """Whether the margin of the two largest logits has a gradient of exactly zero in some row.
-
-    InputError when the model is not differentiable.
-    """
+def _check_differentiable(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    """InputError when the model's logits have no gradient w.r.t. the images."""
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
-        output = model(point)
+        output = called(model, point)
         if not output.requires_grad:
             raise InputError("the model is not differentiable w.r.t. its input: is it under no_grad, or detached?")
         top = output.topk(2, dim=1).values
-        gradient = torch.autograd.grad((top[:, 0] - top[:, 1]).sum(), point, allow_unused=True)[0]
+        try:
+            gradient = torch.autograd.grad((top[:, 0] - top[:, 1]).sum(), point, allow_unused=True)[0]
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"the model's gradient w.r.t. its input cannot be computed: {reason} (re-entrant checkpointing? use "
+                "use_reentrant=False)"
+            ) from error
     if gradient is None:
         raise InputError("the model is not differentiable w.r.t. its input: its output does not depend on it")
-    return not bool(gradient.flatten(1).abs().amax(1).gt(0).all())
 
 
 def _snapshot(model: nn.Module) -> list[object]:

@@ -7,15 +7,10 @@ supported: the reference computes the step-size checkpoints in its constructor.
 
 from __future__ import annotations
 
-import random
-import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from transferbench import attacks
@@ -23,10 +18,14 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.engine.chain import Target
+from transferbench.engine.process_state import plain_process
 from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 
 BATCH_SIZE = 250
 """The reference's default batch size."""
+
+_HONOURED = {"apgd-ce": {"n_iter", "restarts"}, "apgd-dlr": {"n_iter", "restarts"}, "apgd-t": {"n_iter", "targets"}}
+"""The parameters of a specification that reach the reference's attacks."""
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
 """The attacks of AutoAttack's standard version, in its order. FAB-T and Square exist only in the reference."""
@@ -48,25 +47,14 @@ class _CountingModel(nn.Module):
         return output
 
 
-@contextmanager
-def unchanged_process() -> Iterator[None]:
-    """Restores the global random states and the tracer: the reference seeds globally and calls sys.settrace(None)."""
-    tracer, python, numpy = sys.gettrace(), random.getstate(), np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices=devices):
-        try:
-            yield
-        finally:
-            sys.settrace(tracer)
-            random.setstate(python)
-            np.random.set_state(numpy)
-
-
 def check(chain: Chain, available: Sequence[str] = STANDARD) -> None:
     """InputError when the reference (or its replay) cannot run the chain: another attack or number of iterations."""
     for spec in chain.attacks:
         if spec.id not in available:
             raise InputError(f"backend autoattack has no attack {spec.id!r}: it runs {', '.join(available)}")
+        ignored = sorted(dict(spec.params).keys() - _HONOURED.get(spec.id, set()))
+        if ignored:
+            raise InputError(f"backend autoattack runs its own {spec.id}, which has no {', '.join(ignored)}")
         if dict(spec.params).get("n_iter", 100) != 100:
             raise InputError("backend autoattack runs 100 iterations only: give no other n_iter")
 
@@ -110,7 +98,7 @@ def run_reference(
     if saved is not None:
         table.restore(saved["verdicts"])
         rank = saved["rank"]
-    with unchanged_process():
+    with plain_process():
         for spec in chain.attacks[len(table.by_attack) :]:
             tries = _tries(spec, threat, target.num_classes)
             reference: Any = AutoAttack(

@@ -19,7 +19,8 @@ from transferbench.attacks.apgd_l1 import L1APGD
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.specifications import Chain
 from transferbench.engine.chain import Target
-from transferbench.engine.reference import BATCH_SIZE, check, unchanged_process
+from transferbench.engine.process_state import plain_process
+from transferbench.engine.reference import BATCH_SIZE, check
 from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 from transferbench.threats import L1Ball, LinfBall, LpBall
 
@@ -57,7 +58,7 @@ def run_replay(
     model = target.judge.model
     x, y, ids = examples
     table, rank = VerdictTable(examples, target.clean_logits(x, ids).argmax(1)), 0
-    with unchanged_process():
+    with plain_process():
         for spec in chain.attacks:
             attack = attacks.build(spec, chain.threat, target.num_classes)
             assert isinstance(attack, BallAPGD | L1APGD)

@@ -30,12 +30,19 @@ class Examples(NamedTuple):
 
 @dataclass
 class ChainResult:
-    """The verdicts in the examples' order, the end points [n, ...], the cost of the chain and of each attack."""
+    """The verdicts in the examples' order, the end points [n, ...], the cost of the chain and of each attack.
+
+    `flags` and `flag_rows`: names from preflight.FLAGS, and the number of clean-correct examples of those that are
+    counted. `batch`: the rows in flight, where the verdicts belong to one batch size and order.
+    """
 
     verdicts: list[Verdict]
     points: Tensor
     cost: Cost
     by_attack: list[AttackTally] = field(default_factory=list)
+    flags: tuple[str, ...] = ()
+    flag_rows: dict[str, int] = field(default_factory=dict)
+    batch: int | None = None
 
 
 class Hits(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from typing import Any, ClassVar, Literal
 
@@ -13,22 +13,26 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import AttackResult
 from transferbench.base.specifications import Chain, Keep
-from transferbench.engine.chain import run_chain
-from transferbench.engine.preflight import gradients_masked
+from transferbench.engine.chain import Engine, run_chain, run_flagged
 from transferbench.engine.reference import BATCH_SIZE, run_reference
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import Resources
 from transferbench.store.store import Store
 
 EngineName = Literal["transferbench", "autoattack"]
-ENGINES: dict[EngineName, Any] = {"transferbench": run_chain, "autoattack": run_reference}
+ENGINES: dict[EngineName, Engine] = {"transferbench": run_chain, "autoattack": run_reference}
 
 
 @dataclass(frozen=True)
 class AttackJob(EvaluationJob[AttackResult]):
-    """Attack `network` with a chain on test images; `backend` is the engine that runs it."""
+    """Attack `network` with a chain on test images; `backend` is the engine that runs it.
+
+    `whole`: all images of the chain, of which `images` are one shard. A network whose answers depend on its batch is
+    attacked on all of them in one job.
+    """
 
     kind: ClassVar[str] = "attack"
     result_type: ClassVar[type[AttackResult]] = AttackResult
@@ -36,6 +40,11 @@ class AttackJob(EvaluationJob[AttackResult]):
     chain: Chain
     seed: int
     backend: EngineName = "transferbench"
+    whole: ImagesInput | None = None
+
+    def adapted(self, resources: Resources, results: Results) -> AttackJob:
+        job = super().adapted(resources, results)
+        return job if job is self else replace(job, images=self.whole or self.images)
 
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
@@ -73,14 +82,15 @@ class AttackJob(EvaluationJob[AttackResult]):
         def report(settled: int, robust: int) -> None:
             on_progress(Progress(settled, len(shard), robust))
 
-        done = ENGINES[self.backend](target, self.chain, examples, self.seed, report, checkpoint)
+        done = run_flagged(ENGINES[self.backend], target, self.chain, examples, self.seed, report, checkpoint)
         keep = resources.settings.keep
-        masked = ["gradients-masked"] if gradients_masked(done.by_attack) else []
         result = AttackResult(
             verdicts=tuple(done.verdicts),
             by_attack=tuple(done.by_attack),
             cost=done.cost,
-            flags=(*target.flags, *masked),
+            flags=done.flags,
+            flag_rows=done.flag_rows,
+            batch=done.batch,
             folded=target.search.folded,
             halvings=target.rows.halvings,
             kept=str(keep),

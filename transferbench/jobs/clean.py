@@ -47,7 +47,8 @@ class CleanJob(EvaluationJob[CleanResult]):
         target, dataset = self._target(resources, results), resources.images(self.images)
         saved = checkpoint.load() or {"correct": 0, "counted": 0}
         correct, counted = saved["correct"], saved["counted"]
-        for part in dataset.select(range(counted, len(dataset))).batches(SHARD) if counted < len(dataset) else ():
+        size = self.batch or SHARD
+        for part in dataset.select(range(counted, len(dataset))).batches(size) if counted < len(dataset) else ():
             shard = part.on(resources.device)
             correct += int(torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).sum())
             counted += len(part)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from transferbench import attacks
@@ -31,6 +31,11 @@ class CraftJob(EvaluationJob[CraftResult]):
     attack: AttackSpec
     threat: ThreatModel
     seed: int
+
+    def adapted(self, resources: Resources, results: Results) -> CraftJob:
+        wanted = self.network.input(results)
+        batch = resources.batch_of_source(wanted, self.images.dataset, self.images.preprocessing)
+        return self if batch is None else replace(self, batch=batch)
 
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
@@ -61,7 +66,9 @@ class CraftJob(EvaluationJob[CraftResult]):
         attack = attacks.build(self.attack, self.threat, len(shard.classes))
         settings = resources.settings
         rows = Rows(settings.batch_size or default_slots(shard.pixels[0].numel()), settings.engine.min_rows)
-        crafting = Crafting(source, attack, self.threat, shard, self.seed, rows, checkpoint)
+        # Points of a network whose answers depend on its batch are not continued in the middle of one.
+        resumed = checkpoint if self.batch is None else NO_CHECKPOINT
+        crafting = Crafting(source, attack, self.threat, shard, self.seed, rows, resumed)
         points = crafting.run(lambda done, n: on_progress(Progress(done, n, n)))
         passes = len(shard) * attack.tries * (attack.passes - 1)
         cost = Cost(forwards=passes, backwards=passes if attack.needs_grad else 0)

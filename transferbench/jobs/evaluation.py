@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, Self, TypeVar
 
 from transferbench.base.results import JobResult
 from transferbench.engine.chain import Target
@@ -18,10 +18,15 @@ R = TypeVar("R", bound=JobResult)
 
 @dataclass(frozen=True)
 class EvaluationJob(Job[R]):
-    """A job about `network` on `images`."""
+    """A job about `network` on `images`.
+
+    `batch`: the rows in flight, for a network whose answers depend on its batch (engine/preflight.py). The planned job
+    has None; `adapted` sets it, so that the key of such a result holds the batch size.
+    """
 
     network: NetworkReference
     images: ImagesInput
+    batch: int | None = field(default=None, kw_only=True)
 
     @property
     def size(self) -> str:
@@ -36,6 +41,7 @@ class EvaluationJob(Job[R]):
             **specified(self.network),
             "dataset": images.dataset,
             **({"preprocessing": images.preprocessing} if images.preprocessing else {}),
+            **({"batch": self.batch} if self.batch is not None else {}),
             **self._range(),
         }
 
@@ -44,7 +50,7 @@ class EvaluationJob(Job[R]):
 
     def _content(self, resources: Resources, results: Results) -> dict[str, Any]:
         content = resources.circumstances()
-        content[self._network_field] = self._network_hash(resources, results)
+        content[self._network_field] = self.network.input(results).fingerprint(resources)
         content["data"] = resources.fingerprint(self.images)
         return content
 
@@ -53,17 +59,16 @@ class EvaluationJob(Job[R]):
         """The network's field in the content: trained networks are inputs."""
         return "victim" if self.network.public_id is not None else "input 0"
 
-    def _network_hash(self, resources: Resources, results: Results) -> str:
-        if self.network.jobs:
-            return results.of(self.network.jobs[0]).sha256
-        return self.network.input(results).fingerprint(resources)
-
     def needs(self, resources: Resources, content: Mapping[str, Any], results: Results) -> list[Need]:
         return [
             Need(self.images, content["data"]),
             Need(self.network.input(results), content[self._network_field]),
             Need(resources.sample(self.images.dataset, self.images.preprocessing)),
         ]
+
+    def adapted(self, resources: Resources, results: Results) -> Self:
+        target = self._target(resources, results)
+        return replace(self, batch=target.rows.most) if target.batch_dependent else self
 
     def _target(self, resources: Resources, results: Results) -> Target:
         return resources.target(self.network.input(results), self.images.dataset, self.images.preprocessing)

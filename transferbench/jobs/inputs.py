@@ -41,7 +41,11 @@ class NetworkInput:
         return resources.network(self).to("cpu")
 
     def fingerprint(self, resources: Resources) -> str:
-        return resources.network(self).sha256
+        """The network's identity: its weights, and what its card says is computed with them."""
+        if self.folder and not resources.has_network(self):
+            # A trained network is named by its card alone: a finished run loads no weights.
+            return trained.card(resources.settings.root / self.folder).identity
+        return resources.network(self).card.identity
 
 
 @dataclass(frozen=True)

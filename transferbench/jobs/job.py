@@ -99,6 +99,13 @@ class Job(ABC, Generic[R]):
         """Whether a stored result can be used: its files are there, and it holds the end points that are wanted."""
         return True
 
+    def adapted(self, resources: Resources, results: Results) -> Job[R]:
+        """The job as it runs on the network that it is about: itself, or another form of it.
+
+        InputError or FaultError where the network cannot be prepared.
+        """
+        return self
+
     def end_points(self, keep: Keep) -> int:
         """How many images the job may store, at most."""
         return 0

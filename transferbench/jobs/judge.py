@@ -68,7 +68,8 @@ class JudgeJob(EvaluationJob[JudgeResult]):
         shard = resources.images(self.images).on(resources.device)
         points = resources.points(ExamplesInput(self._file(results))).to(resources.device)
         target = self._target(resources, results)
-        return Output(judge_points(target, self.crafted.threat, shard, points, checkpoint), {})
+        resumed = checkpoint if self.batch is None else NO_CHECKPOINT
+        return Output(judge_points(target, self.crafted.threat, shard, points, resumed), {})
 
 
 def judge_points(

@@ -14,7 +14,8 @@ from transferbench import data
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.data import Dataset, View
-from transferbench.engine.chain import Target
+from transferbench.engine.chain import VERSION, Target, default_slots
+from transferbench.engine.preflight import check_model
 from transferbench.jobs.inputs import (
     ExamplesInput,
     ImagesInput,
@@ -24,7 +25,7 @@ from transferbench.jobs.inputs import (
     SampleInput,
     SplitsInput,
 )
-from transferbench.models.victim import Victim
+from transferbench.models.victim import Victim, fitted
 
 _NETWORKS = 4
 """Maximum number of cached networks: a source and a few victims in turn."""
@@ -44,6 +45,7 @@ class Resources:
         self._given: dict[str, Victim] = {}
         self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
         self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
+        self._source_batches: dict[tuple[str, str, SampleInput], int | None] = {}
         self._tests: dict[tuple[str, str], Dataset] = {}
         self._splits: OrderedDict[SplitsInput, tuple[Dataset, Dataset]] = OrderedDict()
         self._fingerprints: dict[ImagesInput, str] = {}
@@ -90,11 +92,16 @@ class Resources:
 
     def circumstances(self) -> dict[str, Any]:
         """The part of every key that depends on the run's settings: what decides bits."""
-        return {"device": self.settings.device_kind, "precision": "fp32", "fold": self.settings.engine.search_copy}
+        engine = {"fold": self.settings.engine.search_copy, "engine": VERSION}
+        return {"device": self.settings.device_kind, "precision": "fp32", **engine}
 
     def sample(self, dataset: str, preprocessing: str) -> SampleInput:
         """The images on which networks are prepared."""
         return SampleInput(dataset, preprocessing, self.settings.engine.preflight_rows)
+
+    def has_network(self, wanted: NetworkInput) -> bool:
+        """Whether the network is loaded, or comes from the driver."""
+        return wanted.name in self._given or wanted in self._networks or wanted in self._shared
 
     def network(self, wanted: NetworkInput) -> Victim:
         """A network, on the device."""
@@ -124,6 +131,21 @@ class Resources:
             if len(self._targets) > _NETWORKS:
                 self._targets.popitem(last=False)
         return self._targets[name]
+
+    def batch_of_source(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> int | None:
+        """The rows in flight that a source's crafted points belong to, None where they do not depend on them.
+
+        The source's classes need not be the images'.
+        """
+        sample = self.sample(dataset, preprocessing)
+        name = (wanted.name, self.network(wanted).sha256, sample)
+        if name not in self._source_batches:
+            first = self.images(sample).on(self.device)
+            most = self.settings.batch_size or default_slots(first.pixels[0].numel())
+            source = fitted(self.network(wanted), first.shape)
+            report = check_model(source.model, first.pixels, None, most)
+            self._source_batches[name] = most if report.batch_dependent else None
+        return self._source_batches[name]
 
     def test(self, dataset: str, preprocessing: str) -> Dataset:
         """A test split of this machine's files, loaded once."""

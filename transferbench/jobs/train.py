@@ -88,16 +88,10 @@ class TrainJob(Job[TrainResult]):
         content = resources.circumstances()
         if self.source is not None:
             name = "source" if self.source.public_id is not None else "input 0"
-            content[name] = self._source_hash(resources, results)
+            content[name] = self.source.input(results).fingerprint(resources)
         content["data"] = self.splits.fingerprint(resources)
         content["version"] = registry.find("methods", self.method).load().VERSION
         return content
-
-    def _source_hash(self, resources: Resources, results: Results) -> str:
-        assert self.source is not None
-        if self.source.jobs:
-            return results.of(self.source.jobs[0]).sha256
-        return self.source.input(results).fingerprint(resources)
 
     def needs(self, resources: Resources, content: Mapping[str, Any], results: Results) -> list[Need]:
         needs = [Need(self.splits, content["data"])]
@@ -133,10 +127,13 @@ class TrainJob(Job[TrainResult]):
         with store.writing():
             card = trained.save(folder, output.tensors, ModelCard(**output.card))
         place = str(folder.relative_to(store.root))
-        return TrainResult(place, card.sha256, output.result.validation_accuracy, output.result.log)
+        return TrainResult(
+            place, card.sha256, output.result.validation_accuracy, output.result.log, identity=card.identity
+        )
 
     def is_intact(self, result: TrainResult, store: Store, keep: Keep) -> bool:
         try:
-            return trained.load(store.root / result.folder).sha256 == result.sha256
+            card = trained.load(store.root / result.folder).card
+            return (card.identity, card.method) == (result.identity, self.method)
         except InputError:
             return False

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from transferbench.base.errors import InputError
 from transferbench.base.radius import Radius
-from transferbench.base.specifications import PREPROCESSING, Epsilon, Norm, ThreatModel
+from transferbench.base.specifications import PREPROCESSING, Epsilon, Norm, ThreatModel, content_hash
 from transferbench.base.strict_model import StrictModel, first_problem
 
 _FENCE = "---"
@@ -37,7 +37,8 @@ class ModelCard(StrictModel):
     `threats` maps each norm to the radius of an evaluation by default (`Linf: 8/255`). `source` is the id of
     the victim that was fine-tuned, empty for training from scratch. `preprocessing` turns photographs of any size into
     the pixels that are attacked, in RobustBench's notation (`Res256Crop224`: shorter side to 256, centre crop of 224),
-    empty for images of the network's own size. `weights` is the file's name in the card's folder. `untrained` marks
+    empty for images of the network's own size. `weights` is the file's name in the card's folder,
+    `weights_notes` what was chosen when a file of another project was read, one line a choice. `untrained` marks
     the result of a smoke run.
     """
 
@@ -53,6 +54,7 @@ class ModelCard(StrictModel):
     shots: int | None = Field(default=None, ge=1)
     threats: dict[Norm, Radius] = Field(default={})
     weights: str = ""
+    weights_notes: tuple[str, ...] = ()
     preprocessing: str = Field(default="", pattern=f"^{PREPROCESSING}$")
     sha256: str = Field(default="", pattern=r"^([0-9a-f]{64})?$")
     validation_accuracy: float | None = Field(default=None, ge=0, le=1)
@@ -61,6 +63,11 @@ class ModelCard(StrictModel):
     license: str = "mit"
     results: tuple[CardResult, ...] = ()
     text: str = ""
+
+    @property
+    def identity(self) -> str:
+        """32 hex digits: the weights with all that decides which function of which images they are."""
+        return content_hash(self.sha256, self.network, list(self.classes), list(self.input_shape), self.preprocessing)
 
     @field_validator("id")
     @classmethod

@@ -28,15 +28,21 @@ def save_card(folder: Path, card: ModelCard) -> None:
     atomic_files.write_text(folder / CARD, cards.write(card))
 
 
-def load(path: Path) -> Victim:
-    """The victim in a folder, or of a card's path. InputError when the weights' sha256 is not the card's."""
+def card(path: Path) -> ModelCard:
+    """The card of a folder. InputError where there is none."""
     card_path = path / CARD if path.is_dir() else path
     if not card_path.is_file():
         raise InputError(f"model {path}: the folder has no card ({CARD})")
-    card = cards.read(card_path)
-    file = card_path.parent / (card.weights or WEIGHTS)
+    return cards.read(card_path)
+
+
+def load(path: Path) -> Victim:
+    """The victim in a folder, or of a card's path. InputError when the weights' sha256 is not the card's."""
+    card_path = path / CARD if path.is_dir() else path
+    of = card(path)
+    file = card_path.parent / (of.weights or WEIGHTS)
     state = weights.read(file)
     digest = sha256_of(file)
-    if card.sha256 != digest:
-        raise InputError(f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {card.sha256[:12]}...")
-    return Victim.from_state(card, state, file, digest)
+    if of.sha256 != digest:
+        raise InputError(f"model {path}: {file.name} has sha256 {digest[:12]}..., its card says {of.sha256[:12]}...")
+    return Victim.from_state(of, state, file, digest)

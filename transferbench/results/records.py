@@ -22,7 +22,7 @@ from transferbench.base.strict_model import StrictModel, first_problem
 UNTRAINED = "untrained"
 """The flag of a smoke run's results, which are never a row of a table and never published."""
 
-_ABSENT_IF_EMPTY = ("data_notes",)
+_ABSENT_IF_EMPTY = ("data_notes", "weights_notes")
 """Fields that came later: left out where they say nothing, so that the stamps of earlier records hold."""
 
 
@@ -122,8 +122,12 @@ class Stamp(StrictModel):
 class Record(StrictModel):
     """All measurements of a victim. Only `cost` and `origin` may differ between machines.
 
+    `weights_notes`: what was chosen when a file of weights of another project was read (the card's).
+
     `clean`: the examples that are classified correctly without an attack; `clean_full`: (correct, n) on the whole test
-    split. `folded`: attacks searched on a copy with folded batch norm.
+    split. `folded`: attacks searched on a copy with folded batch norm. `flag_rows`: for the flags that are counted by
+    example, the largest number of clean-correct examples that one holds for, over the chains. `batch`: the rows in
+    flight that the verdicts belong to, where the network's answers depend on its batch.
     """
 
     schema_version: Literal[2] = 2
@@ -143,7 +147,10 @@ class Record(StrictModel):
     data_notes: list[str] = Field(default=[])
     """How the test split was read (`Dataset.notes`): files that were left out, classes without images."""
     weights_sha256: str
+    weights_notes: list[str] = Field(default=[])
     flags: list[str]
+    flag_rows: dict[str, int] = Field(default={})
+    batch: int | None = Field(default=None, ge=1)
     clean: Bits
     clean_full: tuple[int, int] | None = None
     chains: list[ChainRecord]

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple, TypeVar
 
 from transferbench.base.errors import InputError
 from transferbench.base.ids import with_seed
+from transferbench.base.results import AttackResult
 from transferbench.base.specifications import SHARD, Chain, Scalar
 from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.clean import CleanJob
 from transferbench.jobs.craft import CraftJob
 from transferbench.jobs.inputs import ImagesInput
-from transferbench.jobs.job import Job
+from transferbench.jobs.job import Job, Results
 from transferbench.jobs.judge import JudgeJob
 from transferbench.jobs.networks import NetworkReference, PublicNetwork, TrainedNetwork
 from transferbench.jobs.train import TrainJob
@@ -55,6 +56,15 @@ class Evaluation:
         """The chains of which every shard has a result, by name."""
         return {name: shards for name, shards in self.chains.items() if all(job.name in results for job in shards)}
 
+    def chain_results(self, results: Results) -> dict[str, list[AttackResult]]:
+        """The results of the finished chains, in the examples' order.
+
+        A network whose answers depend on its batch is attacked in one job (AttackJob.adapted), the result of all of
+        its shards.
+        """
+        finished = self.finished_chains(results)
+        return {name: distinct([results.of(job) for job in shards]) for name, shards in finished.items()}
+
     def crafted_sets(self) -> list[list[CraftedShard]]:
         """The shards of each crafted set."""
         sets: dict[tuple[str, str, str], list[CraftedShard]] = {}
@@ -62,6 +72,11 @@ class Evaluation:
             craft = shard.craft
             sets.setdefault((shard.source, craft.threat.norm, craft.attack.id), []).append(shard)
         return list(sets.values())
+
+
+def distinct(shards: Sequence[AttackResult]) -> list[AttackResult]:
+    """The results without repetitions, by their keys."""
+    return list({shard.key: shard for shard in shards}.values())
 
 
 @dataclass(frozen=True)
@@ -117,8 +132,8 @@ def attack_jobs(
     network: NetworkReference, chain: Chain, images: Images, seed: int, backend: EngineName = "transferbench"
 ) -> list[AttackJob]:
     """A chain's shards."""
-    label = f"{network.id}: {chain.name}"
-    return [AttackJob(label, network, shard, chain, seed, backend) for shard in images.shards()]
+    label, whole = f"{network.id}: {chain.name}", ImagesInput(images.dataset, images.preprocessing, 0, images.n)
+    return [AttackJob(label, network, shard, chain, seed, backend, whole) for shard in images.shards()]
 
 
 def source_only_jobs(

@@ -68,7 +68,9 @@ class Scheduler:
         by_name = {job.name: job for job in jobs}
 
         def report(message: Message) -> None:
-            reporter.update(by_name[message.job], message.progress)
+            # An adapted job has a name of its own.
+            if message.job in by_name:
+                reporter.update(by_name[message.job], message.progress)
 
         return DaskBackend(self.settings.cluster, self.settings.device, report)
 
@@ -116,7 +118,10 @@ class Scheduler:
 
 
 class _Running(NamedTuple):
+    """A job in the form that it runs in; `number` is the planned one's."""
+
     number: int
+    job: Job[Any]
     key: str
     content: dict[str, Any]
 
@@ -130,6 +135,10 @@ class _Run:
         self.running: dict[str, _Running] = {}
         self.missing: set[tuple[str, Input]] = set()
         """(job, input) pairs that a worker could not read."""
+        self.waiting: dict[str, list[int]] = {}
+        """Further planned jobs that are answered by a running one, by its key (Job.adapted)."""
+        self.answered: dict[str, JobResult] = {}
+        """Results of adapted jobs of this pass by key: `fresh` runs them once."""
         self.ready: list[int] = []
         graph = {job.name: {i.name for i in job.inputs if i.name not in scheduler.results} for job in jobs}
         self.order: TopologicalSorter[str] = TopologicalSorter(graph)
@@ -171,8 +180,22 @@ class _Run:
         for note in scheduler.resources.new_notes():
             self.reporter.note(note)
         stored = None if scheduler.settings.fresh else scheduler.stored(job, key)
+        if stored is None:
+            try:
+                job = job.adapted(scheduler.resources, scheduler.results)
+            except FaultError as error:
+                self._failed(number, key, f"{job.label}: {error}")
+                return
+            if job is not self.jobs[number]:
+                content = job.content(scheduler.resources, scheduler.results)
+                key = key_of(job, content)
+                if key in self.waiting:
+                    self.waiting[key].append(number)
+                    return
+                found = None if scheduler.settings.fresh else scheduler.stored(job, key)
+                stored = self.answered.get(key) or found
         if stored is not None:
-            scheduler.store.mark(job, key, "done", content=content)
+            scheduler.store.mark(self.jobs[number], key, "done", content=content)
             self._done(number, stored, reused=True)
             return
         changes = [] if scheduler.store.find(job, key) is not None else scheduler.store.changes(job, content)
@@ -183,19 +206,21 @@ class _Run:
             checkpoint.remove()
         elif checkpoint.exists():
             self.reporter.note(f"{job.label}: going on from its checkpoint")
-        scheduler.store.mark(job, key, "running", content=content)
-        self._submit(_Running(number, key, content))
+        scheduler.store.mark(self.jobs[number], key, "running", content=content)
+        if job is not self.jobs[number]:
+            self.waiting[key] = []
+        self._submit(_Running(number, job, key, content))
 
     def _submit(self, running: _Running) -> None:
-        job = self.jobs[running.number]
+        job = running.job
         self.running[job.name] = running
         task = self.scheduler.task(job, running.key, running.content)
         self.backend.submit(task, self.scheduler.shared_inputs(job, running.content))
 
     def _settle(self, answer: Answer) -> None:
         running = self.running.pop(answer.name)
-        number, key, content = running
-        job, scheduler = self.jobs[number], self.scheduler
+        number, job, key, content = running
+        scheduler = self.scheduler
         if isinstance(answer.error, MissingInputError):
             wanted: Input = answer.error.args[0]
             if (job.name, wanted) in self.missing:
@@ -218,7 +243,12 @@ class _Run:
             execution = answer.output.result.execution
             result = replace(job.keep(scheduler.store, key, answer.output), execution=execution, key=key)
             scheduler.store.finish(key, job, content, result)
-            self._done(number, result, reused=False)
+            if job is not self.jobs[number]:
+                self.answered[key] = result
+            for position in (number, *self.waiting.pop(key, [])):
+                if job is not self.jobs[position]:
+                    scheduler.store.mark(self.jobs[position], key, "done", content=content)
+                self._done(position, result, reused=position != number)
 
     def _done(self, number: int, result: JobResult, reused: bool) -> None:
         job = self.jobs[number]
@@ -232,6 +262,8 @@ class _Run:
         self.scheduler.store.mark(job, key, "failed", reason)
         self.reporter.failed(job, reason)
         self._release(job)
+        for waiting in self.waiting.pop(key, []):
+            self._failed(waiting, "", reason)
 
     def _release(self, job: Job[Any]) -> None:
         self.order.done(job.name)

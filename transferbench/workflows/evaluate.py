@@ -51,15 +51,17 @@ class EvaluationRequest:
     seed: int = 0
     backend: EngineName = "transferbench"
     network: str | None = None
+    weights_key: str | None = None
     download: bool = False
     allow_low_accuracy: bool = False
 
     @property
     def victim(self) -> str:
-        """The model's id with the architecture that --network gives to a file."""
+        """The model's id with the architecture and the entry that --network and --weights-key give to a file."""
+        entry = "" if self.weights_key is None else f"#{self.weights_key}"
         if self.network is None:
-            return self.model
-        return f"file:{self.network}={self.model.removeprefix('file:')}"
+            return f"{self.model}{entry}"
+        return f"file:{self.network}={self.model.removeprefix('file:')}{entry}"
 
 
 def check(request: EvaluationRequest) -> None:
@@ -72,6 +74,8 @@ def check(request: EvaluationRequest) -> None:
         registry.find("networks", request.network.partition(":")[0])
         if not request.model.startswith("file:"):
             raise InputError(f"--network is for weights in a file: write --model file:{request.model}")
+    if request.weights_key is not None and not request.model.startswith("file:"):
+        raise InputError(f"--weights-key is for weights in a file: write --model file:{request.model}")
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
     if request.backend == "autoattack":
@@ -158,6 +162,9 @@ def evaluate(
     if (root / "records").is_dir():
         # The table is built of all records in the folder: an unreadable one is reported before the attack.
         read_all(root)
+    for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
+        for note in victim.card.weights_notes:
+            reporter.note(f"{victim.id}: {note}")
     resources.provide_network(subjects.network.name, subjects.victim)
     if subjects.source is not None and subjects.source_network is not None:
         resources.provide_network(subjects.source_network.name, subjects.source)

@@ -7,15 +7,15 @@ gradients on the first images), so that another architecture or normalisation ar
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 
-from transferbench.base.errors import InputError
 from transferbench.base.progress import Progress
-from transferbench.base.results import AttackResult, Cost
+from transferbench.base.results import Cost
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import Chain, Keep
 from transferbench.data import Dataset
@@ -31,14 +31,13 @@ from transferbench.models.features import find_layers
 from transferbench.models.victim import Victim
 from transferbench.models.weights import digest_of
 from transferbench.results import assemble
-from transferbench.scheduling.plan import Images, attack_jobs
+from transferbench.scheduling.plan import Images, attack_jobs, distinct
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.store import Store
 
 GIVEN = "given"
 """The id of the model and of the data set: the caller gives both."""
 _ANSWERS = 16
-_UNREPEATABLE = {"randomised", "state-between-calls"}
 
 
 def as_dataset(examples: Examples, num_classes: int) -> Dataset:
@@ -46,19 +45,27 @@ def as_dataset(examples: Examples, num_classes: int) -> Dataset:
     return Dataset(GIVEN, "test", *examples, tuple(map(str, range(num_classes))))
 
 
+class ChainProgress(Protocol):
+    """Makes the function that is called with (examples settled, examples not fooled) of a chain."""
+
+    def of(self, name: str, n: int) -> Callable[[int, int], None]: ...
+
+
 def run_stored(
-    root: Path, target: Target, chains: dict[str, Chain], examples: Examples, seed: int, backend: EngineName
+    root: Path,
+    target: Target,
+    chains: dict[str, Chain],
+    examples: Examples,
+    seed: int,
+    backend: EngineName,
+    progress: ChainProgress | None = None,
 ) -> dict[str, ChainResult]:
     """Each chain's result by its name. Finished shards of 256 examples are taken from the store in `root`.
 
-    InputError where the folder cannot be used, or where the model is randomised or keeps state between calls: then
-    stored and new verdicts would not belong together.
+    A model whose answers depend on its batch is attacked in one job per chain, whose key holds the batch size; one that
+    is randomised or keeps state is another model at every call, and is attacked again. InputError where the folder
+    cannot be used.
     """
-    flags = _UNREPEATABLE & set(target.flags)
-    if flags:
-        raise InputError(
-            f"store={str(root)!r}: the model is {flags.pop()}, its verdicts cannot be resumed: leave it out"
-        )
     dataset = as_dataset(examples, target.num_classes)
     settings = RunSettings(
         device=str(examples.x.device), batch_size=target.batch_size, keep=Keep("fooled"), threads=None
@@ -68,7 +75,8 @@ def run_stored(
     jobs = {name: attack_jobs(PublicNetwork(GIVEN), chain, images, seed, backend) for name, chain in chains.items()}
     with Store(root) as store:
         scheduler = Scheduler(store, settings, resources)
-        scheduler.run([job for shards in jobs.values() for job in shards], _Silent())
+        reporter = _ChainReporter(progress, len(dataset))
+        scheduler.run([job for shards in jobs.values() for job in shards], reporter)
         scheduler.raise_failures()
         return {name: _joined(store, shards, scheduler, dataset) for name, shards in jobs.items()}
 
@@ -83,6 +91,7 @@ def _resources(settings: RunSettings, target: Target, dataset: Dataset) -> Resou
         classes=dataset.classes,
         input_shape=dataset.shape,
         method="unknown",
+        sha256=sha256,
     )
     resources = Resources(settings)
     resources.provide_network(GIVEN, Victim(card, model, find_layers(model), sha256))
@@ -100,7 +109,7 @@ def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
 
 def _joined(store: Store, jobs: list[AttackJob], scheduler: Scheduler, dataset: Dataset) -> ChainResult:
     """One chain over its shards: verdicts in order, and the end points [n, ...]."""
-    shards: list[AttackResult] = [scheduler.results.of(job) for job in jobs]
+    shards = distinct([scheduler.results.of(job) for job in jobs])
     points = dataset.pixels.clone()
     position = {int(id): at for at, id in enumerate(dataset.ids)}
     for shard in shards:
@@ -112,14 +121,23 @@ def _joined(store: Store, jobs: list[AttackJob], scheduler: Scheduler, dataset: 
     for shard in shards:
         cost.add(shard.cost)
     verdicts = [verdict for shard in shards for verdict in shard.verdicts]
-    return ChainResult(verdicts, points, cost, assemble.summed(shards))
+    flags = tuple(sorted({flag for shard in shards for flag in shard.flags}))
+    counted = {name: sum(shard.flag_rows.get(name, 0) for shard in shards) for name in flags}
+    flag_rows = {name: count for name, count in counted.items() if count}
+    return ChainResult(verdicts, points, cost, assemble.summed(shards), flags, flag_rows, shards[0].batch)
 
 
-class _Silent:
-    """A reporter that displays nothing."""
+class _ChainReporter:
+    """Passes on how far a chain is, and nothing else."""
+
+    def __init__(self, progress: ChainProgress | None, n: int) -> None:
+        self.progress, self.n = progress, n
+
+    def update(self, job: Job[Any], progress: Progress) -> None:
+        if self.progress is not None:
+            self.progress.of(job.label, self.n)(progress.done, progress.robust or 0)
 
     def begin(self, job: Job[Any], number: int, total: int) -> None: ...
-    def update(self, job: Job[Any], progress: Progress) -> None: ...
     def end(self, job: Job[Any], reused: bool) -> None: ...
     def failed(self, job: Job[Any], reason: str) -> None: ...
     def note(self, text: str) -> None: ...

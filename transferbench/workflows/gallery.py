@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from transferbench.base import atomic_files
 from transferbench.base.names import file_stem
+from transferbench.base.results import AttackResult
 from transferbench.base.specifications import NORMS, Norm
 from transferbench.data import Dataset
-from transferbench.jobs.attack import AttackJob
 from transferbench.jobs.job import Results
 from transferbench.leaderboard import example_gallery
-from transferbench.scheduling.plan import Evaluation
+from transferbench.scheduling.plan import Evaluation, distinct
 from transferbench.store.reader import read_examples
 
 _COLUMNS = 8
@@ -26,8 +26,8 @@ def write(root: Path, evaluation: Evaluation, results: Results, examples: Datase
     """Write the gallery of one victim, or remove it where no adversarial example was found or kept."""
     pictures: list[_Picture] = []
     for norm in NORMS:
-        shards = [job for job in evaluation.chains.get(norm, []) if job.name in results]
-        for column, picture in zip(range(_COLUMNS), _pictures(root, norm, shards, results, examples), strict=False):
+        shards = distinct([results.of(job) for job in evaluation.chains.get(norm, []) if job.name in results])
+        for column, picture in zip(range(_COLUMNS), _pictures(root, norm, shards, examples), strict=False):
             cell, clean, adversarial = picture
             pictures.append((cell.model_copy(update={"column": column}), clean, adversarial))
     path = root / example_gallery.FOLDER / f"{file_stem(evaluation.victim)}.png"
@@ -38,13 +38,10 @@ def write(root: Path, evaluation: Evaluation, results: Results, examples: Datase
         path.unlink(missing_ok=True)
 
 
-def _pictures(
-    root: Path, norm: Norm, shards: Sequence[AttackJob], results: Results, examples: Dataset
-) -> Iterator[_Picture]:
+def _pictures(root: Path, norm: Norm, shards: Sequence[AttackResult], examples: Dataset) -> Iterator[_Picture]:
     """Every stored adversarial example of a chain, in the examples' order."""
     position = {int(id): at for at, id in enumerate(examples.ids)}
-    for job in shards:
-        result = results.of(job)
+    for result in shards:
         if result.examples is None:
             continue
         tensors = read_examples(root, result.examples)

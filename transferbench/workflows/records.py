@@ -63,13 +63,18 @@ def assemble_record(
     left out; the row that the record makes then has no rank."""
     card = subject.card
     finished = evaluation.finished_chains(results)
-    chains = {name: [results.of(job) for job in jobs] for name, jobs in finished.items()}
+    chains = evaluation.chain_results(results)
     first = next(iter(chains.values()))
     correct = assemble.clean_bits(first)
     attacked = [result for shards in chains.values() for result in shards]
     judged = [result for shard in evaluation.crafted if (result := results.find(shard.judge)) is not None]
     clean = results.find(evaluation.clean)
     flags = {flag for result in attacked for flag in result.flags}
+    flag_rows = {
+        name: most
+        for name in sorted(flags)
+        if (most := max(sum(part.flag_rows.get(name, 0) for part in shards) for shards in chains.values()))
+    }
     if at_chance(correct.count, suite.n, len(card.classes)):
         flags.add("accuracy-at-chance")
     if suite.untrained or card.untrained:
@@ -91,7 +96,10 @@ def assemble_record(
         class_counts=examples.class_counts(),
         data_notes=list(examples.notes),
         weights_sha256=subject.sha256,
+        weights_notes=list(card.weights_notes),
         flags=sorted(flags),
+        flag_rows=flag_rows,
+        batch=first[0].batch,
         clean=correct,
         clean_full=None if clean is None else (clean.correct, clean.n),
         clean_full_job="" if clean is None else clean.key,

@@ -120,6 +120,8 @@ def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) 
     """
     job, store = prepared.job, scheduler.store
     if prepared.source is not None and job.source is not None:
+        for note in prepared.source.card.weights_notes:
+            reporter.note(f"{prepared.source.id}: {note}")
         scheduler.resources.provide_network(job.source.name, prepared.source)
     scheduler.resources.provide_splits(job.splits, prepared.splits)
     if not scheduler.settings.fresh:

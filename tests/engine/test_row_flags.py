@@ -1,0 +1,78 @@
+"""Suspicions speak of every attacked row, in whatever order the data come."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.nets import Small
+from torch import Tensor, nn
+
+import transferbench
+
+
+class OneClass(nn.Module):
+    """The gradient exists for images that are predicted as class 0 only."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        return torch.where(z.argmax(1, keepdim=True) == 0, z, z.detach() + 0 * z)
+
+
+def attacked(model: nn.Module, x: Tensor, y: Tensor, eps: str = "0.06") -> transferbench.Report:
+    return transferbench.evaluate(model, x, y, {"Linf": eps}, attacks=("apgd-ce",), n_iter=5)
+
+
+@pytest.mark.parametrize("sort", [True, False])
+def test_missing_gradients_are_counted_in_sorted_data_too(small: Small, sort: bool) -> None:
+    order = small.y.argsort(stable=True) if sort else torch.arange(len(small.y))
+    x, y = small.x[order], small.y[order]
+    correct = small.model(x).argmax(1) == y
+    report = attacked(OneClass(small.model), x, y)
+    assert "zero-gradient" in report.flags
+    assert report.flag_rows["zero-gradient"] == int((correct & (y != 0)).sum())
+
+
+def test_large_logits_underflow_the_cross_entropy_and_not_the_margin(small: Small) -> None:
+    report = attacked(nn.Sequential(small.model, Times(1e4)).eval(), small.x, small.y)
+    assert "cross-entropy-underflow" in report.flags
+    assert "zero-gradient" not in report.flags
+    margins = small.logits.topk(2).values
+    sure = ((margins[:, 0] - margins[:, 1]) * 1e4 > 105) & (small.logits.argmax(1) == small.y)
+    assert report.flag_rows["cross-entropy-underflow"] == int(sure.sum())
+    assert not {"cross-entropy-underflow", "zero-gradient"} & {*attacked(small.model, small.x, small.y).flags}
+
+
+class Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class SometimesProbabilities(nn.Module):
+    """Probabilities for dark images only."""
+
+    def __init__(self, net: nn.Module, threshold: float) -> None:
+        super().__init__()
+        self.net, self.threshold = net, threshold
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        return torch.where(x.flatten(1).mean(1)[:, None] < self.threshold, z.softmax(1), z)
+
+
+def test_probabilities_are_counted(small: Small) -> None:
+    order = small.x.flatten(1).mean(1).argsort(descending=True)
+    x, y = small.x[order], small.y[order]
+    threshold = float(x.flatten(1).mean(1)[40])
+    report = attacked(SometimesProbabilities(small.model, threshold), x, y)
+    dark = x.flatten(1).mean(1) < threshold
+    assert report.flag_rows["softmax-output"] == int((dark & (small.model(x).argmax(1) == y)).sum())

@@ -1,0 +1,124 @@
+"""A model whose answers depend on its batch is noticed, whatever the dependence, and is judged at one batch size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from support.nets import Small
+from torch import Tensor, nn
+
+import transferbench
+from transferbench.engine.preflight import check_model
+from transferbench.engine.row_independence import mixes_rows
+
+
+class Mixing(nn.Module):
+    """A network whose features are changed by a function of the whole batch."""
+
+    def __init__(self, net: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.net, self.kind = net, kind
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        if self.kind == "batch mean":
+            return z - z.mean(0, keepdim=True)
+        if self.kind == "noise seeded inside":
+            noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+            return z + 0.5 * noise
+        if self.kind == "place":
+            return z + 0.01 * torch.arange(len(z))[:, None] * torch.tensor([1.0] + [0.0] * 9)
+        if self.kind == "batch size":
+            return z * (1 + 0.1 * torch.tensor([1.0] + [0.0] * 9) * (len(x) > 16))
+        if self.kind == "first row":
+            return z - 0.3 * z[:1]
+        if self.kind == "attention":
+            return (z @ z.T).softmax(1) @ z
+        if self.kind == "batch norm":
+            return nn.functional.batch_norm(z, None, None, training=True)
+        raise AssertionError(self.kind)
+
+
+KINDS = ("batch mean", "noise seeded inside", "place", "batch size", "first row", "attention", "batch norm")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_dependence_is_flagged(small: Small, kind: str) -> None:
+    for rows in (16, 3, 1):
+        report = check_model(Mixing(small.model, kind), small.x[:rows], small.y[:rows])
+        assert report.flags == ("mixes-rows",), rows
+        assert report.batch_dependent
+
+
+def test_rounding_is_not_a_dependence(small: Small) -> None:
+    deep = nn.Sequential(nn.Flatten(), *[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(20)]).eval()
+    for network in (small.model, deep):
+        assert check_model(network, small.x[:16], None).flags == ()
+    for dtype in (torch.float16, torch.bfloat16):
+
+        def rounded(x: Tensor, dtype: torch.dtype = dtype) -> Tensor:
+            return small.model(x).to(dtype).float()
+
+        with torch.no_grad():
+            assert not mixes_rows(rounded, small.x[:16], 64, 2e-2)
+
+
+def test_a_network_that_cannot_answer_a_single_image_is_fine(small: Small) -> None:
+    squeezed = check_model(lambda x: small.model(x).squeeze(0), small.x[:16], small.y[:16])
+    assert squeezed.flags == ()
+
+
+@pytest.mark.parametrize("kind", ["batch mean", "noise seeded inside"])
+def test_it_is_attacked_in_one_job_with_one_batch_size(small: Small, kind: str, tmp_path: Path) -> None:
+    x, y = small.x.repeat(5, 1, 1, 1)[:280], small.y.repeat(5)[:280]
+    model = Mixing(small.model, kind)
+
+    def evaluate(batch: int, store: Path | None = None) -> transferbench.Report:
+        return transferbench.evaluate(
+            model, x, y, {"Linf": "0.06"}, attacks=("apgd-ce",), n_iter=4, batch_size=batch, store=store
+        )
+
+    for batch in (16, 40):
+        plain, stored = evaluate(batch), evaluate(batch, tmp_path)
+        assert "mixes-rows" in plain.flags
+        assert plain.batch == stored.batch == batch
+        assert plain.verdicts.equals(stored.verdicts), "one job over both shards, as without a store"
+        again = evaluate(batch, tmp_path)
+        assert again.cost.forwards == stored.cost.forwards
+        assert again.verdicts.equals(stored.verdicts), "the key holds the batch size"
+    files = list((tmp_path / "examples").glob("*.safetensors"))
+    assert len(files) == 2, "one result per batch size, none per shard"
+
+
+def test_an_independent_model_keeps_its_shards_and_has_no_batch(small: Small, tmp_path: Path) -> None:
+    x, y = small.x.repeat(5, 1, 1, 1)[:280], small.y.repeat(5)[:280]
+    report = transferbench.evaluate(small.model, x, y, {"Linf": "0.06"}, attacks=("pgd",), n_iter=2, store=tmp_path)
+    assert report.batch is None
+    assert "mixes-rows" not in report.flags
+    assert len(list((tmp_path / "examples").glob("*.safetensors"))) == 2
+
+
+class Trap(nn.Module):
+    """Independent on clean images; near adversarial ones every answer holds the batch's mean."""
+
+    def __init__(self, net: nn.Module, clean: Tensor) -> None:
+        super().__init__()
+        self.net, self.clean = net, clean
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        near = (torch.cdist(x.flatten(1), self.clean.flatten(1)).amin(1) > 0.1) & (x.flatten(1).std(1) > 0.05)
+        return z + near[:, None] * 0.2 * z.mean(0, keepdim=True) * (len(x) != 16)
+
+
+def test_dependence_at_the_end_points_is_found_after_the_attack(small: Small) -> None:
+    grid = torch.cat([small.x * scale for scale in (1, 0.5)] + [1 - small.x])
+    report = transferbench.evaluate(
+        Trap(small.model, grid), small.x, small.y, {"Linf": "0.06"}, attacks=("apgd-ce",), n_iter=4
+    )
+    assert "mixes-rows" in report.flags
+    assert report.flag_rows["mixes-rows"] > 0
