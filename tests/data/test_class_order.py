@@ -45,3 +45,4 @@ def test_an_order_that_is_not_that_of_text_is_said() -> None:
     assert class_order.note(["ant", "bee"]) == class_order.note(["00", "01", "10"]) == ""
     names = class_order.ordered(map(str, range(12)))
     assert class_order.note(names) == "class names are numbers, labels follow their values: 0, 1, 2, ..., 11"
+    assert class_order.note(["2", "10"]) == "class names are numbers, labels follow their values: 2, 10"

@@ -6,21 +6,10 @@ others are in the order of their code points, torchvision's ImageFolder order: `
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
 from transferbench.base.errors import InputError
-
-
-def composed(name: str) -> str:
-    """The name in Unicode's composed form (NFC): macOS stores `é` as two code points, other systems as one."""
-    return unicodedata.normalize("NFC", name)
-
-
-def number(name: str) -> int | None:
-    """The value of a name that is a plain non-negative integer (`7`, `007`), else None."""
-    return int(name) if re.fullmatch("[0-9]+", name) else None
+from transferbench.base.spelling import number
 
 
 def ordered(names: Iterable[str]) -> list[str]:
@@ -42,4 +31,5 @@ def note(names: Sequence[str]) -> str:
     """A line about names in label order, where that is not the order of text; else empty."""
     if list(names) == sorted(names):
         return ""
-    return f"class names are numbers, labels follow their values: {', '.join(names[:3])}, ..., {names[-1]}"
+    shown = names if len(names) <= 4 else (*names[:3], "...", names[-1])
+    return f"class names are numbers, labels follow their values: {', '.join(shown)}"

@@ -16,7 +16,8 @@ import torch
 
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.data import Dataset, Split, View, class_order
+from transferbench.base.spelling import composed
+from transferbench.data import Dataset, Split, View
 from transferbench.data.files import Files
 from transferbench.data.preprocessing import Preprocessing
 
@@ -63,7 +64,7 @@ def hashed(rows: Iterable[ListedImage]) -> list[ListedImage]:
 
 def _digest(path: str) -> bytes:
     """The sha256 of the path in Unicode's composed form: a copy made by macOS has the same order and ids."""
-    return hashlib.sha256(class_order.composed(path).encode()).digest()
+    return hashlib.sha256(composed(path).encode()).digest()
 
 
 def cut(id: str, rows: Iterable[ListedImage], split: Split) -> list[ListedImage]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from transferbench.base.errors import InputError
+from transferbench.base.spelling import composed
 from transferbench.data import class_order
 
 SUFFIXES = frozenset(
@@ -92,12 +93,11 @@ def images_below(folder: Path, nested: bool = True) -> ImageFiles:
             else:
                 found.left_out[kind] += 1
         links.sort()
-    found.paths.sort(key=class_order.composed)
+    found.paths.sort(key=composed)
     for one, other in zip(found.paths, found.paths[1:], strict=False):
-        if class_order.composed(one) == class_order.composed(other):
+        if composed(one) == composed(other):
             raise InputError(
-                f"folder {folder}: two files are called {class_order.composed(one)!r}, in two Unicode spellings: "
-                "rename one of them"
+                f"folder {folder}: two files are called {composed(one)!r}, in two Unicode spellings: rename one of them"
             )
     return found
 
@@ -115,7 +115,7 @@ def class_folders(base: Path) -> ClassFolders:
         elif entry.is_symlink() and _leads_back(Path(entry.path)):
             left_out[LOOP] += 1
         else:
-            name = class_order.composed(_checked(entry.name))
+            name = composed(_checked(entry.name))
             if name in names:
                 raise InputError(f"{base}: two class folders are called {name!r}, in two Unicode spellings: join them")
             names[name] = entry.name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 
-from transferbench.data.class_order import composed, number
+from transferbench.base.spelling import composed, number
 
 
 def first_difference(card: Sequence[str], dataset: Sequence[str]) -> int | None:
@@ -23,6 +23,14 @@ def first_difference(card: Sequence[str], dataset: Sequence[str]) -> int | None:
         if mine != theirs and not unnamed:
             return label
     return None
+
+
+def same_classes(own: Sequence[str], other: Sequence[str]) -> bool | None:
+    """Whether two lists name the same classes in the same order; None where both only number them."""
+    mine, theirs = _comparable(own, other)
+    if _is_numbering(mine) and _is_numbering(theirs):
+        return None if len(mine) == len(theirs) else False
+    return mine == theirs
 
 
 def _comparable(*lists: Sequence[str]) -> tuple[list[str], ...]:
