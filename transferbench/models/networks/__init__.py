@@ -40,3 +40,20 @@ def build(id: str, num_classes: int) -> Built:
     with torch.random.fork_rng(devices=[]):
         built: Built = module.build(id, num_classes)
     return built
+
+
+def unstated(id: str) -> str:
+    """What the id leaves to a default and no file of weights can tell, for the card; empty where it states everything.
+
+    From the network's module, if it has a function of that name.
+    """
+    module = registry.find("networks", id.partition(":")[0]).load()
+    return str(module.unstated(id)) if hasattr(module, "unstated") else ""
+
+
+def check_loaded(id: str, model: nn.Module, name: str) -> None:
+    """Ask the network's module, if it has a function of that name, whether the loaded weights belong to what the id
+    states. InputError, with the file's `name`, where they show that they do not."""
+    module = registry.find("networks", id.partition(":")[0]).load()
+    if hasattr(module, "check_loaded"):
+        module.check_loaded(id, model, name)

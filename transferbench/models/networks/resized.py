@@ -49,3 +49,16 @@ def build(id: str, num_classes: int) -> Built:
     inner = networks.build(match[3], num_classes)
     model, layers = wrap(inner.model, inner.layers, int(match[2]))
     return Built(model, layers, (inner.input_shape[0], int(match[1]), int(match[1])))
+
+
+def unstated(id: str) -> str:
+    """What the inner network's id leaves open."""
+    match = _ID.fullmatch(id)
+    return "" if match is None else networks.unstated(match[3])
+
+
+def check_loaded(id: str, model: nn.Module, name: str) -> None:
+    """The inner network's check of its weights."""
+    match = _ID.fullmatch(id)
+    if match is not None and isinstance(model, Resized):
+        networks.check_loaded(match[3], model.model, name)

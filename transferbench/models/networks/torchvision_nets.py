@@ -12,7 +12,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.registry import unknown
 from transferbench.models.features import find_layers
 from transferbench.models.networks import Built
-from transferbench.models.networks.normalised import Normalised
+from transferbench.models.networks.normalised import MEAN, STD, Normalised
 
 IDS = {"torchvision": "torchvision:<name>, any classifier of torchvision: resnet18, resnet50, mobilenet_v2, ..."}
 
@@ -38,3 +38,8 @@ def build(id: str, num_classes: int) -> Built:
     model = Normalised(inner)
     layers = find_layers(model)
     return Built(model, layers._replace(stages=_MOBILENET) if name == "mobilenet_v2" else layers, (3, 224, 224))
+
+
+def unstated(id: str) -> str:
+    """The normalisation, which torchvision's weights need and a file of other weights may not."""
+    return f"input normalised with ImageNet's mean {MEAN} and deviation {STD}, as torchvision's own weights"
