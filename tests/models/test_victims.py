@@ -49,32 +49,12 @@ class Evil:
         return (open, (str(Path(__file__).parent / "evil-was-here"), "w"))  # type: ignore[return-value]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "complaint"),
-    [
-        ("a.pt", b"", "is empty"),
-        ("a.pt", b"<!DOCTYPE html><html>quota", "HTML page"),
-        ("a.pt", b"\n  <html>", "HTML page"),
-        ("a.pt", pickle.dumps(Evil()), "damaged or unsafe"),
-        ("a.pt", pickle.dumps({"state_dict": {"x": 1}}), "no dictionary of tensors|damaged or unsafe"),
-        ("a.safetensors", b"\x10\x00\x00\x00", "damaged or unsafe"),
-    ],
-)
-def test_what_is_no_weights_file_is_named_as_what_it_is(
-    tmp_path: Path, name: str, content: bytes, complaint: str
-) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(InputError, match=complaint):
-        weights.read(tmp_path / name)
-    assert not (Path(__file__).parent / "evil-was-here").exists()
-
-
 def test_a_truncated_torch_file_is_refused(tmp_path: Path, small: Small) -> None:
     torch.save(small.model.state_dict(), tmp_path / "a.pt")
     weights.load_strictly(small.model, weights.read(tmp_path / "a.pt"), tmp_path / "a.pt")
     whole = (tmp_path / "a.pt").read_bytes()
     (tmp_path / "a.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="damaged or unsafe"):
+    with pytest.raises(InputError, match="damaged or cut short"):
         weights.read(tmp_path / "a.pt")
 
 
@@ -175,7 +155,7 @@ def test_a_prefix_is_taken_off_whole_or_not_at_all(tmp_path: Path, resnet: nn.Mo
     [
         (b"", "is empty"),
         (b"<html><title>Google Drive - Quota exceeded", "HTML page"),
-        (pickle.dumps(Evil()), "damaged or unsafe"),
+        (pickle.dumps(Evil()), "unsafe, it would call io.open"),
         ({"state_dict": {"conv1.weight": torch.zeros(1)}}, r"names are missing \(first: \['bn1.bias'"),
     ],
 )
@@ -308,7 +288,7 @@ def test_a_download_is_checked_and_moved(tmp_path: Path, resnet: nn.Module, monk
     [
         (b"<!doctype html>sign in", "HTML page"),
         (b"", "is empty"),
-        (b"PK\x03\x04cut short", "damaged or unsafe"),
+        (b"PK\x03\x04cut short", "damaged or cut short"),
         ({"fc.weight": torch.zeros(1)}, "names are missing"),
         (None, "gave no file"),
         (OSError("no route to host"), r"download failed \(no route to host\)"),
@@ -399,7 +379,7 @@ def test_a_file_for_a_named_network(tmp_path: Path) -> None:
     assert victim.num_classes == 7
     with pytest.raises(InputError, match="--network"):
         victims.load(f"file:{tmp_path / 'w.pth'}")
-    with pytest.raises(InputError, match="not the weights of madry-wrn-32-10"):
+    with pytest.raises(InputError, match=r"names are missing \(first: \['head.bias'"):
         victims.load(f"file:madry-wrn-32-10={tmp_path / 'w.pth'}")
     with pytest.raises(InputError, match="no such file"):
         victims.load(f"file:preact-resnet18={tmp_path / 'v.pth'}")

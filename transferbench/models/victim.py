@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from transferbench.base.errors import InputError
+from transferbench.base.names import file_stem
 from transferbench.models import networks, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import first_difference
@@ -35,18 +36,25 @@ class Victim:
         return cls(card.model_copy(update={"sha256": sha256}), model.eval().requires_grad_(False), layers, sha256)
 
     @classmethod
-    def from_state(
-        cls, card: ModelCard, state: weights.StateDict, path: Path, sha256: str, match_prefixes: bool = False
-    ) -> Victim:
-        """The card's network with the tensors read from `path`. InputError when names or shapes do not match.
+    def from_state(cls, card: ModelCard, state: weights.StateDict, path: Path, sha256: str) -> Victim:
+        """The card's network with the tensors read from `path`. InputError when names or shapes do not match."""
+        built = networks.build(card.network, len(card.classes))
+        weights.load_strictly(built.model, state, path)
+        networks.check_loaded(card.network, built.model, str(path))
+        return cls.frozen(card, built.model, built.layers, sha256)
 
-        `match_prefixes` for files of other projects: the common prefixes of their names (`module.`) may differ.
+    @classmethod
+    def from_file(cls, card: ModelCard, file: weights.WeightsFile, entry: str | None = None) -> Victim:
+        """The card's network with the state dict of a file of another project that has its names (weights.select).
+
+        The card gets the entry in its id where the file has several (`file:net@state_dict_ema`), and in `weights_notes`
+        what was chosen, taken off the names and left out. InputError when names or shapes do not match.
         """
         built = networks.build(card.network, len(card.classes))
-        if match_prefixes:
-            state = weights.match_names(built.model, state)
-        weights.load_strictly(built.model, state, path)
-        return cls.frozen(card, built.model, built.layers, sha256)
+        selection = weights.select(file, built.model, entry)
+        id = f"{card.id}@{file_stem(selection.place)}" if selection.place else card.id
+        card = card.model_copy(update={"id": id, "weights_notes": card.weights_notes + selection.notes})
+        return cls.from_state(card, selection.state, file.path, selection.sha256)
 
     @property
     def id(self) -> str:

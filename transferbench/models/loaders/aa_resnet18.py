@@ -38,8 +38,9 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     if spec is None or spec.origin is None:
         raise InputError("AA_ResNet18 comes with the package pyautoattack, which is not installed")
     file = Path(spec.origin).parent / "examples" / expected.weights
+    state = weights.read(file)
     digest = sha256_of(file)
-    victim = Victim.from_state(expected, weights.read(file), file, digest)
+    victim = Victim.from_state(expected, state, file, digest)
     if digest != expected.sha256:
         raise InputError(f"model {id}: {file} has sha256 {digest[:12]}..., its card says {expected.sha256[:12]}...")
     return victim

@@ -5,9 +5,9 @@ Croce and Hein 2022 (arXiv:2105.12508). The weights are robust-finetuning's own 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.models import weights
 from transferbench.models.cards import ModelCard
@@ -43,11 +43,9 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     """The network with the weights of `<model-dir>/<id>.pth`. InputError when the file is missing."""
     expected = card(id)
     path = (model_dir or Path("models")) / expected.weights
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError(
             f"model {id}: there are no weights at {path} (--model-dir); take {expected.weights} from the page of "
             "github.com/fra31/robust-finetuning" + ("; it cannot be downloaded by --download" if download else "")
         )
-    # The files hold a second copy of the first layers, which the network does not use.
-    state = {name: tensor for name, tensor in weights.read(path).items() if "model_preact_hl1." not in name}
-    return Victim.from_state(expected, state, path, sha256_of(path), match_prefixes=True)
+    return Victim.from_file(expected, weights.open_file(path))

@@ -85,14 +85,14 @@ def _network(entry: RobustBenchEntry, paths: Sequence[Path]) -> nn.Module:
     """The entry's network with the files' weights."""
     model = robustbench_package.construct(entry)
     if not entry.ensemble:
-        state = weights.read(paths[0], ("last",) if entry.id.startswith(_LAST) else ("state_dict",))
+        state = weights.read(paths[0], "last" if entry.id.startswith(_LAST) else "state_dict")
         if entry.id.startswith(_OLD_SWIN):
             state = _rename_swin(state, model)
         _load(model, state, paths[0])
         return model
     for number, path in enumerate(paths):
         for part, name in _parts(entry, model, number):
-            state = weights.read(path, (name,) if name else ("state_dict",))
+            state = weights.read(path, name or "state_dict")
             if entry.id == "Bai2024MixedNUTS" and entry.dataset == "imagenet" and number == 1:
                 state = _rename_swin(state, part)
             _load(part, state, path)

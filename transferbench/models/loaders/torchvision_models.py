@@ -72,7 +72,7 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
 
 
 def _victim(expected: ModelCard, path: Path) -> Victim:
-    return Victim.from_state(expected, weights.read(path), path, sha256_of(path), match_prefixes=True)
+    return Victim.from_file(expected, weights.open_file(path))
 
 
 def _resolve(id: str) -> tuple[str, Any]:
@@ -92,7 +92,7 @@ def _check_hash(path: Path) -> None:
     """InputError unless the file's sha256 begins with the digits in its name."""
     digits = re.search(r"-([0-9a-f]{8,})\.", path.name)
     if digits is not None and not sha256_of(path).startswith(digits[1]):
-        weights.read_any(path)  # raises first for an HTML page, an empty or a truncated file
+        weights.open_file(path)  # raises first for an HTML page, an empty or a truncated file
         raise InputError(
             f"weights {path}: sha256 is {sha256_of(path)[:8]}..., its name says {digits[1]}: not torchvision's"
         )

@@ -1,0 +1,57 @@
+"""Untrusted weights: safetensors, or torch files read as plain tensors, loaded strictly; atomic downloads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+from torch import nn
+
+from transferbench.base import atomic_files
+from transferbench.base.atomic_files import sha256_of
+from transferbench.models.weights.download import fetch
+from transferbench.models.weights.loading import load_strictly, match_names
+from transferbench.models.weights.selection import Selection, select
+from transferbench.models.weights.weights_file import StateDict, WeightsFile, open_file, read, shown
+
+__all__ = [
+    "Selection",
+    "StateDict",
+    "WeightsFile",
+    "digest_of",
+    "fetch",
+    "load_strictly",
+    "match_names",
+    "open_file",
+    "read",
+    "select",
+    "sha256_of_all",
+    "shown",
+    "write",
+]
+
+
+def sha256_of_all(paths: Sequence[Path]) -> str:
+    """64 hex digits: the sha256 of one file, or of the sha256s of several files in order."""
+    digests = [sha256_of(path) for path in paths]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def digest_of(model: nn.Module) -> str:
+    """64 hex digits: the sha256 over the names, types, shapes and bytes of a model's state dict."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write(state: StateDict, path: Path) -> str:
+    """Write a state dict as safetensors, atomically. Returns the file's sha256."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    atomic_files.write_bytes(path, save(plain))
+    return sha256_of(path)
