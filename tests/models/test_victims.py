@@ -247,6 +247,7 @@ def test_a_file_with_several_networks_gives_the_last(tmp_path: Path, resnet: nn.
     victim = victims.load(entry.name, tmp_path)
     x = torch.rand(1, 3, 32, 32)
     assert torch.equal(victim.model(x), model.eval()(x))
+    assert victim.card.weights_notes == ("entry last, which RobustBench takes (also there: best)",)
 
 
 def downloads(monkeypatch: pytest.MonkeyPatch, *contents: Any) -> list[str]:

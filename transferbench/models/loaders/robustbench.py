@@ -47,6 +47,7 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     model = _network(entry, paths)
     card = robustbench.card(entry.name)
     assert card is not None
+    card = card.model_copy(update={"weights_notes": _notes(entry, paths)})
     return Victim.frozen(card, model, find_layers(model, ensemble=entry.ensemble), weights.sha256_of_all(paths))
 
 
@@ -81,11 +82,26 @@ def _download(entry: RobustBenchEntry, number: int, path: Path) -> None:
             raise InputError(f"model {entry.name}: Google Drive gave no file for {entry.files[number]}")
 
 
+def _key(entry: RobustBenchEntry) -> str:
+    """The entry of a network's file that RobustBench's own loader takes, where the file has it."""
+    return "last" if entry.id.startswith(_LAST) else "state_dict"
+
+
+def _notes(entry: RobustBenchEntry, paths: Sequence[Path]) -> tuple[str, ...]:
+    """What the card says about a network's file with several state dicts."""
+    if entry.ensemble:
+        return ()
+    file = weights.open_file(paths[0])
+    taken = file.entry_of(_key(entry))
+    others = [place for place in file.entries if place != taken]
+    return (f"entry {taken}, which RobustBench takes (also there: {', '.join(others)})",) if others else ()
+
+
 def _network(entry: RobustBenchEntry, paths: Sequence[Path]) -> nn.Module:
     """The entry's network with the files' weights."""
     model = robustbench_package.construct(entry)
     if not entry.ensemble:
-        state = weights.read(paths[0], "last" if entry.id.startswith(_LAST) else "state_dict")
+        state = weights.read(paths[0], _key(entry))
         if entry.id.startswith(_OLD_SWIN):
             state = _rename_swin(state, model)
         _load(model, state, paths[0])
