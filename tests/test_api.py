@@ -89,9 +89,11 @@ def test_every_row_is_counted(small: Small) -> None:
     assert report.robust == {"Linf": 1}
     assert report.cost.forwards == report.cost.backwards == 16 * 6
     assert sum(SEEN.values()) == report.cost.forwards + report.cost.backwards + report.cost.checks
-    # Pre-flight 5 forwards, 1 backward; copies compared; the judge's floor: 16 + 4 + 5; clean, best points.
-    untraced, copied = 6 * 16, 4 * 16
-    assert report.cost.checks == untraced + copied + 25 + 16 + 16
+    # Pre-flight: 6 forwards, 1 backward; rows compared in other batches, one of them of all slots.
+    looked_at, compared = 7 * 16, 16 + 16 + 16 + 4 + 7 + 4 + 256 + 1
+    # Copies compared; the judge's floor: 16 + 4 + 5; clean and best points; flags: gradients, end points twice.
+    copied, floor, judged, flagged = 4 * 16, 25, 2 * 16, 2 * 16 + 2 * 16
+    assert report.cost.checks == looked_at + compared + copied + floor + judged + flagged
 
 
 def test_verdicts_do_not_depend_on_order_or_batch(small: Small, report: transferbench.Report) -> None:
@@ -233,10 +235,16 @@ class Darker(torch.nn.Module):
 def test_what_cannot_be_stored_is_refused(small: Small, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="replay"):
         transferbench.evaluate(small.model, small.x, small.y, {"L2": 1}, replay=True, store=tmp_path / "s")
-    noisy = torch.nn.Sequential(Noisy(), small.model).eval()
-    with pytest.raises(InputError, match="randomised"):
-        transferbench.evaluate(noisy, small.x, small.y, {"L2": 1}, n_iter=2, store=tmp_path / "s")
     assert not (tmp_path / "s").exists()
+
+
+def test_a_model_that_draws_noise_is_stored_with_its_batch_and_attacked_again(small: Small, tmp_path: Path) -> None:
+    noisy = torch.nn.Sequential(Noisy(), small.model).eval()
+    for run in (1, 2):
+        report = transferbench.evaluate(noisy, small.x, small.y, {"L2": 1}, n_iter=2, batch_size=32, store=tmp_path)
+        assert report.batch == 32
+        assert "randomised" in report.flags
+        assert len(list((tmp_path / "examples").glob("*"))) == run, "its answers name it, and they differ"
 
 
 class Noisy(torch.nn.Module):

@@ -93,13 +93,13 @@ def test_state_that_changes_between_calls_is_flagged_and_never_copied(small: Sma
 @pytest.mark.parametrize(
     ("x", "complaint"),
     [
-        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "float tensor"),
+        (torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "must be floats"),
         (torch.full((4, 1, 8, 8), 255.0), "not in"),
         (torch.full((4, 1, 8, 8), -0.01), "not in"),
         (torch.full((4, 1, 8, 8), float("nan")), "NaN"),
         (torch.zeros(0, 1, 8, 8), "at least 1"),
         (torch.zeros(3, 1, 8, 8), "3 images but 4 labels"),
-        ([0.1], "float tensor"),
+        ([0.1], "expected"),
     ],
 )
 def test_bad_images_are_refused(x: Tensor, complaint: str) -> None:
@@ -108,7 +108,7 @@ def test_bad_images_are_refused(x: Tensor, complaint: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "y", [torch.zeros(4), torch.zeros(4, 1).long(), torch.eye(4).long(), torch.zeros(4, dtype=torch.bool), [0] * 4]
+    "y", [torch.zeros(4), torch.zeros(4, 1).long(), torch.eye(4).long(), torch.zeros(4, dtype=torch.bool), [0.5] * 4]
 )
 def test_bad_labels_are_refused(y: Tensor) -> None:
     with pytest.raises(InputError, match="labels"):

@@ -42,7 +42,7 @@ class NetworkInput:
 
     def fingerprint(self, resources: Resources) -> str:
         """The network's identity: its weights, and what its card says is computed with them."""
-        if self.folder and not resources.has_network(self):
+        if self.folder and not resources.remote and not resources.has_network(self):
             # A trained network is named by its card alone: a finished run loads no weights.
             return trained.card(resources.settings.root / self.folder).identity
         return resources.network(self).card.identity

@@ -38,6 +38,8 @@ class BaseParams:
     photographs. `freeze_bn` freezes the source's batch norm: `stats` its running statistics, which it then uses in
     training too, `affine` its scales and shifts, `both`; freezing may preserve more robustness (CARTL,
     arXiv:2106.06667). `from_scratch` uses only the source's architecture, for methods that do not need a source.
+    `new_head=auto` keeps the source's classifier where the target's classes are the source's in the same order
+    (training/victim.py), and starts from a random one elsewhere; `no` requires that, `yes` always starts anew.
     """
 
     steps: Positive = 30_000
@@ -52,6 +54,7 @@ class BaseParams:
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     freeze_bn: Literal["none", "stats", "affine", "both"] = "none"
     from_scratch: bool = False
+    new_head: Literal["auto", "yes", "no"] = "auto"
 
 
 P = TypeVar("P", bound=BaseParams)
@@ -97,6 +100,8 @@ class BaseMethod(Generic[P]):
 
     needs_source = True
     """Whether the method cannot train a network from scratch."""
+    can_keep_head = True
+    """Whether the student may start with the source's classifier."""
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -104,6 +109,8 @@ class BaseMethod(Generic[P]):
         """Statistics that the method updates from step to step (E-AT's running accuracies)."""
         self.replays = 1
         """The number of consecutive steps on each batch (free adversarial training)."""
+        self.keeps_head = False
+        """Whether `student` keeps the source's classifier; set before it is called."""
 
     def network(self, source: str, requested: str) -> str:
         """The id of the student's architecture: the source's, or without a source the requested one."""
@@ -114,12 +121,13 @@ class BaseMethod(Generic[P]):
         if source is None or self.params.from_scratch:
             return fresh()
         model = copy.deepcopy(source.model).requires_grad_(True)
-        heads.linear(model, source.layers, num_classes)
+        if not self.keeps_head:
+            heads.linear(model, source.layers, num_classes)
         return Network(model, source.layers)
 
     def in_head(self, student: Network, name: str) -> bool:
         """Whether the student's parameter of that name belongs to its new head."""
-        return name.startswith(f"{student.layers.head}.")
+        return not self.keeps_head and name.startswith(f"{student.layers.head}.")
 
     def prepare(self, student: Network, source: Network | None, batches: Callable[[], Iterator[Batch]]) -> None:
         """Called before the first step; `batches()` is one epoch. A resumed training does not call it again: results

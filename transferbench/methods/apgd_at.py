@@ -9,11 +9,10 @@ Phases: one, all weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from transferbench.base.errors import InputError
-from transferbench.methods import Network, eat
+from transferbench.methods import eat
 
 VERSION = 1
 
@@ -25,14 +24,12 @@ class Params(eat.Params):
     l_norms: str = "Linf"
     l_eps: str = "8/255"
 
+    def __post_init__(self) -> None:
+        """InputError as eat, and for more than one norm."""
+        super().__post_init__()
+        if "," in self.l_norms:
+            raise InputError(f"apgd-at takes one norm, l_norms={self.l_norms!r} names several: use eat")
+
 
 class Method(eat.Method):
     """E-AT's loop with exactly one norm."""
-
-    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        student = super().student(source, fresh, num_classes)
-        if len(self.attacks) != 1:
-            raise InputError(
-                f"apgd-at takes one norm, l_norms={self.params.l_norms!r} names {len(self.attacks)}: use eat"
-            )
-        return student

@@ -30,6 +30,8 @@ class Params(delta.Params):
 class Method(delta.Method):
     """DELTA from re-initialised weights."""
 
+    can_keep_head = False
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
         reinitialise(student.model)

@@ -12,7 +12,6 @@ Deviations: where all running accuracies are 1 the code's draw is undefined; her
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +22,7 @@ from transferbench.attacks.apgd_train import apgd_train
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import ThreatModel
+from transferbench.base.specifications import ThreatModel, parse_norm
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 
 VERSION = 1
@@ -47,27 +46,33 @@ class Params(BaseParams):
     at_iter: Positive = 10
     l_iters: str = ""
 
+    def __post_init__(self) -> None:
+        """InputError for lists that do not pair up, or a value that is no norm, radius or number of steps."""
+        self.inner_attacks()
+
+    def inner_attacks(self) -> list[tuple[ThreatModel, int]]:
+        """(threat, number of APGD steps) of each norm."""
+        norms, radii = self.l_norms.split(","), self.l_eps.split(",")
+        iters = self.l_iters.split(",") if self.l_iters else [str(self.at_iter)] * len(norms)
+        if not len(norms) == len(radii) == len(iters) or len(set(norms)) != len(norms):
+            raise InputError(
+                f"l_norms={self.l_norms!r}, l_eps={self.l_eps!r} and l_iters={self.l_iters!r} do not pair up"
+            )
+        if not all(count.isdecimal() and int(count) > 0 for count in iters):
+            raise InputError(f"l_iters={self.l_iters!r}: write whole numbers with commas, 5,15")
+        pairs = zip(norms, radii, strict=True)
+        threats = [ThreatModel.parse(parse_norm(norm), eps) for norm, eps in pairs]
+        return [(threat, int(count)) for threat, count in zip(threats, iters, strict=True)]
+
 
 class Method(BaseMethod[Params]):
     """Adversarial training in one norm per batch, drawn by the norms' running robust accuracies."""
 
     needs_source = False
 
-    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        params = self.params
-        norms, radii = params.l_norms.split(","), params.l_eps.split(",")
-        iters = params.l_iters.split(",") if params.l_iters else [str(params.at_iter)] * len(norms)
-        if not len(norms) == len(radii) == len(iters) or len(set(norms)) != len(norms):
-            raise InputError(
-                f"l_norms={params.l_norms!r}, l_eps={params.l_eps!r} and l_iters={params.l_iters!r} do not pair up"
-            )
-        if not all(count.isdigit() and int(count) > 0 for count in iters):
-            raise InputError(f"l_iters={params.l_iters!r}: write whole numbers with commas, 5,15")
-        self.attacks = {
-            norm: apgd_train(ThreatModel.parse(norm, eps), int(count))
-            for norm, eps, count in zip(norms, radii, iters, strict=True)
-        }
-        return super().student(source, fresh, num_classes)
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        self.attacks = {threat.norm: apgd_train(threat, count) for threat, count in params.inner_attacks()}
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         norm = self._draw(batch.step)

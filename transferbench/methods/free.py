@@ -36,6 +36,10 @@ class Params(BaseParams):
     eps: str = "8/255"
     m: Positive = 8
 
+    def __post_init__(self) -> None:
+        """InputError where eps is no radius."""
+        LinfBall.parse(self.eps)
+
 
 class Method(BaseMethod[Params]):
     """`delta` is the perturbation of the batch's slots; its gradient is that of the last step's backward pass."""

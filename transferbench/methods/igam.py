@@ -74,6 +74,14 @@ class Params(BaseParams):
     teacher_trains: Literal["head", "all"] = "head"
     input_noise: str = "8/255"
 
+    def __post_init__(self) -> None:
+        """InputError where the noise is neither 0 nor a radius."""
+        self.noise()
+
+    def noise(self) -> float:
+        """The size of the uniform noise, 0 for none."""
+        return 0.0 if self.input_noise == "0" else float(Epsilon.parse(self.input_noise))
+
 
 class Discriminator(nn.Module):
     """Input gradients [B, C, H, W] -> logits [B, 2] of the classes 0 (student) and 1 (teacher).
@@ -128,7 +136,8 @@ class Method(BaseMethod[Params]):
         assert source is not None
         student = fresh()
         model = copy.deepcopy(source.model).eval().requires_grad_(False)
-        heads.linear(model, source.layers, num_classes)
+        if not self.keeps_head:
+            heads.linear(model, source.layers, num_classes)
         self.teacher = Network(model, source.layers)
         whole = self.params.teacher_trains == "all"
         trained = (model if whole else model.get_submodule(source.layers.head)).requires_grad_(True)
@@ -178,10 +187,10 @@ class Method(BaseMethod[Params]):
 
     def _noisy(self, batch: Batch) -> Tensor:
         """The images with uniform noise, inside [0,1]."""
-        if self.params.input_noise == "0":
+        if not self.params.noise():
             return batch.x
         noise = 2 * keyed_random.uniform(batch.noise, tuple(batch.x.shape[1:])) - 1
-        return (batch.x + float(Epsilon.parse(self.params.input_noise)) * noise).clamp(0, 1)
+        return (batch.x + self.params.noise() * noise).clamp(0, 1)
 
     def _train_teacher(self, x: Tensor, y: Tensor) -> None:
         """One step of Adam on the teacher's head with frozen features, or on the whole teacher."""

@@ -11,7 +11,6 @@ it; the challenge's TensorFlow code attacks in train mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -42,16 +41,19 @@ class Params(BaseParams):
     k: Positive = 7
     step_size: Annotated[float, Field(gt=0)] = 0.25
 
+    def __post_init__(self) -> None:
+        """InputError where eps is no radius."""
+        LinfBall.parse(self.eps)
+
 
 class Method(BaseMethod[Params]):
     """Cross-entropy at PGD's end points."""
 
     needs_source = False
 
-    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        params = self.params
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
         self.attack = pgd.PGD("pgd", LinfBall.parse(params.eps), pgd.PGDSettings(params.k, params.step_size))
-        return super().student(source, fresh, num_classes)
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         with lockstep.eval_mode(student.model) as attacked:

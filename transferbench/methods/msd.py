@@ -13,7 +13,6 @@ are compared with the network in eval mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -50,19 +49,26 @@ class Params(BaseParams):
     step_l2: NotNegative = 0.05
     step_l1: NotNegative = 0.05
 
+    def __post_init__(self) -> None:
+        """InputError where l_eps are not three radii."""
+        self.balls()
+
+    def balls(self) -> list[LpBall]:
+        """The balls of Linf, L2 and L1."""
+        radii = self.l_eps.split(",")
+        if len(radii) != 3:
+            raise InputError(f"msd: l_eps={self.l_eps!r} must name the radii of Linf, L2 and L1")
+        return [kind.parse(eps) for kind, eps in zip((LinfBall, L2Ball, L1Ball), radii, strict=True)]
+
 
 class Method(BaseMethod[Params]):
     """Cross-entropy at the points of a joint attack in three norms."""
 
     needs_source = False
 
-    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        radii = self.params.l_eps.split(",")
-        if len(radii) != 3:
-            raise InputError(f"msd: l_eps={self.params.l_eps!r} must name the radii of Linf, L2 and L1")
-        balls: list[LpBall] = [kind.parse(eps) for kind, eps in zip((LinfBall, L2Ball, L1Ball), radii, strict=True)]
-        self.balls = {ball.name: ball for ball in balls}
-        return super().student(source, fresh, num_classes)
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        self.balls = {ball.name: ball for ball in params.balls()}
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         with lockstep.eval_mode(student.model) as attacked:

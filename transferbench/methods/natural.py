@@ -27,6 +27,8 @@ class Params(BaseParams):
 class Method(BaseMethod[Params]):
     """Cross-entropy from random weights, in the requested architecture or the source's."""
 
+    can_keep_head = False
+
     needs_source = False
 
     def network(self, source: str, requested: str) -> str:

@@ -44,6 +44,10 @@ class Params(BaseParams):
 class Method(BaseMethod[Params]):
     """Trains the new head only; `head` is the prefix of its parameters' names."""
 
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        self.can_keep_head = not params.hidden
+
     def network(self, source: str, requested: str) -> str:
         params, source = self.params, source or requested
         if not params.hidden:
@@ -63,7 +67,7 @@ class Method(BaseMethod[Params]):
         return Network(model, layers)
 
     def in_head(self, student: Network, name: str) -> bool:
-        return name.startswith(self.head)
+        return not self.keeps_head and name.startswith(self.head)
 
     def phases(self) -> list[Phase]:
         params = self.params

@@ -31,6 +31,8 @@ class Params(BaseParams):
 class Method(BaseMethod[Params]):
     """Cross-entropy from re-initialised weights, with weight decay on the head."""
 
+    can_keep_head = False
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
         reinitialise(student.model)

@@ -48,6 +48,10 @@ class Params(BaseParams):
     step_size: Annotated[float, Field(gt=0)] = 0.225
     beta: NotNegative = 6.0
 
+    def __post_init__(self) -> None:
+        """InputError where eps is no radius."""
+        LinfBall.parse(self.eps)
+
 
 class Method(BaseMethod[Params]):
     """Clean cross-entropy plus the divergence at PGD's end points."""

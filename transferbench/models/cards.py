@@ -35,8 +35,9 @@ class ModelCard(StrictModel):
     """The machine-readable part of a card.
 
     `threats` maps each norm to the radius of an evaluation by default (`Linf: 8/255`). `source` is the id of
-    the victim that was fine-tuned, empty for training from scratch. `preprocessing` turns photographs of any size into
-    the pixels that are attacked, in RobustBench's notation (`Res256Crop224`: shorter side to 256, centre crop of 224),
+    the victim that was fine-tuned, empty for training from scratch; `head`: whether its classifier was kept.
+    `preprocessing` turns photographs of any size into the pixels that are attacked, in RobustBench's notation
+    (`Res256Crop224`: shorter side to 256, centre crop of 224),
     empty for images of the network's own size. `weights` is the file's name in the card's folder,
     `weights_notes` what was chosen when a file of another project was read, one line a choice. `untrained` marks
     the result of a smoke run.
@@ -49,6 +50,7 @@ class ModelCard(StrictModel):
     input_shape: tuple[int, ...]
     method: str
     source: str = ""
+    head: Literal["", "kept", "new"] = ""
     params: dict[str, str | int | float | bool | list[str] | list[float]] = Field(default={})
     seed: int | None = None
     shots: int | None = Field(default=None, ge=1)

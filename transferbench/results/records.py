@@ -127,7 +127,8 @@ class Record(StrictModel):
     `clean`: the examples that are classified correctly without an attack; `clean_full`: (correct, n) on the whole test
     split. `folded`: attacks searched on a copy with folded batch norm. `flag_rows`: for the flags that are counted by
     example, the largest number of clean-correct examples that one holds for, over the chains. `batch`: the rows in
-    flight that the verdicts belong to, where the network's answers depend on its batch.
+    flight that the verdicts belong to, where the network's answers depend on its batch. `head`: whether the training
+    kept the source's classifier.
     """
 
     schema_version: Literal[2] = 2
@@ -137,6 +138,7 @@ class Record(StrictModel):
     victim: str
     method: str
     source: str
+    head: Literal["", "kept", "new"] = ""
     network: str
     source_dataset: str
     target_dataset: str

@@ -13,6 +13,7 @@ from transferbench.data import Dataset
 from transferbench.methods import BaseMethod, Network
 from transferbench.models import networks
 from transferbench.models.cards import ModelCard
+from transferbench.models.class_names import same_classes
 from transferbench.models.victim import Victim, fitted
 from transferbench.training import loop
 from transferbench.training.loop import FIT_OPTIONS, FitOptions, Trained, fit
@@ -41,6 +42,7 @@ def check(recipe: Recipe, method: BaseMethod[Any], source: Victim | None, train:
     """
     loop.check(method, source is not None, train)
     source = None if source is None else fitted(source, train.shape)
+    keeps_head(method, source, train)
     source_network = source.card.network if source is not None else ""
     network = method.network(source_network, recipe.network)
     is_source_network = bool(source_network) and network.endswith(source_network)
@@ -48,6 +50,29 @@ def check(recipe: Recipe, method: BaseMethod[Any], source: Victim | None, train:
     if channels != train.shape[0]:
         raise InputError(f"network {network} takes {channels} channels, {train.id} has {train.shape[0]}")
     return source, network
+
+
+def keeps_head(method: BaseMethod[Any], source: Victim | None, train: Dataset) -> bool:
+    """Whether the student keeps the source's classifier, as the method's `new_head` says.
+
+    `auto`: where the classes have the same names in the same order. Names that are only numbers say nothing about the
+    classes, so that there the data sets must be the same too. InputError where `no` cannot be done.
+    """
+    choice = method.params.new_head
+    if choice == "yes":
+        return False
+    if source is None or method.params.from_scratch or not method.can_keep_head:
+        if choice == "no":
+            raise InputError("new_head=no: the network starts without the source's classifier; leave new_head out")
+        return False
+    if choice == "auto":
+        same = same_classes(source.card.classes, train.classes)
+        return source.card.dataset == train.id if same is None else same
+    if len(source.card.classes) != len(train.classes):
+        raise InputError(
+            f"new_head=no: {source.id} has {len(source.card.classes)} classes, {train.id} has {len(train.classes)}"
+        )
+    return True
 
 
 def train_victim(
@@ -64,6 +89,7 @@ def train_victim(
     train, _ = splits
     source, network = check(recipe, method, source, train)
     classes = len(train.classes)
+    method.keeps_head = keeps_head(method, source, train)
     trained = fit(
         method,
         None if source is None else Network(source.model, source.layers),
@@ -83,6 +109,7 @@ def train_victim(
         untrained=recipe.untrained,
         method=recipe.method,
         source=source.id if source is not None else "",
+        head="" if source is None else "kept" if method.keeps_head else "new",
         params=asdict(method.params),
         seed=method.params.seed,
         validation_accuracy=round(trained.validation_accuracy, 6),

@@ -87,6 +87,7 @@ def assemble_record(
         method=card.method,
         # A public model's card may not say what it was made from; then it is the network that the attacker was given.
         source=card.source or next((shard.source for shard in evaluation.crafted), ""),
+        head=card.head,
         network=card.network,
         source_dataset=subject.source_dataset,
         target_dataset=evaluation.dataset,

@@ -30,6 +30,7 @@ from transferbench.store.store import Store, key_of
 from transferbench.training import log, plots
 from transferbench.training.splits import load_splits
 from transferbench.training.victim import check as check_fit
+from transferbench.training.victim import keeps_head
 
 LOG, PICTURE = "log.csv", "curve.png"
 FILES = (trained.CARD, trained.WEIGHTS, LOG, PICTURE)
@@ -71,6 +72,7 @@ class PreparedTraining:
     job: TrainJob
     source: Victim | None
     splits: tuple[Dataset, Dataset]
+    keeps_head: bool
 
 
 def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
@@ -102,7 +104,7 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
         threats=tuple(ThreatModel(norm, eps) for norm, eps in threats.items()),
     )
     check_fit(job.recipe, method, source, splits[0])
-    return PreparedTraining(job, source, splits)
+    return PreparedTraining(job, source, splits, keeps_head(method, source, splits[0]))
 
 
 def check_folder(folder: Path, fresh: bool) -> None:
@@ -123,6 +125,8 @@ def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) 
         for note in prepared.source.card.weights_notes:
             reporter.note(f"{prepared.source.id}: {note}")
         scheduler.resources.provide_network(job.source.name, prepared.source)
+        kept = "the source's, its classes are the target's" if prepared.keeps_head else "new"
+        reporter.note(f"classifier: {kept} (--set new_head=auto|yes|no)")
     scheduler.resources.provide_splits(job.splits, prepared.splits)
     if not scheduler.settings.fresh:
         content = job.content(scheduler.resources, scheduler.results)
