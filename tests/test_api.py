@@ -241,6 +241,7 @@ def test_what_cannot_be_stored_is_refused(small: Small, tmp_path: Path) -> None:
 def test_a_model_that_draws_noise_is_stored_with_its_batch_and_attacked_again(small: Small, tmp_path: Path) -> None:
     noisy = torch.nn.Sequential(Noisy(), small.model).eval()
     for run in (1, 2):
+        torch.manual_seed(run)
         report = transferbench.evaluate(noisy, small.x, small.y, {"L2": 1}, n_iter=2, batch_size=32, store=tmp_path)
         assert report.batch == 32
         assert "randomised" in report.flags
