@@ -114,8 +114,8 @@ def summary_table(records: Sequence[Record]) -> Table:
     seeds = len({row["seed"] for row in rows})
     table = Table(
         title=f"{first.suite} ({first.protocol})",
-        caption=f"%, n = {first.n} attacked examples per victim, mean of {seeds} seed(s). ASR: share of the "
-        "clean-correct examples that an attacker who holds only the source fools (any of k points); noise: the same "
+        caption=f"%, n = {first.n} attacked examples per victim, images of {first.images}, mean of {seeds} seed(s). "
+        "ASR: share of the clean-correct examples that an attacker who holds only the source fools (any of k points); noise: the same "
         "for k draws of random signs.",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -158,21 +158,32 @@ def evaluation_report(record: Record, weights: str) -> str:
         broke = ", ".join(f"{part['attack']} x{part['tries']} broke {part['broke']}" for part in chain.by_attack)
         ties = f", {chain.ties} ties" if chain.ties else ""
         broke = broke or "no example was correct on clean"
-        lines.append(f"{chain.norm:<5}{chain.eps:>6}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})")
+        lines.append(
+            f"{chain.norm:<5}{chain.eps:>6} at {record.images}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})"
+        )
     survivors = union(record)
     if survivors is not None:
         lines.append(f"union    {_rate(survivors.count, record.n)}")
     for crafted in record.crafted:
         control = record.control(crafted.norm)
         if control is not None and crafted is not control:
-            lines.append(f"source   {crafted.norm} {crafted.eps}: {_source_only(record, crafted, control)}")
+            threat = f"{crafted.norm} {crafted.eps} at {record.images}"
+            lines.append(f"source   {threat}: {_source_only(record, crafted, control)}")
     if record.weights_sha256.startswith("python-"):
         lines.append(
             "note     the model declares no fingerprint: a second run will not find this result and attacks anew"
         )
+    if record.batch is not None:
+        lines.append(f"note     the model's answers depend on its batch: judged with {record.batch} rows in flight")
     if record.flags:
-        lines.append(f"flags    {', '.join(record.flags)}")
+        lines.append(f"flags    {', '.join(_flag(record, name) for name in record.flags)}")
     return "\n".join(lines)
+
+
+def _flag(record: Record, name: str) -> str:
+    """The flag, with the share of the clean-correct examples where it is counted by example."""
+    count = record.flag_rows.get(name)
+    return name if count is None else f"{name} ({count} of {record.clean.count})"
 
 
 def _source_only(record: Record, crafted: CraftedRecord, control: CraftedRecord) -> str:

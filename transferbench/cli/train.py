@@ -23,6 +23,9 @@ from transferbench.cli import options
 )
 @click.option("--target", required=True, metavar="DATASET", help="Data set to train on.")
 @click.option("--shots", type=int, metavar="K", help="Train on K images of each class, drawn by the seed.")
+@click.option(
+    "--preprocessing", default="", metavar="TEXT", help="What photographs go through (default: the source's own size)."
+)
 @click.option("--download", is_flag=True, help="Fetch what is missing of source and data set.")
 @click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter.")
 @click.option("--config", type=options.FOLDER, metavar="FILE", help="Hyper-parameters as YAML; --set takes precedence.")
@@ -45,7 +48,7 @@ def command(
     from transferbench.workflows import train
 
     values = {**(train.read_config(config) if config is not None else {}), **options.pairs("--set", set_)}
-    names = ("source", "network", "shots", "download")
+    names = ("source", "network", "shots", "preprocessing", "download")
     request = train.TrainingRequest(plugin, target, settings=values, **{name: given.pop(name) for name in names})
     settings = RunSettings(root=out, **given)
     train.check(request, settings)

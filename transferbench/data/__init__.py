@@ -2,7 +2,8 @@
 
 A module of this package lists its data sets in a literal `IDS` and has
 `load(id: str, split: Split, root: Path, view: View) -> Dataset`. Data sets that need files list them in a literal
-`NEEDS = {id: paths below the folder of data sets}`, and may have `download(id: str, root: Path) -> None`.
+`NEEDS = {id: paths below the folder of data sets}`, and may have `download(id: str, root: Path) -> None`. Data sets of
+photographs of any size set `PHOTOGRAPHS = True`.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from transferbench.base import keyed_random, registry
 from transferbench.base.errors import FaultError, InputError
 from transferbench.data.augment import crop_flip
 from transferbench.data.files import Files
+from transferbench.data.preprocessing import Preprocessing
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -28,10 +30,12 @@ Augment = Literal["none", "crop-flip", "resized-crop-flip"]
 
 
 class View(NamedTuple):
-    """How photographs of any size become a network's input: by its preprocessing, else by the side of its input.
+    """How photographs of any size become the images that are attacked; the one rule of `train`, `run` and `eval`.
 
-    Data sets of one small size (CIFAR, digits) ignore it: a network of another size has a resizing layer. `synthetic`:
-    the files were generated for a smoke run, few and without the official hashes.
+    By a `preprocessing`, else by the `side` of the network's input: files of that size are unchanged, others are
+    resized to 8/7 of it and cropped (`Preprocessing.for_side`). Data sets of one small size (CIFAR, digits) ignore it.
+    A network that takes another size than the resulting images has a resizing layer. `synthetic`: the files were
+    generated for a smoke run, few and without the official hashes.
     """
 
     preprocessing: str = ""
@@ -41,7 +45,21 @@ class View(NamedTuple):
     @classmethod
     def of(cls, preprocessing: str, shape: Sequence[int]) -> View:
         """The view of a network with this preprocessing and this input shape [C, H, W]."""
-        return cls(preprocessing, shape[2] if len(shape) == 3 and shape[1] == shape[2] else None)
+        side = shape[2] if len(shape) == 3 and shape[1] == shape[2] else None
+        # What a training on resized photographs writes on its card is the rule for that side, not another one.
+        is_default = side is not None and preprocessing == Preprocessing.for_side(side).text
+        return cls("" if is_default else preprocessing, side)
+
+    @classmethod
+    def parse(cls, text: str, synthetic: bool = False) -> View:
+        """From the text in a job: a preprocessing, `Side32`, or nothing."""
+        side = text.removeprefix("Side")
+        return cls("", int(side), synthetic) if side != text else cls(text, None, synthetic)
+
+    @property
+    def text(self) -> str:
+        """The text that `parse` reads; it also names jobs."""
+        return self.preprocessing or ("" if self.side is None else f"Side{self.side}")
 
 
 @dataclass(frozen=True)
@@ -166,6 +184,12 @@ def load(id: str, split: Split, root: Path | None = None, view: View | None = No
     entry = registry.find("data", family)
     dataset: Dataset = entry.load().load(id, split, root or Path("data"), view or View())
     return dataset
+
+
+def are_photographs(id: str) -> bool:
+    """Whether a data set's images come in any size, so that a `View` decides the size that is attacked."""
+    module = registry.find("data", id.partition(":")[0]).load()
+    return bool(getattr(module, "PHOTOGRAPHS", False))
 
 
 def download(id: str, root: Path | None = None) -> None:

@@ -11,6 +11,7 @@ from transferbench.data.listed import ListedImage
 from transferbench.data.listing import LeftOut
 
 IDS = {"caltech256": "Caltech-256, 257 classes with clutter, 20 per class to test"}
+PHOTOGRAPHS = True
 NEEDS = {"caltech256": ("caltech256/256_ObjectCategories",)}
 URL = "https://data.caltech.edu/records/nyy15-4j048/files/256_ObjectCategories.tar"
 MD5 = "67b4f42ca05d46448c6bb8ecd2220f6d"

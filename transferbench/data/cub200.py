@@ -9,6 +9,7 @@ from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import ListedImage
 
 IDS = {"cub200": "CUB-200-2011, 200 bird species, 5994/5794 images"}
+PHOTOGRAPHS = True
 _LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 NEEDS = {
     "cub200": (

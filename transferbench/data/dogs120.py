@@ -9,6 +9,7 @@ from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import ListedImage
 
 IDS = {"dogs120": "Stanford Dogs, 120 breeds, 12000/8580 images"}
+PHOTOGRAPHS = True
 NEEDS = {"dogs120": ("stanford_dog/train_list.mat", "stanford_dog/test_list.mat", "stanford_dog/Images")}
 WHERE = "http://vision.stanford.edu/aditya86/ImageNetDogs/ (images.tar and lists.tar, unpacked into stanford_dog)"
 

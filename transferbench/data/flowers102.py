@@ -10,6 +10,7 @@ from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import ListedImage
 
 IDS = {"flowers102": "Oxford Flowers-102, 102 species, 2040/6149 images"}
+PHOTOGRAPHS = True
 NEEDS = {"flowers102": ("flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat")}
 WHERE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ (torchvision's layout)"
 

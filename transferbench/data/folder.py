@@ -16,6 +16,7 @@ from transferbench.data.listed import ListedImage
 from transferbench.data.listing import ClassFolders, Identity
 
 IDS = {"folder": "folder:<path>, your own images: one sub-folder per class, below train/ val/ test/ or alone"}
+PHOTOGRAPHS = True
 _SPLIT_NAMES = frozenset(("train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"))
 """Usual names of splits: folders that have no others are not classes."""
 

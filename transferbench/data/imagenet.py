@@ -12,6 +12,7 @@ from transferbench.data.listed import ListedImage
 from transferbench.data.listing import LeftOut
 
 IDS = {"imagenet": "ImageNet-1k, 1000 classes, RobustBench's 5000 validation images to attack"}
+PHOTOGRAPHS = True
 NEEDS = {"imagenet": ("imagenet/val",)}
 SYNTHETIC_LISTS = "lists"
 WHERE = "https://image-net.org (the validation images sorted into val/<wnid>/, for training also train/<wnid>/)"

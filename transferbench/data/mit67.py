@@ -9,6 +9,7 @@ from transferbench.data import Dataset, Split, View, class_order, listed
 from transferbench.data.listed import ListedImage
 
 IDS = {"mit67": "MIT Indoor Scenes, 67 classes, 5360/1340 images"}
+PHOTOGRAPHS = True
 NEEDS = {"mit67": ("MIT_67/TrainImages.txt", "MIT_67/TestImages.txt", "MIT_67/Images")}
 WHERE = "https://web.mit.edu/torralba/www/indoor.html (unpacked into MIT_67)"
 

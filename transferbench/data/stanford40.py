@@ -9,6 +9,7 @@ from transferbench.data import Dataset, Split, View, listed
 from transferbench.data.listed import ListedImage
 
 IDS = {"stanford40": "Stanford 40 Actions, 40 classes, 4000/5532 images"}
+PHOTOGRAPHS = True
 NEEDS = {"stanford40": ("stanford_40/ImageSplits/actions.txt", "stanford_40/JPEGImages")}
 WHERE = "http://vision.stanford.edu/Datasets/40actions.html (JPEGImages and ImageSplits, unpacked into stanford_40)"
 

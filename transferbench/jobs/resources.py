@@ -88,7 +88,7 @@ class Resources:
             raise
 
     def view(self, preprocessing: str) -> View:
-        return View(preprocessing, synthetic=self.settings.synthetic_data)
+        return View.parse(preprocessing, self.settings.synthetic_data)
 
     def circumstances(self) -> dict[str, Any]:
         """The part of every key that depends on the run's settings: what decides bits."""

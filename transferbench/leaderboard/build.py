@@ -82,7 +82,7 @@ def _model_index(record: Record, row: Row) -> tuple[CardResult, ...]:
         if column.metric is None or row[column.name] == "":
             continue
         chain = None if column.norm is None else record.chain(column.norm)
-        name = column.heading if chain is None else f"{column.heading} {chain.eps}"
+        name = column.heading if chain is None else f"{column.heading} {chain.eps} at {record.images}"
         results.append(
             CardResult(
                 metric=column.metric,

@@ -98,6 +98,7 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
         "venue": "Unpublished",
         "architecture": record.network,
         "eps": chain.eps,
+        "images": record.images,
         "clean_acc": measurements.clean.percent,
         "reported": "" if standard else robust,
         "autoattack_acc": robust if standard else "",

@@ -10,6 +10,7 @@ from transferbench.base.specifications import Norm, ThreatName
 from transferbench.leaderboard.column import Cell, Column, Group
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.rates import Rate
+from transferbench.results.records import Record
 
 BoardColumn = Column[Measurements]
 RateOf = Callable[[Measurements], Rate | None]
@@ -67,6 +68,12 @@ def accuracy(name: str, meaning: str, norm: Norm) -> RateColumn:
         terminal=norm,
         metric="robust_accuracy",
     )
+
+
+def flagged(record: Record) -> list[str]:
+    """The record's flags, with the share of clean-correct examples of those that are counted by example."""
+    shares = {name: f"={count}/{record.clean.count}" for name, count in record.flag_rows.items()}
+    return [f"{name}{shares.get(name, '')}" for name in record.flags]
 
 
 def radius(name: str, meaning: str, norm: Norm) -> BoardColumn:

@@ -73,7 +73,8 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
             [
                 f"# {_all_of(record.suite for record in victims)}",
                 f"Protocol: {_all_of(record.protocol for record in victims)}. "
-                f"Radii in [0,1] pixels: {markdown_cell(', '.join(f'{NORMS[place]} {eps}' for place, eps in radii))}. "
+                f"Radii in [0,1] pixels: {markdown_cell(', '.join(f'{NORMS[place]} {eps}' for place, eps in radii))}, "
+                f"on images of {_all_of(record.images for record in victims)}. "
                 f"n = {_all_of(str(record.n) for record in victims)} attacked examples per victim (at 50 % the 95 % "
                 f"interval is about +-{half_width:.1f}). Seeds: {', '.join(map(str, seeds))}; cells are the mean over "
                 "seeds, in brackets the range. All in %.",

@@ -95,7 +95,11 @@ def _same(one: Comparison) -> bool:
 def _differences(one: Comparison) -> list[str]:
     """The known differences between here and there, apart from the paper's own notes."""
     record = one.record
-    notes = [f"n = {record.n} here"]
+    notes = [f"n = {record.n} here", f"images here: {record.images}"]
+    if record.head:
+        notes.append("classifier here: " + ("the source's" if record.head == "kept" else "new"))
+    if record.batch is not None:
+        notes.append(f"answers here depend on the batch, of {record.batch}")
     if one.chain is not None and one.number.measure != PGD_20:
         attacks = [attack for attack in one.chain.attacks if attack["id"] != L1_SCREEN]
         if attacks != [{"id": APGD_CE}, {"id": APGD_T}]:

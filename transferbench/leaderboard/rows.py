@@ -47,10 +47,11 @@ def _order(row: Row) -> tuple[object, ...]:
 
 
 def _ranks(victims: Sequence[Record]) -> dict[str, int]:
-    """Ranks by victim among complete rows of the same suite, target, n, examples and seed."""
+    """Ranks by victim among complete rows of the same suite, target, examples, image size and seed."""
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in victims:
-        groups[record.suite, record.target_dataset, record.n, record.data_fingerprint, record.seed].append(record)
+        attacked = (record.n, record.data_fingerprint, record.images)
+        groups[record.suite, record.target_dataset, *attacked, record.seed].append(record)
     rank_of: dict[str, int] = {}
     for group in groups.values():
         # A ranked row has every measurement that any row of its group has.

@@ -73,6 +73,7 @@ def _facts(
         ("source data", record.source_dataset, ""),
         ("target data" if record.role == "victim" else "attacked on", record.target_dataset, ""),
         ("attacked examples", str(record.n), ""),
+        ("images", record.images, ""),
         ("seed", str(record.seed), ""),
         ("flags", " ".join(record.flags), ""),
         ("weights", f"sha256 {record.weights_sha256}", ""),
@@ -92,14 +93,14 @@ def _results(record: Record) -> list[dict[str, str]]:
     results = [_result(CLEAN.heading, CLEAN.meaning, measurements.clean)]
     for chain in record.chains:
         attacks = ", ".join(str(part["id"]) for part in chain.attacks)
-        tip = f"share that survives {attacks} in {chain.norm} at {chain.eps}"
+        tip = f"share that survives {attacks} in {chain.norm} at {chain.eps}, on images of {record.images}"
         results.append(_result(f"{chain.name} (eps {chain.eps})", tip, measurements.robust[chain.name]))
     if measurements.union is not None:
         results.append(_result(UNION.heading, UNION.meaning, measurements.union))
     for crafted in record.crafted:
         tip = (
             f"share of the clean-correct that any of {len(crafted.flips)} points flips, "
-            f"{crafted.norm} eps {crafted.eps}"
+            f"{crafted.norm} eps {crafted.eps}, on images of {record.images}"
         )
         rate = Rate(crafted.any_of(), record.clean.count)
         results.append(_result(f"flipped by {crafted.attack['id']} of {crafted.source}", tip, rate))

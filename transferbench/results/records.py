@@ -122,6 +122,9 @@ class Stamp(StrictModel):
 class Record(StrictModel):
     """All measurements of a victim. Only `cost` and `origin` may differ between machines.
 
+    `image_shape` [C, H, W] and `preprocessing` say what images were attacked: a radius means something
+    at one size only.
+
     `weights_notes`: what was chosen when a file of weights of another project was read (the card's).
 
     `clean`: the examples that are classified correctly without an attack; `clean_full`: (correct, n) on the whole test
@@ -144,6 +147,8 @@ class Record(StrictModel):
     target_dataset: str
     seed: int
     n: int = Field(ge=1)
+    image_shape: tuple[int, ...]
+    preprocessing: str = ""
     data_fingerprint: str
     class_counts: list[int]
     data_notes: list[str] = Field(default=[])
@@ -177,6 +182,12 @@ class Record(StrictModel):
             if any(bit and not correct for bit, correct in zip(bits.list(), clean, strict=True)):
                 raise ValueError(f"{name} counts an example that was wrong on clean")
         return self
+
+    @property
+    def images(self) -> str:
+        """The size of the attacked images, with what was done to them: `3x224x224 (Res256Crop224)`."""
+        size = "x".join(map(str, self.image_shape))
+        return f"{size} ({self.preprocessing})" if self.preprocessing else size
 
     def crafted_set(self, attack: str, source: str | None = None, threat: ThreatName = "Linf") -> CraftedRecord | None:
         """The set that an attack crafted with a source (the victim's own by default), or None."""

@@ -43,7 +43,7 @@ _BATCH = 37
 """A batch size that the engine does not use."""
 _TIE = 1e-4
 """A prediction may differ where the two largest logits are within this share of the logit range."""
-_UNSTEADY = {"randomised", "state-between-calls"}
+_UNSTEADY = {"randomised", "state-between-calls", "mixes-rows"}
 _CHUNK = 256
 _COLUMNS = {
     ("pretrained-neuron", "Linf"): "pretrained_asr",
@@ -131,9 +131,13 @@ class _RecordVerifier:
         self.victim = self._victim(first)
         if self.victim.sha256 != record.weights_sha256:
             raise VerificationError(f"the weights now have sha256 {self.victim.sha256[:12]}..., not the record's")
-        view = View(first.specification.preprocessing)
+        view = View.parse(first.specification.preprocessing)
         self.test = data.load(record.target_dataset, "test", self.data_dir, view)
         self.examples = self.test.first(record.n)
+        if (self.examples.shape, self.examples.preprocessing) != (record.image_shape, record.preprocessing):
+            raise VerificationError(f"the record's images are {record.images}, the store's are not")
+        if self.victim.card.method != record.method:
+            raise VerificationError(f"the victim's card says method {self.victim.card.method}, not {record.method}")
         if self.examples.fingerprint != record.data_fingerprint:
             raise VerificationError(f"data set {record.target_dataset} now has fingerprint {self.examples.fingerprint}")
         self.position_of = {int(id): position for position, id in enumerate(self.examples.ids)}

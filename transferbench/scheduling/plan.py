@@ -1,4 +1,4 @@
-"""Suite -> jobs: a pure function of the suite and its seeds. `--dry-run` prints what it returns."""
+"""Suite -> jobs, from the suite, its seeds and its public sources' cards. `--dry-run` prints what it returns."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
+from transferbench import data
 from transferbench.base.errors import InputError
 from transferbench.base.ids import with_seed
 from transferbench.base.results import AttackResult
 from transferbench.base.specifications import SHARD, Chain, Scalar
+from transferbench.data import View
+from transferbench.data.preprocessing import Preprocessing
 from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.clean import CleanJob
 from transferbench.jobs.craft import CraftJob
@@ -19,6 +22,7 @@ from transferbench.jobs.job import Job, Results
 from transferbench.jobs.judge import JudgeJob
 from transferbench.jobs.networks import NetworkReference, PublicNetwork, TrainedNetwork
 from transferbench.jobs.train import TrainJob
+from transferbench.models import networks, victims
 from transferbench.suites import Source, SourceOnly, Suite, SuiteRow, Training
 
 J = TypeVar("J", bound=Job[Any])
@@ -158,7 +162,7 @@ def source_only_jobs(
 
 
 def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
-    """All jobs of a suite, inputs first. Neither data nor weights nor the clock are looked at."""
+    """All jobs of a suite, inputs first. Neither data nor the clock are looked at."""
     if not suite.training:
         raise InputError(f"suite {suite.name} trains nothing: use it with eval")
     victims: dict[str, PlannedVictim] = {}
@@ -179,7 +183,7 @@ def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
                     )
                 sources[source.name] = known
             for row, source, name in block.pairs():
-                victim = planner.row(row, name, sources[source.name], list(sources.values()))
+                victim = planner.row(row, name, source, sources[source.name], list(sources.values()))
                 victims[victim.name] = victim
     return Plan(suite, seeds, list(victims.values()), list(jobs.values()))
 
@@ -193,7 +197,8 @@ class _Planner:
     def source(self, source: Source) -> PlannedVictim:
         """Sources go through the norms' chains only; further measurements are made on rows."""
         block, dataset = self.block, self.block.source_dataset
-        images = Images(dataset or "", block.source_preprocessing, self.suite.n)
+        view = self._view(block.source_preprocessing, dataset or "", source)
+        images = Images(dataset or "", view, self.suite.n)
         if source.model:
             public = PlannedVictim("", PublicNetwork(source.model), None)
             if dataset is None or not block.attack_sources:
@@ -207,9 +212,22 @@ class _Planner:
         planned = PlannedVictim("", TrainedNetwork(train), None)
         return self._evaluated(planned, "source", images, self._chains()) if block.attack_sources else planned
 
-    def row(self, row: SuiteRow, name: str, source: PlannedVictim, sources: Sequence[PlannedVictim]) -> PlannedVictim:
+    def _view(self, preprocessing: str, dataset: str, source: Source) -> str:
+        """What photographs go through: what the suite says, else what the source's images go through (data.View)."""
+        if preprocessing or not dataset or not data.are_photographs(dataset):
+            return preprocessing
+        if source.model:
+            card = victims.card(source.model)
+            return View.of(card.preprocessing, card.input_shape).text
+        shape = networks.input_shape(source.network or self.block.network or "")
+        return View.of(self.block.source_preprocessing, shape).text
+
+    def row(
+        self, row: SuiteRow, name: str, block_source: Source, source: PlannedVictim, sources: Sequence[PlannedVictim]
+    ) -> PlannedVictim:
         block, protocol = self.block, self.suite.protocol
-        images = Images(block.target_dataset, block.target_preprocessing, self.suite.n)
+        view = self._view(block.target_preprocessing, block.target_dataset, block_source)
+        images = Images(block.target_dataset, view, self.suite.n)
         name = with_seed(name, self.seed)
         train = self._train(name, row.method, row.set, images, row.network or block.network, source)
         chains = self._chains() + protocol.further_chains(dict(self.suite.threats)) + protocol.curve_chains()
@@ -274,9 +292,19 @@ class _Planner:
                     yield CraftedShard(shard.source, craft, self._add(replace(shard.judge, crafted=craft)))
 
 
+def described(view: str) -> str:
+    """What images go through, in words, from the text in a job."""
+    side = View.parse(view).side
+    if side is not None:
+        return f"{side}x{side} (unchanged at that size, others {Preprocessing.for_side(side).text})"
+    return view or "as they are"
+
+
 def describe(planned: Plan) -> list[str]:
     """The plan in lines, one per job: kind, label, size and name; then the totals."""
     lines = [f"{job.kind:<7}{job.label:<44}{job.size:>24}  {job.name[:12]}" for job in planned.jobs]
+    views = {(one.dataset, one.preprocessing): None for _, one in planned.evaluations}
+    lines += [f"images of {dataset}: {described(text)}" for dataset, text in views]
     kinds = Counter(job.kind for job in planned.jobs)
     total = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return [

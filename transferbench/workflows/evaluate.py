@@ -240,7 +240,7 @@ def selftest(
 ) -> Iterator[tuple[str, int, int]]:
     """(threat, regions planted, regions found) per chain (engine/selftest.py)."""
     images = subjects.images
-    test = data.load(images.dataset, "test", settings.data_dir, View(images.preprocessing))
+    test = data.load(images.dataset, "test", settings.data_dir, View.parse(images.preprocessing))
     shard = test.first(images.n).on(settings.device)
     examples = Examples(shard.pixels, shard.labels, shard.ids)
     model = subjects.victim.to(settings.device).model

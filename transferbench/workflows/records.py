@@ -93,6 +93,8 @@ def assemble_record(
         target_dataset=evaluation.dataset,
         seed=evaluation.seed,
         n=suite.n,
+        image_shape=examples.shape,
+        preprocessing=examples.preprocessing,
         data_fingerprint=examples.fingerprint,
         class_counts=examples.class_counts(),
         data_notes=list(examples.notes),

@@ -16,6 +16,7 @@ from transferbench.base.results import TrainResult
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
+from transferbench.data.preprocessing import Preprocessing
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.train import TrainJob
 from transferbench.models import cards, networks, trained
@@ -47,6 +48,7 @@ class TrainingRequest:
     source: str | None = None
     network: str = ""
     shots: int | None = None
+    preprocessing: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     download: bool = False
 
@@ -86,6 +88,10 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
     network = request.network or ("" if source is not None else DEFAULT_NETWORK)
     shape = source.card.input_shape if source is not None else networks.input_shape(network)
     view = data.View.of(source.card.preprocessing if source is not None else "", shape)
+    if request.preprocessing:
+        view = data.View(Preprocessing.parse(request.preprocessing).text)
+        if not data.are_photographs(request.target):
+            raise InputError(f"--preprocessing: {request.target} is no data set of photographs of any size")
     splits = load_splits(request.target, settings.data_dir, view, request.shots, method.params.seed)
     threats = source.card.threats if source is not None else radii_of(request.target)
     if settings.eval_freq is not None and not threats:
@@ -127,6 +133,9 @@ def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) 
         scheduler.resources.provide_network(job.source.name, prepared.source)
         kept = "the source's, its classes are the target's" if prepared.keeps_head else "new"
         reporter.note(f"classifier: {kept} (--set new_head=auto|yes|no)")
+    images = prepared.splits[0]
+    size = "x".join(map(str, images.shape))
+    reporter.note(f"images: {size}" + (f" ({images.preprocessing})" if images.preprocessing else ""))
     scheduler.resources.provide_splits(job.splits, prepared.splits)
     if not scheduler.settings.fresh:
         content = job.content(scheduler.resources, scheduler.results)
