@@ -58,6 +58,7 @@ def test_names_that_agree(card: Sequence[str], dataset: Sequence[str]) -> None:
         (["ant", "1", "cat"], ["ant", "cat", "bee"], 1),
         # Names that consist of separators, or differ only by them.
         (["++", "--"], ["--", "++"], 0),
+        (["+", "ant"], ["-", "ant"], 0),
         (["c++", "c#"], ["c#", "c++"], 0),
         (["🐱", "🐶"], ["🐶", "🐱"], 0),
         (["Polish", "polish"], ["polish", "Polish"], 0),
