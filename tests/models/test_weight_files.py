@@ -136,6 +136,17 @@ def test_the_content_decides_not_the_name(tmp_path: Path, name: str, form: str) 
     assert torch.equal(weights.read(tmp_path / name)["a"], STATE["a"])
 
 
+def test_a_file_that_torch_wrote_without_checksums_is_read(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        content = torch_bytes(STATE)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert not any(member.CRC for member in zipfile.ZipFile(io.BytesIO(content)).infolist())
+    (tmp_path / "w.pt").write_bytes(content)
+    assert torch.equal(weights.read(tmp_path / "w.pt")["a"], STATE["a"])
+
+
 def test_what_is_no_file_is_one_line(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "loop").symlink_to("loop")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,15 @@ def test_every_layout_gives_its_weights_and_says_what_was_chosen(tmp_path: Path,
     assert bool(selection.notes) == bool(note), "nothing is said where nothing was chosen"
     whole = sha256_of(tmp_path / "w.pt")
     assert (selection.sha256 == whole) == (entry == ""), "two networks of one file are not found by one hash"
+
+
+def test_the_default_is_the_first_of_the_documented_names(tmp_path: Path) -> None:
+    text = " ".join((Path(__file__).parents[2] / "docs" / "models.md").read_text().split())
+    order = re.findall(r"`(\w+)`", text.partition("Of several the first of ")[2].partition(" is taken")[0])
+    assert len(order) == 9
+    state = net().state_dict()
+    for first, second in itertools.pairwise(order):
+        assert select(tmp_path / "w.pt", {second: other(state), first: state}).place == first
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def _view(whole: Tensor, stored: StoredTensor) -> Tensor:
 def read_zip(path: Path) -> TorchFile:
     """The file as torch writes it since 1.6. InputError for another kind of archive, others for a damaged one."""
     size = path.stat().st_size
-    with zipfile.ZipFile(path) as archive:
+    with _archive(path) as archive:
         names = archive.namelist()
         if sum(member.file_size for member in archive.infolist()) > _MOST_COMPRESSION * size:
             raise InputError("an archive that unpacks to more than 16 times its size")
@@ -83,7 +83,7 @@ def read_zip(path: Path) -> TorchFile:
 
     @contextmanager
     def open_storages() -> Iterator[ReadStorage]:
-        with zipfile.ZipFile(path) as archive:
+        with _archive(path) as archive:
 
             def read_storage(storage: Storage) -> Tensor:
                 member = archive.getinfo(f"{folder}data/{storage.key}")
@@ -93,6 +93,15 @@ def read_zip(path: Path) -> TorchFile:
             yield read_storage
 
     return TorchFile(content, open_storages)
+
+
+def _archive(path: Path) -> zipfile.ZipFile:
+    """The archive, opened; without its checksums where torch wrote none (set_crc32_options(False): all are 0)."""
+    archive = zipfile.ZipFile(path)
+    if not any(member.CRC for member in archive.infolist()):
+        for member in archive.infolist():
+            member.CRC = None  # type: ignore[assignment]  # zipfile then compares none
+    return archive
 
 
 def read_legacy(path: Path) -> TorchFile:
