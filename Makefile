@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint check bench results docs index screenshot clean
+.PHONY: help setup demo test test-all lint check bench results docs index screenshot sources clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,9 @@ docs: setup ## the tables of methods and attacks in docs/, from the plugins' doc
 
 index: setup ## the list of RobustBench's models, from the installed package
 	$(BIN)/python -m transferbench.models.make_index
+
+sources: setup ## the networks of the built-in task that come with the package, trained anew
+	OMP_NUM_THREADS=1 $(BIN)/python tests/support/embedded_sources.py
 
 pins: setup ## what every version of an attack or a method computes, for tests/methods/pinned.json
 	PYTHONPATH=tests $(BIN)/python tests/methods/test_versions.py

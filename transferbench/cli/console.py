@@ -115,8 +115,8 @@ def summary_table(records: Sequence[Record]) -> Table:
     table = Table(
         title=f"{first.suite} ({first.protocol})",
         caption=f"%, n = {first.n} attacked examples per victim, images of {first.images}, mean of {seeds} seed(s). "
-        "ASR: share of the clean-correct examples that an attacker who holds only the source fools (any of k points); noise: the same "
-        "for k draws of random signs.",
+        "ASR: share of the clean-correct examples that an attacker who holds only the source fools (any of k points); "
+        "noise: the same for k draws of random signs.",
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
     )

@@ -21,7 +21,9 @@ from transferbench.cli import options
     metavar="NAME",
     help="Architecture where it is not the source's (without a source: small-resnet).",
 )
-@click.option("--target", required=True, metavar="DATASET", help="Data set to train on.")
+@click.option(
+    "--target", default="", metavar="DATASET", help="Data set to train on (default: the built-in digits task)."
+)
 @click.option("--shots", type=int, metavar="K", help="Train on K images of each class, drawn by the seed.")
 @click.option(
     "--preprocessing", default="", metavar="TEXT", help="What photographs go through (default: the source's own size)."
@@ -29,7 +31,7 @@ from transferbench.cli import options
 @click.option("--download", is_flag=True, help="Fetch what is missing of source and data set.")
 @click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter.")
 @click.option("--config", type=options.FOLDER, metavar="FILE", help="Hyper-parameters as YAML; --set takes precedence.")
-@click.option("--out", type=options.FOLDER, required=True, metavar="DIR", help="The new victim's folder.")
+@click.option("--out", type=options.FOLDER, metavar="DIR", help="The new victim's folder (default: runs/<plugin>).")
 @click.option(
     "--eval-freq",
     type=int,
@@ -41,17 +43,32 @@ from transferbench.cli import options
 @options.loader_workers
 @options.fresh
 def command(
-    plugin: str, target: str, set_: tuple[str, ...], config: Path | None, out: Path, tensorboard: bool, **given: Any
+    plugin: str,
+    target: str,
+    set_: tuple[str, ...],
+    config: Path | None,
+    out: Path | None,
+    tensorboard: bool,
+    **given: Any,
 ) -> None:
-    """Train one victim with a method, from a source or from scratch."""
+    """Train one victim with a method, from a source or from scratch.
+
+    With --plugin alone: 8x8 digits from a robust network of letters, which come with the package, in under a minute.
+    """
+    from transferbench.workflows import default_task, train
     from transferbench.workflows import settings as settings_check
-    from transferbench.workflows import train
 
     values = {**(train.read_config(config) if config is not None else {}), **options.pairs("--set", set_)}
     names = ("source", "network", "shots", "preprocessing", "download")
     request = train.TrainingRequest(plugin, target, settings=values, **{name: given.pop(name) for name in names})
+    request, added = default_task.completed(request)
+    if out is None:
+        out = Path("runs") / plugin
+        added.append(f"--out {out}")
     settings = RunSettings(root=out, **given)
     train.check(request, settings)
+    if added:
+        click.echo(f"taken as default: {' '.join(added)}", err=True)
     settings_check.check(settings)
     from transferbench.cli.console import Bars
     from transferbench.scheduling.scheduler import Scheduler
@@ -70,5 +87,5 @@ def command(
     click.echo(f"files: {out}/ ({', '.join(train.FILES)})")
     attack = f"attack it: transferbench eval --model {out}"
     if not prepared.job.threats:
-        attack += f" --eps Linf=...,L2=...,L1=... (neither a source's card nor {target} says at which radii)"
+        attack += f" --eps Linf=...,L2=...,L1=... (neither a source's card nor {request.target} says at which radii)"
     click.echo(attack)

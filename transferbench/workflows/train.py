@@ -114,11 +114,10 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
 
 
 def check_folder(folder: Path, fresh: bool) -> None:
-    """InputError where the folder holds a trained model, unless it is the unfinished work of `train` itself."""
+    """InputError where the folder holds a model that is not the work of `train` itself."""
     has_model = any((folder / name).exists() for name in (trained.CARD, trained.WEIGHTS))
-    unfinished = (folder / STORE).exists() and not (folder / PICTURE).exists()
-    if has_model and not unfinished and not fresh:
-        raise InputError(f"--out {folder}: a trained model is there already; give another folder, or --fresh")
+    if has_model and not (folder / STORE).exists() and not fresh:
+        raise InputError(f"--out {folder}: a model that is not of `train` is there; give another folder, or --fresh")
 
 
 def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) -> TrainResult:
@@ -142,8 +141,8 @@ def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) 
         changes = store.differs_from_begun(job, key_of(job, content), content)
         if changes:
             raise InputError(
-                f"--out {store.root}: an unfinished training of something else is there ({'; '.join(changes[:3])}): "
-                "--fresh drops it"
+                f"--out {store.root}: the training of something else is there ({'; '.join(changes[:3])}): give another "
+                "folder, or --fresh, which drops it"
             )
     scheduler.run([job], reporter)
     scheduler.raise_failures()

@@ -12,16 +12,21 @@ NAMES = Path(__file__).parent / "classes.json"
 """The names in cifar10's and cifar100's official files; imagenet's WordNet ids, which `make index` writes."""
 
 _CIFAR: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
+_SMALL: dict[Norm, str] = {"Linf": "0.1", "L2": "0.4", "L1": "1.5"}
 _RADII: dict[str, dict[Norm, str]] = {
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
     "imagenet": {"Linf": "4/255", "L2": "2", "L1": "255"},
+    # Those of the suite letters-to-digits.
+    "letters": _SMALL,
+    "digits": _SMALL,
 }
 
 
 @cache
 def radii_of(dataset: str) -> dict[Norm, Epsilon]:
-    """E-AT's radii for models trained on a data set, in [0,1] pixels; empty for a data set without."""
+    """The radii of evaluations of models trained on a data set, in [0,1] pixels: E-AT's for photographs; empty for a
+    data set without."""
     return {norm: Epsilon.parse(eps) for norm, eps in _RADII.get(dataset, {}).items()}
 
 

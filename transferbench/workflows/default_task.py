@@ -1,0 +1,40 @@
+"""The task of `train` where none is named: what is taken for the user, as printed and recorded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from transferbench.base.errors import InputError
+from transferbench.workflows.train import TrainingRequest
+
+FILE = Path(__file__).with_suffix(".yaml")
+
+
+@cache
+def _task() -> dict[str, Any]:
+    task: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    return task
+
+
+def completed(request: TrainingRequest) -> tuple[TrainingRequest, list[str]]:
+    """(the request with a target, source and settings, what was added as options of the command).
+
+    InputError where a source or an architecture is named without the target.
+    """
+    if request.target:
+        return request, []
+    if request.network or request.shots is not None or request.preprocessing:
+        raise InputError("--target: name the data set, as --network, --shots and --preprocessing are about it")
+    task = _task()
+    settings: dict[str, Any] = task["settings"].get(request.method, {})
+    added = {name: value for name, value in settings.items() if name not in request.settings}
+    source = request.source or task["source"]
+    options = [f"--source {source}"] if request.source is None else []
+    options.append(f"--target {task['target']}")
+    options += [f"--set {name}={value}" for name, value in added.items()]
+    return replace(request, target=task["target"], source=source, settings={**added, **request.settings}), options
