@@ -58,6 +58,7 @@ def record(victim: str = "a-s0", robust: int = 20, **changes: Any) -> Record:
         "target_dataset": "digits",
         "seed": 0,
         "n": N,
+        "image_shape": (1, 8, 8),
         "data_fingerprint": "f" * 32,
         "class_counts": [20, 20],
         "weights_sha256": "a" * 64,

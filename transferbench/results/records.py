@@ -22,10 +22,6 @@ from transferbench.base.strict_model import StrictModel, first_problem
 UNTRAINED = "untrained"
 """The flag of a smoke run's results, which are never a row of a table and never published."""
 
-_ABSENT_IF_EMPTY = ("data_notes", "weights_notes")
-"""Fields that came later: left out where they say nothing, so that the stamps of earlier records hold."""
-
-
 class Bits(StrictModel):
     """One bit for each of n examples, in order, as hex. The field's name is the meaning of a 1."""
 
@@ -134,7 +130,7 @@ class Record(StrictModel):
     kept the source's classifier.
     """
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     suite: str
     protocol: str
     role: Literal["source", "victim"]
@@ -215,11 +211,7 @@ def stamped(record: Record) -> bool:
 
 def dump(record: Record) -> str:
     """The record as canonical JSON text: sorted keys, one line per value, a final newline."""
-    content = record.model_dump(mode="json")
-    for name in _ABSENT_IF_EMPTY:
-        if not content[name]:
-            del content[name]
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return json.dumps(record.model_dump(mode="json"), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def read(path: Path) -> Record:
