@@ -251,7 +251,9 @@ def test_a_config_file_gives_hyper_parameters_and_set_goes_before_it(
         ("steps: [4]\n", "name: value"),
         ("- steps\n", "name: value"),
         ("steps: {\n", "not readable as YAML"),
-        ("lr: no\n", "lr"),
+        ("lr: no\n", "line 1: no would be read as false"),
+        ("steps: 4\nsteps: 5\n", "line 2: the key 'steps' is there twice"),
+        ("steps: 020\n", "would be read as 16"),
     ):
         Path("c.yaml").write_text(content)
         assert main(words) == 2

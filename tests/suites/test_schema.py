@@ -42,7 +42,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("name: probe-robust,", 'name: "../x",', r"rows\.4\.name: String should match pattern"),
         ("name: letters-to-digits", "name: other", "the file's name says 'letters-to-digits'"),
         ("seeds: [0]", "seeds: [0", "not readable as YAML"),
-        ("seeds: [0]", "seeds: !!python/object/apply:os.system [ls]", "not readable as YAML"),
+        ("seeds: [0]", "seeds: !!python/object/apply:os.system [ls]", "line 6: a tag"),
     ],
 )
 def test_a_bad_suite_is_refused_in_one_line(tmp_path: Path, old: str, new: str, complaint: str) -> None:

@@ -1,7 +1,7 @@
 """Model cards: network, classes, training and weights' hash of a victim, as Markdown. Imports no torch.
 
 The YAML front matter follows Hugging Face's conventions (`base_model`, `datasets`, `tags`); the block `transferbench:`
-holds the fields that load the model. A card is untrusted input: a safe YAML loader reads it and every field is checked.
+holds the fields that load the model. A card is untrusted input: strict_yaml reads it and every field is checked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
+from transferbench.base import strict_yaml
 from transferbench.base.errors import InputError
 from transferbench.base.radius import Radius
 from transferbench.base.specifications import PREPROCESSING, Epsilon, Norm, ThreatModel, content_hash
@@ -136,10 +137,7 @@ def read(path: Path) -> ModelCard:
     parts = content.split(f"{_FENCE}\n", 2)
     if len(parts) != 3 or parts[0].strip():
         raise InputError(f"card {path}: no YAML front matter between two lines of ---")
-    try:
-        front = yaml.safe_load(parts[1])
-    except yaml.YAMLError as error:
-        raise InputError(f"card {path}: the front matter is not YAML ({str(error).splitlines()[0]})") from None
+    front = strict_yaml.load(parts[1], f"card {path}", first_line=2)
     block = front.get("transferbench") if isinstance(front, dict) else None
     if not isinstance(block, dict):
         raise InputError(f"card {path}: the front matter has no block 'transferbench'")

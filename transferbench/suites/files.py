@@ -6,10 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
-from transferbench.base import registry
+from transferbench.base import registry, strict_yaml
 from transferbench.base.errors import InputError
 from transferbench.suites.schema import NamedChain, Protocol, Source, SourceOnly, Suite, SuiteRow, Training
 
@@ -28,7 +27,7 @@ _MODEL_OF: dict[str, type[BaseModel]] = {
 
 def available() -> dict[str, str]:
     """The suites of this package: name -> title, sorted."""
-    return {path.stem: str(yaml.safe_load(path.read_text())["title"]) for path in sorted(_FOLDER.glob("*.yaml"))}
+    return {path.stem: str(strict_yaml.read(path, path.name)["title"]) for path in sorted(_FOLDER.glob("*.yaml"))}
 
 
 def load(name: str) -> Suite:
@@ -42,11 +41,8 @@ def load(name: str) -> Suite:
 
 
 def parse(path: Path) -> Suite:
-    """Read and check a suite file. InputError with the file, the key and the allowed values."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"suite {path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+    """Read and check a suite file. InputError with the file, the line or key and the allowed values."""
+    content = strict_yaml.read(path, f"suite {path}")
     if not isinstance(content, dict):
         raise InputError(f"suite {path}: expected a mapping with the keys {', '.join(Suite.model_fields)}")
     try:

@@ -7,8 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from transferbench.base import strict_yaml
 from transferbench.base.errors import InputError
 from transferbench.workflows.train import TrainingRequest
 
@@ -17,7 +16,7 @@ FILE = Path(__file__).with_suffix(".yaml")
 
 @cache
 def _task() -> dict[str, Any]:
-    task: dict[str, Any] = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    task: dict[str, Any] = strict_yaml.read(FILE, FILE.name)
     return task
 
 

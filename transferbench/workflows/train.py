@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from transferbench import data, methods
-from transferbench.base import registry
+from transferbench.base import registry, strict_yaml
 from transferbench.base.errors import InputError
 from transferbench.base.results import TrainResult
 from transferbench.base.settings import RunSettings
@@ -163,10 +161,7 @@ def open_store(settings: RunSettings) -> Store:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The hyper-parameters of a YAML file: a mapping of names to plain values. InputError otherwise."""
-    try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"--config {path}: not readable as YAML ({str(error).splitlines()[0]})") from None
+    given = strict_yaml.read(path, f"--config {path}")
     if not isinstance(given, dict) or not all(isinstance(value, str | int | float | bool) for value in given.values()):
         raise InputError(f"--config {path}: write it as lines of 'name: value'")
     return {str(name): value for name, value in given.items()}
