@@ -241,7 +241,36 @@ def test_models_that_cannot_are_refused_in_words(
 
 def test_the_process_is_as_before_after_an_error() -> None:
     state = torch.random.get_rng_state()
-    with pytest.raises(ZeroDivisionError), plain_process():
-        torch.rand(3)
-        raise ZeroDivisionError
+
+    def fail() -> None:
+        with plain_process():
+            torch.rand(3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_float32_is_float32_during_an_evaluation_and_the_callers_choice_after(small: Small) -> None:
+    """TF32 in convolutions is torch's default on recent GPUs; its settings can be read on any machine."""
+    seen = set()
+
+    def looking(x: Tensor) -> Tensor:
+        seen.add(precision())
+        return small.model(x)
+
+    def precision() -> tuple[str, ...]:
+        backends = (torch.backends.cudnn.conv, torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+        return tuple(str(backend.fp32_precision) for backend in backends)
+
+    before = precision()
+    torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.backends.mkldnn.matmul.fp32_precision = "bf16"
+    try:
+        chosen = precision()
+        attacked(looking, small.x, small.y)
+        assert precision() == chosen
+    finally:
+        torch.backends.cudnn.conv.fp32_precision, _, torch.backends.mkldnn.matmul.fp32_precision = before
+    assert seen == {("ieee", "ieee", "ieee")}

@@ -147,9 +147,10 @@ class Float32(nn.Module):
         self.network, self.dtype = network, dtype
         self.training = False
 
-    def forward(self, x: Tensor) -> Any:
-        output = self.network(x.to(self.dtype, copy=True))
-        return output.float() if isinstance(output, Tensor) and output.is_floating_point() else output
+    def forward(self, x: Tensor) -> Tensor:
+        # Nothing here depends on values: the search model traces it.
+        logits: Tensor = self.network(x.to(self.dtype, copy=True)).float()
+        return logits
 
 
 class Canonical:
@@ -182,10 +183,11 @@ class Canonical:
             output = called(counter, images)
         # torch counts in-place operations, also those that are undone.
         changed = images._version != before
-        answered = output.dtype if isinstance(output, Tensor) else torch.float32
-        self.low_precision = answered in _LOW_PRECISION
-        plain = dtype == torch.float32 and not changed
-        self.network = module if plain and answered == torch.float32 else Float32(module, dtype)
+        # What is no tensor of floats is refused by the pre-flight in its own words.
+        is_float = isinstance(output, Tensor) and output.is_floating_point()
+        self.low_precision = is_float and output.dtype in _LOW_PRECISION
+        plain = dtype == torch.float32 and not changed and (not is_float or output.dtype == torch.float32)
+        self.network = module if plain or not is_float else Float32(module, dtype)
         self.rows = counter.rows
 
 

@@ -10,10 +10,12 @@ from contextlib import ExitStack, contextmanager
 import numpy as np
 import torch
 
+from transferbench.base.full_precision import full_precision
+
 
 @contextmanager
 def plain_process() -> Iterator[None]:
-    """Within the block torch has its own defaults: no autocast, no inference mode, float32, tensors on the CPU.
+    """Within the block torch has plain settings: no autocast, no inference mode, float32, no TF32, tensors on the CPU.
 
     Afterwards the caller's settings, the global random states and the tracer are as before: the reference
     implementation seeds globally and calls sys.settrace(None).
@@ -27,6 +29,7 @@ def plain_process() -> Iterator[None]:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(full_precision())
         try:
             torch.set_default_dtype(torch.float32)
             if place.type != "cpu":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from transferbench import data
+from transferbench.base import full_precision
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.data import Dataset, View
@@ -26,6 +27,7 @@ from transferbench.jobs.inputs import (
     SplitsInput,
 )
 from transferbench.models.victim import Victim, fitted
+from transferbench.training.splits import Splits
 
 _NETWORKS = 4
 """Maximum number of cached networks: a source and a few victims in turn."""
@@ -40,6 +42,7 @@ class Resources:
         # would train other weights from the same seed.
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
+        full_precision.switch_on()
         self.settings, self.remote = settings, remote
         self.device = device or settings.device
         self._given: dict[str, Victim] = {}
@@ -47,7 +50,7 @@ class Resources:
         self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
         self._source_batches: dict[tuple[str, str, SampleInput], int | None] = {}
         self._tests: dict[tuple[str, str], Dataset] = {}
-        self._splits: OrderedDict[SplitsInput, tuple[Dataset, Dataset]] = OrderedDict()
+        self._splits: OrderedDict[SplitsInput, Splits] = OrderedDict()
         self._fingerprints: dict[ImagesInput, str] = {}
         self._notes: dict[str, bool] = {}
         self._shared: Mapping[Input, Any] = {}
@@ -60,7 +63,7 @@ class Resources:
         """Use this prepared target for a network on a data set."""
         self._targets[name, sha256, sample] = target
 
-    def provide_splits(self, wanted: SplitsInput, splits: tuple[Dataset, Dataset]) -> None:
+    def provide_splits(self, wanted: SplitsInput, splits: Splits) -> None:
         """Use these training and validation splits."""
         self._splits[wanted] = splits
 
@@ -168,14 +171,14 @@ class Resources:
             self._fingerprints[wanted] = self.images(wanted).fingerprint
         return self._fingerprints[wanted]
 
-    def splits(self, wanted: SplitsInput) -> tuple[Dataset, Dataset]:
+    def splits(self, wanted: SplitsInput) -> Splits:
         """The training and validation splits; the last two pairs stay loaded."""
         if wanted in self._shared:
-            shared: tuple[Dataset, Dataset] = self._shared[wanted]
+            shared: Splits = self._shared[wanted]
             return shared
         if wanted not in self._splits:
             self._splits[wanted] = self._read(wanted)
-            self._note(*self._splits[wanted])
+            self._note(*(split for split in self._splits[wanted] if split is not None))
             if len(self._splits) > _SPLITS:
                 self._splits.popitem(last=False)
         return self._splits[wanted]

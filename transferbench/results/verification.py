@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from transferbench import data
-from transferbench.base import atomic_files
+from transferbench.base import atomic_files, full_precision
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.base.results import AttackResult, CleanResult, CraftResult, JudgeResult, StoredFile
@@ -80,6 +80,7 @@ def verify(
 
     InputError when the folder has no records or no store.
     """
+    full_precision.switch_on()
     records, reader = read_all(root), Reader(root)
     complaints = []
     table = _table(root)

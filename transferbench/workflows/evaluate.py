@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from transferbench import attacks, data, suites
 from transferbench.attacks.apgd import SCREEN
-from transferbench.base import registry
+from transferbench.base import full_precision, registry
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import AttackSpec, Chain, Epsilon, Norm, ThreatModel
@@ -71,7 +71,7 @@ def check(request: EvaluationRequest) -> None:
         if norm not in request.norms:
             raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.norms)}")
     if request.network is not None:
-        registry.find("networks", request.network.partition(":")[0])
+        registry.find_family("networks", request.network)
         if not request.model.startswith("file:"):
             raise InputError(f"--network is for weights in a file: write --model file:{request.model}")
     if request.weights_key is not None and not request.model.startswith("file:"):
@@ -89,7 +89,7 @@ def check(request: EvaluationRequest) -> None:
             if attack.sees != "victim":
                 raise InputError(f"--attacks {id}: it attacks the source alone; name the source with --source instead")
     if request.dataset is not None:
-        registry.find("data", request.dataset.partition(":")[0])
+        registry.find_family("data", request.dataset)
 
 
 def radii(request: EvaluationRequest, victim: Victim) -> dict[Norm, Epsilon]:
@@ -239,6 +239,7 @@ def selftest(
     request: EvaluationRequest, subjects: EvaluationSubjects, settings: RunSettings
 ) -> Iterator[tuple[str, int, int]]:
     """(threat, regions planted, regions found) per chain (engine/selftest.py)."""
+    full_precision.switch_on()
     images = subjects.images
     test = data.load(images.dataset, "test", settings.data_dir, View.parse(images.preprocessing))
     shard = test.first(images.n).on(settings.device)
