@@ -3,7 +3,8 @@
 A method is a file: its id is the file's stem with `_` written `-`, its description the first line of the
 docstring. A file of networks, attacks, threats, data sets or models may hold several: it lists them in a literal
 `IDS = {"id": "one line"}`. Third parties add their own through the entry points `transferbench.<kind>`
-(entry point name = id, value = module). A name that is taken twice is an error.
+(entry point name = id, value = module). A plugin that cannot be read, or whose name is taken twice, is one line on
+standard error; everything else works, and using that name is an error.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ from __future__ import annotations
 import ast
 import difflib
 import importlib
+import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from transferbench.base.errors import InputError
 
@@ -33,6 +35,17 @@ _FOLDERS: dict[Kind, str] = {
 }
 _PACKAGE = Path(__file__).parent.parent
 _ONE_PER_FILE: tuple[Kind, ...] = ("methods",)
+_REQUIRED: dict[Kind, tuple[str, ...]] = {
+    "methods": ("VERSION", "Params", "Method"),
+    "networks": ("build",),
+    "attacks": ("VERSION", "build"),
+    "threats": (),
+    "data": ("load",),
+    "models": ("load",),
+}
+"""What a plugin's module must have."""
+_LOG = logging.getLogger("transferbench")
+"""Without a handler of the user's own, a warning is its line on standard error."""
 _NOUNS: dict[Kind, str] = {
     "methods": "method",
     "networks": "network",
@@ -45,14 +58,71 @@ _NOUNS: dict[Kind, str] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A plugin's id, its one-line description, and the module that holds it (not imported yet)."""
+    """A plugin's id, its one-line description, and the module that holds it (not imported yet).
+
+    `problem` says why it cannot be used; empty for a plugin that was read.
+    """
 
     id: str
     description: str
     module: str
+    kind: Kind
+    problem: str = ""
 
     def load(self) -> ModuleType:
-        return importlib.import_module(self.module)
+        """The module, imported. InputError, naming the plugin, where it cannot be imported or lacks a part."""
+        name = f"{_NOUNS[self.kind]} {self.id!r}"
+        self.check()
+        module = imported(self.module, name)
+        lacking = [part for part in _REQUIRED[self.kind] if not hasattr(module, part)]
+        if lacking:
+            raise InputError(f"{name}: the plugin {self.module} has no {lacking[0]} (docs/extending.md)")
+        return module
+
+    def check(self) -> None:
+        """InputError for a plugin that cannot be used."""
+        if self.problem:
+            raise InputError(f"{_NOUNS[self.kind]} {self.id!r}: {self.problem}")
+
+    @property
+    def is_family(self) -> bool:
+        """Whether ids go on behind a colon, as the description then says: `torchvision:<name>`. A plugin of another
+        package may take any id."""
+        return not self.module.startswith("transferbench.") or f"{self.id}:" in self.description
+
+
+def imported(module: str, name: str) -> ModuleType:
+    """A module of somebody's, imported for what `name` says. InputError whatever its import raises."""
+    try:
+        return importlib.import_module(module)
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(f"{name}: cannot import {module} ({reason(error)})") from None
+
+
+def reason(error: BaseException) -> str:
+    """An exception of somebody else's code in one line, with the place of a syntax error."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg}, {Path(error.filename).name} line {error.lineno}"
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+class _Source(NamedTuple):
+    """What the file of a plugin says without being imported."""
+
+    summary: str
+    ids: dict[str, str]
+
+
+def _source(file: Path) -> _Source:
+    """InputError where the file cannot be read, or is not Python."""
+    try:
+        tree = ast.parse(file.read_bytes(), str(file))
+        return _Source((ast.get_docstring(tree) or "").partition("\n")[0], _ids_of(tree))
+    except (OSError, SyntaxError, ValueError, TypeError, AttributeError, RecursionError, MemoryError) as error:
+        raise InputError(f"the plugin cannot be read ({reason(error)})") from None
 
 
 def _ids_of(tree: ast.Module) -> dict[str, str]:
@@ -68,57 +138,77 @@ def _ids_of(tree: ast.Module) -> dict[str, str]:
     return {}
 
 
-def _summary(tree: ast.Module) -> str:
-    return (ast.get_docstring(tree) or "").partition("\n")[0]
-
-
 def _own(kind: Kind) -> Iterator[Entry]:
     folder = _PACKAGE / _FOLDERS[kind]
     package = "transferbench." + _FOLDERS[kind].replace("/", ".")
     for file in sorted(folder.glob("*.py")):
         if file.stem == "__init__":
             continue
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        module = f"{package}.{file.stem}"
-        if kind in _ONE_PER_FILE:
-            yield Entry(file.stem.replace("_", "-"), _summary(tree), module)
-        else:
-            for id, line in _ids_of(tree).items():
-                yield Entry(id, line, module)
+        module, id = f"{package}.{file.stem}", file.stem.replace("_", "-")
+        try:
+            source = _source(file)
+        except InputError as error:
+            yield Entry(id, "", module, kind, str(error))
+            continue
+        lines = {id: source.summary} if kind in _ONE_PER_FILE else source.ids
+        yield from (Entry(id, line, module, kind) for id, line in lines.items())
 
 
 def _third_party(kind: Kind) -> Iterator[Entry]:
     for point in entry_points(group=f"transferbench.{kind}"):
-        yield Entry(point.name, _third_party_line(point), point.module)
+        try:
+            module = point.module
+        except AttributeError:
+            yield Entry(point.name, "", point.value, kind, f"the entry point {point.value!r} names no module")
+            continue
+        try:
+            yield Entry(point.name, _third_party_line(point), module, kind)
+        except InputError as error:
+            yield Entry(point.name, "", module, kind, str(error))
 
 
 def _third_party_line(point: EntryPoint) -> str:
     """The plugin's own line, read from its file; its distribution's name where the file is not found."""
     if point.dist is None:
         return "third-party plugin"
-    source = Path(str(point.dist.locate_file(point.module.replace(".", "/") + ".py")))
-    if not source.is_file():
+    module = Path(str(point.dist.locate_file(point.module.replace(".", "/"))))
+    file = next((path for path in (module.with_suffix(".py"), module / "__init__.py") if path.is_file()), None)
+    if file is None:
         return f"third-party plugin of {point.dist.name}"
-    tree = ast.parse(source.read_text(encoding="utf-8"))
-    return _ids_of(tree).get(point.name, _summary(tree))
+    source = _source(file)
+    return source.ids.get(point.name, source.summary)
+
+
+_WARNED: set[tuple[str, str]] = set()
 
 
 @cache
 def entries(kind: Kind) -> dict[str, Entry]:
-    """All plugins of a kind by id, sorted. InputError when two claim one id."""
+    """All plugins of a kind by id, sorted; those with a `problem` are named on standard error, once."""
     found: dict[str, Entry] = {}
     for entry in [*_own(kind), *_third_party(kind)]:
         if entry.id in found:
-            raise InputError(
-                f"{_NOUNS[kind]} {entry.id!r} is claimed by {found[entry.id].module} and by {entry.module}: "
-                "uninstall or rename one"
-            )
-        found[entry.id] = entry
+            other = found[entry.id].module
+            problem = f"claimed by {other} and by {entry.module}: uninstall or rename one"
+            found[entry.id] = replace(found[entry.id], problem=problem)
+        else:
+            found[entry.id] = entry
+    for entry in found.values():
+        _warn(entry)
     return dict(sorted(found.items()))
+
+
+def _warn(entry: Entry) -> None:
+    """Name a plugin that cannot be used on standard error: one line for a file, whatever kinds and ids it holds."""
+    if entry.problem and (entry.module, entry.problem) not in _WARNED:
+        _WARNED.add((entry.module, entry.problem))
+        _LOG.warning("transferbench: warning: %s %r: %s", _NOUNS[entry.kind], entry.id, entry.problem)
 
 
 def literal(entry: Entry, name: str) -> dict[str, tuple[str, ...]]:
     """A literal dictionary of tuples in an entry's file, read without importing it; empty where it has none."""
+    if entry.problem:
+        return {}
     folders = {f"transferbench.{folder.replace('/', '.')}": folder for folder in _FOLDERS.values()}
     package, _, stem = entry.module.rpartition(".")
     if package not in folders:
@@ -140,7 +230,18 @@ def find(kind: Kind, id: str) -> Entry:
     known = entries(kind)
     if id not in known:
         raise InputError(unknown(_NOUNS[kind], id, known))
+    known[id].check()
     return known[id]
+
+
+def find_family(kind: Kind, id: str) -> Entry:
+    """The plugin of an id with or without a colon: `torchvision:resnet18`. InputError as `find`, and for what is behind
+    the colon of a plugin that takes nothing there."""
+    word, colon, _ = id.partition(":")
+    entry = find(kind, word)
+    if colon and not entry.is_family:
+        raise InputError(f"{_NOUNS[kind]} {id!r}: {word} takes nothing behind a colon; write {word}")
+    return entry
 
 
 def unknown(noun: str, word: str, known: Iterable[str]) -> str:

@@ -139,12 +139,12 @@ def _method(id: str) -> str:
 
 
 def _network(id: str) -> str:
-    registry.find("networks", id.partition(":")[0])
+    registry.find_family("networks", id)
     return id
 
 
 def _dataset(id: str) -> str:
-    registry.find("data", id.partition(":")[0])
+    registry.find_family("data", id)
     return id
 
 

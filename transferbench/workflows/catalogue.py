@@ -22,9 +22,9 @@ def lines(kind: str, data_dir: Path | None = None) -> dict[str, str]:
 
         return suites.available()
     entries = registry.entries(_KINDS[kind])
+    descriptions = {id: _description(entry) for id, entry in entries.items()}
     if kind == "datasets":
-        return {id: f"{_presence(entry, data_dir):<9}{entry.description}" for id, entry in entries.items()}
-    descriptions = {id: entry.description for id, entry in entries.items()}
+        return {id: f"{_presence(entry, data_dir):<9}{descriptions[id]}" for id, entry in entries.items()}
     if kind != "models":
         return descriptions
     from transferbench.models import catalogue
@@ -35,8 +35,14 @@ def lines(kind: str, data_dir: Path | None = None) -> dict[str, str]:
     return dict(sorted((public | others).items()))
 
 
+def _description(entry: registry.Entry) -> str:
+    return f"cannot be used: {entry.problem}" if entry.problem else entry.description or "(no description)"
+
+
 def _presence(entry: registry.Entry, root: Path | None) -> str:
     """`ready` for a data set that comes with a package, else whether its files are below the folder of data sets."""
+    if entry.problem:
+        return "broken"
     if not registry.literal(entry, "NEEDS").get(entry.id):
         return "any path" if entry.id == "folder" else "ready"
     return "missing" if registry.missing(entry, root or Path("data")) else "present"

@@ -29,7 +29,7 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     InputError when the architecture is not named or does not match the file.
     """
     network, path, entry = _parts(id)
-    registry.find("networks", network.partition(":")[0])
+    registry.find_family("networks", network)
     file = weights.open_file(path)
     built = networks.build(network, 10)
     if not built.layers.head:

@@ -36,7 +36,7 @@ def build(id: str, num_classes: int) -> Built:
 
     InputError for an unknown id. Torch's global random state is restored.
     """
-    module = registry.find("networks", id.partition(":")[0]).load()
+    module = registry.find_family("networks", id).load()
     with torch.random.fork_rng(devices=[]):
         built: Built = module.build(id, num_classes)
     return built
@@ -47,13 +47,13 @@ def unstated(id: str) -> str:
 
     From the network's module, if it has a function of that name.
     """
-    module = registry.find("networks", id.partition(":")[0]).load()
+    module = registry.find_family("networks", id).load()
     return str(module.unstated(id)) if hasattr(module, "unstated") else ""
 
 
 def check_loaded(id: str, model: nn.Module, name: str) -> None:
     """Ask the network's module, if it has a function of that name, whether the loaded weights belong to what the id
     states. InputError, with the file's `name`, where they show that they do not."""
-    module = registry.find("networks", id.partition(":")[0]).load()
+    module = registry.find_family("networks", id).load()
     if hasattr(module, "check_loaded"):
         module.check_loaded(id, model, name)
