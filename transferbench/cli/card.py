@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from transferbench.cli.output import say
+
 
 @click.command("card", short_help="Show the card of a model.")
 @click.argument("model", metavar="MODEL")
@@ -23,4 +25,4 @@ def command(model: str) -> None:
 
             found = victims.card(model)
         card = found
-    click.echo(cards.write(card), nl=False)
+    say(cards.write(card).removesuffix("\n"))

@@ -9,23 +9,25 @@ from types import TracebackType
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
-from rich.table import Table
 
 from transferbench.base.ids import SOURCE_PGD
 from transferbench.base.progress import OnProgress, Progress
+from transferbench.cli.failures import one_line, printable
+from transferbench.cli.output import say
+from transferbench.cli.summary_table import print_summary
 from transferbench.jobs.job import Job
-from transferbench.leaderboard.columns import LEADERBOARD
-from transferbench.leaderboard.markdown import mean_and_range
 from transferbench.leaderboard.measurements import union
-from transferbench.leaderboard.pooling import pooled
-from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.leaderboard.statistics import wilson
 from transferbench.results.records import CraftedRecord, Record
 from transferbench.results.verification import VerificationCounts
+
+
+def make_console(stderr: bool = False) -> Console:
+    """A console that prints text as it is: a name in brackets is no style."""
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
 
 
 class Bars:
@@ -35,7 +37,7 @@ class Bars:
     """
 
     def __init__(self) -> None:
-        self.console = Console(stderr=True)
+        self.console = make_console(stderr=True)
         self.live = self.console.is_terminal
         self.done, self.total, self.reused = 0, 0, 0
         self._tasks: dict[str, TaskID] = {}
@@ -44,7 +46,7 @@ class Bars:
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.live,
@@ -84,14 +86,14 @@ class Bars:
         self._remove(job)
         self.reused += reused
         if not self.live and not reused:
-            self.console.print(f"[{self.done}/{self.total}] {job.label}", markup=False, highlight=False)
+            self.note(f"[{self.done}/{self.total}] {job.label}")
 
     def failed(self, job: Job[Any], reason: str) -> None:
         self._remove(job)
         self.note(f"failed: {reason}")
 
     def note(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False)
+        self.console.print(printable(text))
 
     def _remove(self, job: Job[Any]) -> None:
         self.done += 1
@@ -107,41 +109,17 @@ def _note(progress: Progress) -> str:
     return "steps  " + "  ".join(f"{name} {value:.3f}" for name, value in progress.values.items())
 
 
-def summary_table(records: Sequence[Record]) -> Table:
-    """The means over seeds, one line per (method, source)."""
-    rows = leaderboard_rows(records)
-    first = next(record for record in records if record.role == "victim")
-    seeds = len({row["seed"] for row in rows})
-    table = Table(
-        title=f"{first.suite} ({first.protocol})",
-        caption=f"%, n = {first.n} attacked examples per victim, images of {first.images}, mean of {seeds} seed(s). "
-        "ASR: share of the clean-correct examples that an attacker who holds only the source fools (any of k points); "
-        "noise: the same for k draws of random signs.",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("method", no_wrap=True)
-    table.add_column("source", no_wrap=True)
-    columns = [column for column in LEADERBOARD if column.terminal]
-    for column in columns:
-        table.add_column(column.terminal, justify="right", no_wrap=True)
-    for pool in pooled(rows):
-        means = (mean_and_range(pool.rows, column.name).partition(" ")[0] for column in columns)
-        table.add_row(pool.label, pool.source, *means)
-    return table
-
-
 _FILES = ("leaderboard.md", "leaderboard.csv", "cost.csv", "transfer.csv")
 _FOLDERS = ("figures", "galleries", "records", "cards", "victims", "examples")
 
 
 def print_board(folder: Path, records: Sequence[Record]) -> None:
     """Print the summary of a board, and where its files are."""
-    Console().print(summary_table(records))
+    print_summary(make_console(), records)
     present = [name for name in (*_FILES, *_FOLDERS) if (folder / name).exists()]
-    print(f"files: {folder}/ ({', '.join(present)})")
+    say(f"files: {folder}/ ({', '.join(present)})")
     if (folder / "index.html").is_file():
-        print(f"page: {folder / 'index.html'}")
+        say(f"page: {folder / 'index.html'}")
 
 
 def evaluation_report(record: Record, weights: str) -> str:
@@ -212,12 +190,12 @@ def print_verified(record: Record, counts: VerificationCounts) -> None:
     """One line about a record that was verified."""
     ties = f", {counts.changed_ties} ties fell the other way" if counts.changed_ties else ""
     others = f", {counts.disagreements} predictions differ (randomised)" if counts.disagreements else ""
-    print(f"{record.victim}: {counts.points} end points and all counts hold{ties}{others}")
+    say(f"{record.victim}: {counts.points} end points and all counts hold{ties}{others}")
 
 
 def exit_on(complaints: Sequence[str]) -> None:
     """Print complaints, one line each, and end the command with status 1 if there are any."""
     for complaint in complaints:
-        print(f"transferbench: error: {complaint}", file=sys.stderr)
+        print(f"transferbench: error: {one_line(complaint)}", file=sys.stderr)
     if complaints:
         raise click.exceptions.Exit(1)

@@ -9,6 +9,7 @@ import click
 
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 
 @click.command("eval", short_help="Attack any model, at the radii of its card.")
@@ -61,6 +62,6 @@ def command(out: Path | None, **given: Any) -> None:
         record = evaluate.evaluate(request, subjects, Scheduler(store, settings), bars)
         if bars.reused:
             bars.note(f"{bars.reused} jobs were done before")
-    click.echo(console.evaluation_report(record, subjects.victim.card.weights))
-    click.echo(f"files: {settings.root}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
-    click.echo(f"page: {settings.root / 'index.html'}")
+    say(console.evaluation_report(record, subjects.victim.card.weights))
+    say(f"files: {settings.root}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
+    say(f"page: {settings.root / 'index.html'}")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 
 @click.command("leaderboard", short_help="Check or rebuild tables from their records.")
@@ -50,16 +51,19 @@ def command(
         if rebuild:
             boards.rebuild(folder)
         if html or (rebuild and (folder / "index.html").is_file()):
-            click.echo(f"page: {boards.write_page(folder)}")
+            say(f"page: {boards.write_page(folder)}")
         if export:
             files = boards.export(folder, export)
-            click.echo(f"files: {folder / 'exports'}/ ({len(files)})")
+            say(f"files: {folder / 'exports'}/ ({len(files)})")
         if check:
-            complaints += boards.check(folder)
+            faults = boards.check(folder)
+            complaints += faults
+            if not faults:
+                say(f"{folder}: tables and page are those of its records, and all records are verified")
         if published is not None or robustbench is not None:
             files = boards.compare_published(folder, published, robustbench)
-            click.echo(files[-1].read_text(encoding="utf-8"))
-            click.echo(f"files: {', '.join(map(str, files))}")
+            say(files[-1].read_text(encoding="utf-8"))
+            say(f"files: {', '.join(map(str, files))}")
         elif not (rebuild or check or html or export):
             console.print_board(folder, boards.records(folder))
     console.exit_on(complaints)

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 KINDS = ("models", "networks", "datasets", "methods", "attacks", "suites")
 
@@ -21,4 +22,4 @@ def command(kind: str, data_dir: Path | None) -> None:
     lines = catalogue.lines(kind, data_dir)
     width = max(map(len, lines), default=0)
     for id, description in lines.items():
-        click.echo(f"{id:<{width}}  {description}")
+        say(f"{id:<{width}}  {description}")

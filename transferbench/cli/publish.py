@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 
 @click.command("publish", short_help="Copy a finished run to leaderboards/ and model_cards/.")
@@ -16,4 +17,4 @@ def command(dir: Path) -> None:
     from transferbench.workflows.publish import publish
 
     board = publish(dir, Path())
-    click.echo(f"published to {board}/ and model_cards/")
+    say(f"published to {board}/ and model_cards/")

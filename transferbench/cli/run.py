@@ -9,6 +9,7 @@ import click
 
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 
 @click.command("run", short_help="Run a suite: train, craft, attack, judge, write the leaderboard.")
@@ -51,7 +52,7 @@ def command(
         smoke_run.check(settings)
     run_suite.check(chosen)
     if dry_run:
-        click.echo("\n".join(describe(planned)))
+        say("\n".join(describe(planned)))
         return
     settings_check.check(settings)
     from transferbench.cli import console
@@ -63,9 +64,9 @@ def command(
             settings = smoke_run.prepared(chosen, settings)
         records = run_suite.run_suite(planned, Scheduler(store, settings), bars)
     if smoke:
-        click.echo(smoke_run.summary(chosen, records))
+        say(smoke_run.summary(chosen, records))
         return
     run_suite.write_page(settings.root, records)
     console.print_board(settings.root, records)
     if bars.reused:
-        click.echo(f"{bars.reused} of {len(planned.jobs)} jobs were done before")
+        say(f"{bars.reused} of {len(planned.jobs)} jobs were done before")

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 
 @click.command("runs", short_help="What of a run is done, under way, failed or missing.")
@@ -18,6 +19,6 @@ def command(dir: Path, verdicts: Path | None) -> None:
     from transferbench.workflows import run_status
 
     reader = Reader(dir)
-    click.echo("\n".join(run_status.describe(reader)))
+    say("\n".join(run_status.describe(reader)))
     if verdicts is not None:
-        click.echo(f"{verdicts}: {run_status.write_verdicts(reader, verdicts)} verdicts")
+        say(f"{verdicts}: {run_status.write_verdicts(reader, verdicts)} verdicts")

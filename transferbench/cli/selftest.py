@@ -9,6 +9,7 @@ import click
 from transferbench.base.errors import FaultError
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 
 @click.command("selftest", short_help="Plant adversarial regions around examples: are they found?")
@@ -32,7 +33,7 @@ def command(**given: Any) -> None:
     subjects = evaluate.load(request, settings)
     passed = True
     for threat, planted, found in evaluate.selftest(request, subjects, settings):
-        click.echo(f"{threat:<12} {found} of {planted} planted regions found")
+        say(f"{threat:<12} {found} of {planted} planted regions found")
         passed = passed and planted == found
     if not passed:
         raise FaultError(

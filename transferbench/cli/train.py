@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
+from transferbench.cli.output import say
 
 
 @click.command("train", short_help="Train one victim with a method.")
@@ -68,7 +70,7 @@ def command(
     settings = RunSettings(root=out, **given)
     train.check(request, settings)
     if added:
-        click.echo(f"taken as default: {' '.join(added)}", err=True)
+        print(f"taken as default: {' '.join(added)}", file=sys.stderr)
     settings_check.check(settings)
     from transferbench.cli.console import Bars
     from transferbench.scheduling.scheduler import Scheduler
@@ -82,10 +84,13 @@ def command(
         if writer is not None:
             bars.also(writer)
         result = train.train(prepared, Scheduler(store, settings), bars)
-    accuracy = 100 * result.validation_accuracy
-    click.echo(f"{prepared.job.victim}: validation accuracy {accuracy:.2f} % on {len(prepared.splits[1])} images")
-    click.echo(f"files: {out}/ ({', '.join(train.FILES)})")
+    share, val = result.validation_accuracy, prepared.splits[1]
+    if share is None or val is None:
+        say(f"{prepared.job.victim}: trained on {len(prepared.splits[0])} images, none kept for validation")
+    else:
+        say(f"{prepared.job.victim}: validation accuracy {100 * share:.2f} % on {len(val)} images")
+    say(f"files: {out}/ ({', '.join(train.FILES)})")
     attack = f"attack it: transferbench eval --model {out}"
     if not prepared.job.threats:
         attack += f" --eps Linf=...,L2=...,L1=... (neither a source's card nor {request.target} says at which radii)"
-    click.echo(attack)
+    say(attack)
