@@ -38,7 +38,7 @@ BOARDS = sorted(path.parent for path in (ROOT / "leaderboards").glob("*/records"
 def test_committed_tables_are_functions_of_their_records(folder: Path) -> None:
     assert build.check(folder) == []
     for record in read_all(folder):
-        card = cards.read(ROOT / "model_cards" / f"{record.victim}.md")
+        card = cards.read(ROOT / "model_cards" / folder.name / f"{record.victim}.md")
         assert card.sha256 == record.weights_sha256
 
 

@@ -118,7 +118,7 @@ def test_publishing_copies_a_finished_run(first: Path, tmp_path: Path) -> None:
     assert target == tmp_path / "leaderboards" / "tiny"
     assert build.check(target) == []
     assert (target / "leaderboard.csv").read_bytes() == (first / "leaderboard.csv").read_bytes()
-    assert {path.stem for path in (tmp_path / "model_cards").iterdir()} == {
+    assert {path.stem for path in (tmp_path / "model_cards" / "tiny").iterdir()} == {
         "letters-natural-s0",
         "probe-s0",
         "finetune-s0",

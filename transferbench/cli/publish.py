@@ -13,8 +13,8 @@ from transferbench.cli.output import say
 @click.command("publish", short_help="Copy a finished run to leaderboards/ and model_cards/.")
 @options.run_folder
 def command(dir: Path) -> None:
-    """Copy the verified run in DIR to leaderboards/ and model_cards/ of the current folder."""
-    from transferbench.workflows.publish import publish
+    """Copy the verified run in DIR to leaderboards/<suite>/ and model_cards/<suite>/ of the current folder."""
+    from transferbench.workflows.publish import CARDS, publish
 
     board = publish(dir, Path())
-    say(f"published to {board}/ and model_cards/")
+    say(f"published to {board}/ and {Path(CARDS) / board.name}/")

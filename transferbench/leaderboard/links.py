@@ -28,8 +28,9 @@ def page_of(victim: str, up: str = "") -> str:
 
 
 def card_file(folder: Path, name: str) -> Path | None:
-    """A run has its cards in its folder, a published board in model_cards/ of its repository."""
-    places = (folder / "cards" / name, folder.resolve().parent.parent / "model_cards" / name)
+    """A run has its cards in its folder, a published board in model_cards/<board>/ of its repository."""
+    folder = folder.resolve()
+    places = (folder / "cards" / name, folder.parent.parent / "model_cards" / folder.name / name)
     return next((place for place in places if place.is_file()), None)
 
 
@@ -37,5 +38,6 @@ def card_link(folder: Path, name: str, up: str = "") -> str:
     file = card_file(folder, name)
     if file is None:
         return ""
-    inside = file.parent.name == "cards"
-    return f"{up}cards/{quote(name)}" if inside else f"{up}../../model_cards/{quote(name)}"
+    inside = file.parent.name == "cards" and file.parent.parent == folder.resolve()
+    place = "cards" if inside else f"../../model_cards/{quote(folder.resolve().name)}"
+    return f"{up}{place}/{quote(name)}"

@@ -1,25 +1,65 @@
-"""The only way into leaderboards/ and model_cards/: copy a finished run's records and cards, build its tables."""
+"""The only way into leaderboards/ and model_cards/: copy a finished run's records and cards, build its tables.
+
+Everything of a suite is in leaderboards/<suite>/ and model_cards/<suite>/, so that suites whose rows have equal names
+live side by side.
+"""
 
 from __future__ import annotations
 
 import re
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.leaderboard import build, figures, page
 from transferbench.leaderboard.example_gallery import FOLDER as GALLERIES
-from transferbench.results.records import UNTRAINED, read_all, stamped
+from transferbench.results.records import UNTRAINED, Record, read_all, stamped
+
+BOARDS, CARDS = "leaderboards", "model_cards"
+_COPIED = ("records", GALLERIES)
+"""The folders of a board that come from the run; the rest is built of them."""
 
 
 def publish(run: Path, repository: Path) -> Path:
-    """Copy the records of a run's folder to leaderboards/<suite>/ and its cards to model_cards/.
+    """Copy the records of a run's folder to leaderboards/<suite>/ and its cards to model_cards/<suite>/, in place of
+    what an earlier run of the same suite left there.
 
     Returns the leaderboard's folder. InputError when the run has no records, mixes suites, lacks a card or a fresh
     stamp of `verify`, or when `repository` has no leaderboards/ folder.
     """
     records = read_all(run)
+    suite = _suite(run, records)
+    if not (repository / BOARDS).is_dir():
+        raise InputError(f"{repository.resolve()}: no folder {BOARDS}/ here: run publish at the repository's root")
+    stems = [file_stem(record.victim) for record in records]
+    for record, stem in zip(records, stems, strict=True):
+        if not (run / "cards" / f"{stem}.md").is_file():
+            raise InputError(f"{run}: no card for {record.victim}: finish the run first")
+    board, cards = repository / BOARDS / suite, repository / CARDS / suite
+    for folder in (board, cards):
+        folder.mkdir(parents=True, exist_ok=True)
+    # Everything is copied before anything is replaced.
+    with tempfile.TemporaryDirectory(prefix=".publish-", dir=board) as temporary:
+        new = Path(temporary)
+        for kind, ending in (("records", "json"), ("cards", "md"), (GALLERIES, "png")):
+            (new / kind).mkdir()
+            for name in (f"{stem}.{ending}" for stem in stems):
+                if (run / kind / name).is_file():
+                    shutil.copyfile(run / kind / name, new / kind / name)
+        for kind in _COPIED:
+            _replace(new / kind, board / kind)
+        _replace(new / "cards", cards)
+    records = build.rebuild(board)
+    figures.write(board, records)
+    page.write(board, records)
+    return board
+
+
+def _suite(run: Path, records: Sequence[Record]) -> str:
+    """The suite of the records, all of which are verified. InputError otherwise."""
     suites = sorted({record.suite for record in records})
     if len(suites) != 1 or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", suites[0]):
         raise InputError(f"{run}: records of one suite are published at a time, here are {', '.join(suites)}")
@@ -28,24 +68,11 @@ def publish(run: Path, repository: Path) -> Path:
             raise InputError(f"{run}: {record.victim} is of a smoke run: it is never published")
         if not stamped(record):
             raise InputError(build.stamp_complaint(run, record))
-    boards = repository / "leaderboards"
-    if not boards.is_dir():
-        raise InputError(f"{repository.resolve()}: no folder leaderboards/ here: run publish at the repository's root")
-    missing = [record.victim for record in records if not (run / "cards" / f"{file_stem(record.victim)}.md").is_file()]
-    if missing:
-        raise InputError(f"{run}: no card for {missing[0]}: finish the run first")
-    target = boards / suites[0]
-    shutil.rmtree(target / "records", ignore_errors=True)
-    (target / "records").mkdir(parents=True)
-    shutil.rmtree(target / GALLERIES, ignore_errors=True)
-    (target / GALLERIES).mkdir()
-    (repository / "model_cards").mkdir(exist_ok=True)
-    for stem in (file_stem(record.victim) for record in records):
-        shutil.copyfile(run / "records" / f"{stem}.json", target / "records" / f"{stem}.json")
-        shutil.copyfile(run / "cards" / f"{stem}.md", repository / "model_cards" / f"{stem}.md")
-        if (run / GALLERIES / f"{stem}.png").is_file():
-            shutil.copyfile(run / GALLERIES / f"{stem}.png", target / GALLERIES / f"{stem}.png")
-    records = build.rebuild(target)
-    figures.write(target, records)
-    page.write(target, records)
-    return target
+    return suites[0]
+
+
+def _replace(new: Path, old: Path) -> None:
+    """Move a folder to a place that an earlier one may hold; the earlier one is put next to the new one first."""
+    if old.exists():
+        shutil.move(old, new.with_name(f"{new.name}.earlier"))
+    shutil.move(new, old)
