@@ -102,14 +102,15 @@ class JobResult:
 
 @dataclass(frozen=True)
 class TrainResult(JobResult):
-    """A trained network. `folder` holds it, relative to the run's folder; `validation_accuracy` is a share.
+    """A trained network. `folder` holds it, relative to the run's folder; `validation_accuracy` is a share, None
+    where no validation images were kept apart.
 
     `identity` is its card's (models/cards.py): an edited card is another network's.
     """
 
     folder: str
     sha256: str
-    validation_accuracy: float
+    validation_accuracy: float | None
     log: list[dict[str, int | float | str]]
     identity: str = ""
 

@@ -124,6 +124,16 @@ class Dataset:
         images = self.images.subset(at) if isinstance(self.images, Files) else self.images[at]
         return replace(self, images=images, labels=self.labels[at], ids=self.ids[at], attackable=None)
 
+    def joined(self, other: Dataset) -> Dataset:
+        """The examples of two splits of one data set, in the order of their ids. `split` and notes are the first's."""
+        images = (
+            self.images.joined(other.images)
+            if isinstance(self.images, Files) and isinstance(other.images, Files)
+            else torch.cat([self.pixels, other.pixels])
+        )
+        labels, ids = torch.cat([self.labels, other.labels]), torch.cat([self.ids, other.ids])
+        return replace(self, images=images, labels=labels, ids=ids).select(ids.sort().indices)
+
     def shots(self, k: int, seed: int) -> Dataset:
         """k examples of each class, drawn by the seed. InputError when a class has fewer."""
         fewest = min(self.class_counts())
@@ -143,15 +153,17 @@ class Dataset:
         for start in range(0, len(self), size):
             yield self.select(torch.arange(start, min(start + size, len(self))))
 
-    def augmented(self, at: Tensor, keys: Tensor, augment: Augment) -> Tensor:
+    def augmented(self, at: Tensor, keys: Tensor, augment: Augment, padding: int | None = None) -> Tensor:
         """The augmented images at the positions; `keys` int64, one per image, determine the random draws.
+
+        `padding` is crop_flip's.
 
         InputError for resized crops of images in memory: they are cropped from the original files.
         """
         if augment == "none":
             return self.images[at]
         if augment == "crop-flip":
-            return crop_flip(self.images[at], keys)
+            return crop_flip(self.images[at], keys, padding)
         if not isinstance(self.images, Files):
             raise InputError(
                 f"augment=resized-crop-flip needs image files; {self.id} is in memory: use crop-flip or none"

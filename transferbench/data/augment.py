@@ -9,13 +9,14 @@ from torch import Tensor
 from transferbench.base import keyed_random
 
 
-def crop_flip(x: Tensor, keys: Tensor) -> Tensor:
-    """Zero padding by an eighth of the side (4 at 32), a random crop of the original size, a flip with probability 1/2.
+def crop_flip(x: Tensor, keys: Tensor, padding: int | None = None) -> Tensor:
+    """Zero padding, a random crop of the original size, a flip with probability 1/2.
 
-    x [B, C, H, W]; keys int64 [B]. E-AT's augmentation of CIFAR; LwF's and IGAM's code pads by 2.
+    x [B, C, H, W]; keys int64 [B]. `padding` is in pixels on every side, None: an eighth of the side, at least 1
+    (4 at 32). robust-finetuning pads by 4; the challenge's loader, which LwF, Free AT and IGAM took over, by 2.
     """
     height, width = x.shape[2:]
-    pad = max(1, height // 8)
+    pad = max(1, height // 8) if padding is None else padding
     drawn = keyed_random.uniform(keys, (3,))
     top, left = ((drawn[:, axis] * (2 * pad + 1)).long() for axis in (0, 1))
     padded = F.pad(x, (pad, pad, pad, pad))

@@ -49,6 +49,10 @@ class Files:
         """The files at the positions, not decoded."""
         return Files([self.paths[position] for position in at.tolist()], self.preprocessing, self.shape)
 
+    def joined(self, other: Files) -> Files:
+        """These files, then those of another list with the same preprocessing and shape."""
+        return Files([*self.paths, *other.paths], self.preprocessing, self.shape)
+
     def digest(self) -> bytes:
         """The sha256 over the preprocessing and every file's content in order."""
         whole = hashlib.sha256(self.preprocessing.text.encode())

@@ -14,7 +14,7 @@ from transferbench.data import Dataset
 from transferbench.models import trained, victims
 from transferbench.models.victim import Victim
 from transferbench.store.reader import read_examples
-from transferbench.training.splits import load_splits
+from transferbench.training.splits import Splits, Validation, load_splits
 
 if TYPE_CHECKING:
     from transferbench.jobs.resources import Resources
@@ -92,24 +92,28 @@ class SampleInput:
 
 @dataclass(frozen=True)
 class SplitsInput:
-    """The training and validation splits; with `shots`, so many training images per class, drawn by the seed."""
+    """The training and validation splits; with `shots`, so many training images per class, drawn by the seed.
+
+    `validation` is that of load_splits.
+    """
 
     dataset: str
     preprocessing: str
     shots: int | None
     seed: int | None
+    validation: Validation = "tenth"
 
-    def read(self, resources: Resources) -> tuple[Dataset, Dataset]:
+    def read(self, resources: Resources) -> Splits:
         settings = resources.settings
         view = resources.view(self.preprocessing)
-        return load_splits(self.dataset, settings.data_dir, view, self.shots, self.seed or 0)
+        return load_splits(self.dataset, settings.data_dir, view, self.shots, self.seed or 0, self.validation)
 
-    def share(self, resources: Resources) -> tuple[Dataset, Dataset]:
+    def share(self, resources: Resources) -> Splits:
         train, val = resources.splits(self)
-        return train.on("cpu"), val.on("cpu")
+        return train.on("cpu"), None if val is None else val.on("cpu")
 
     def fingerprint(self, resources: Resources) -> list[str]:
-        return [split.fingerprint for split in resources.splits(self)]
+        return [split.fingerprint for split in resources.splits(self) if split is not None]
 
 
 @dataclass(frozen=True)

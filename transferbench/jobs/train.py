@@ -78,7 +78,8 @@ class TrainJob(Job[TrainResult]):
     def splits(self) -> SplitsInput:
         # Without shots the splits do not depend on the seed, and are loaded once for all seeds.
         seed = None if self.shots is None else self.seed
-        return SplitsInput(self.dataset, self.preprocessing, self.shots, seed)
+        validation = methods.build(self.method, dict(self.settings)).params.validation
+        return SplitsInput(self.dataset, self.preprocessing, self.shots, seed, validation)
 
     @property
     def recipe(self) -> Recipe:
@@ -112,7 +113,10 @@ class TrainJob(Job[TrainResult]):
         settings = resources.settings
         monitor = None
         if settings.eval_freq is not None:
-            monitor = RobustnessMonitor(*splits, self.threats, settings.eval_freq)
+            train, val = splits
+            if val is None:
+                raise InputError("--eval-freq measures on validation images, which validation=none does not keep")
+            monitor = RobustnessMonitor(train, val, self.threats, settings.eval_freq)
         options = FitOptions(resources.device, on_progress, checkpoint, settings.loader_workers, monitor)
         model, card, fitted = train_victim(
             self.recipe, methods.build(self.method, dict(self.settings)), source, splits, options

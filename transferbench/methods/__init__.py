@@ -27,6 +27,8 @@ from transferbench.models.features import Layers
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Decay = Literal["all", "weights"]
+Padding = Annotated[int, Field(ge=0)] | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class BaseParams:
     arXiv:2106.06667). `from_scratch` uses only the source's architecture, for methods that do not need a source.
     `new_head=auto` keeps the source's classifier where the target's classes are the source's in the same order
     (training/victim.py), and starts from a random one elsewhere; `no` requires that, `yes` always starts anew.
+
+    `decay=weights` leaves out what has one dimension, batch norm and biases; what has two or more (convolutions and
+    linear layers) decays always. `crop_padding` is in pixels, for crop and flip; `auto` is an eighth of the side.
+    `validation=none` trains on the training and validation images together; there is no validation accuracy then.
+    Weights are those after the last step in any case. `partial_batches` keeps the images at an epoch's end that do not
+    fill a batch, but for a single one, of which batch norm may have no variance; otherwise they are omitted.
     """
 
     steps: Positive = 30_000
@@ -55,6 +63,10 @@ class BaseParams:
     freeze_bn: Literal["none", "stats", "affine", "both"] = "none"
     from_scratch: bool = False
     new_head: Literal["auto", "yes", "no"] = "auto"
+    decay: Decay = "all"
+    crop_padding: Padding = "auto"
+    validation: Literal["tenth", "none"] = "tenth"
+    partial_batches: bool = False
 
 
 P = TypeVar("P", bound=BaseParams)
@@ -100,6 +112,8 @@ class BaseMethod(Generic[P]):
 
     needs_source = True
     """Whether the method cannot train a network from scratch."""
+    uses_source = True
+    """Whether the source's weights enter the training; otherwise nothing but its architecture does."""
     can_keep_head = True
     """Whether the student may start with the source's classifier."""
 
@@ -141,6 +155,9 @@ class BaseMethod(Generic[P]):
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss by name; their sum is minimised."""
         return {"ce": self.cross_entropy(student.model(batch.x), batch.y)}
+
+    def after_step(self, student: Network, batch: Batch) -> None:
+        """Called after every step of the optimiser with its batch, to train other networks than the student."""
 
     def cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
         """The mean cross-entropy of the batch, with the parameters' label smoothing."""
@@ -193,6 +210,11 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
     """The batch norm layers by name."""
     return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+
+
+def decay_of(parameter: nn.Parameter, params: BaseParams) -> float:
+    """The weight decay of a parameter: with `decay=weights`, 0 for batch norm and biases, which have one dimension."""
+    return params.weight_decay if params.decay == "all" or parameter.dim() > 1 else 0.0
 
 
 def frozen_copy(network: Network) -> Network:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from transferbench.base.schedules import Schedule
 from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Method(BaseMethod[Params]):
     can_keep_head = False
 
     needs_source = False
+    uses_source = False
 
     def network(self, source: str, requested: str) -> str:
         return requested or source

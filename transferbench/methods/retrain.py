@@ -16,15 +16,16 @@ from torch import Tensor
 
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive, delta, reinitialise
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """90000 steps of 64, lr .01 cosine, weight decay .005, momentum .9; beta .01."""
+    """90000 steps of 64, an epoch's last batch smaller, lr .01 cosine, weight decay .005, momentum .9; beta .01."""
 
     steps: Positive = 90_000
     weight_decay: NotNegative = 5e-3
+    partial_batches: bool = True
     beta: NotNegative = 1e-2
 
 
@@ -32,6 +33,7 @@ class Method(BaseMethod[Params]):
     """Cross-entropy from re-initialised weights, with weight decay on the head."""
 
     can_keep_head = False
+    uses_source = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)

@@ -25,15 +25,16 @@ from transferbench.methods import BaseParams, Batch
 class Loader:
     """Batches of the training images on a device, decoded in advance by `workers` processes (0: in this process).
 
-    The last images of an epoch that do not fill a batch are omitted.
+    The last images of an epoch that do not fill a batch are omitted, or with `partial_batches` are a smaller batch; a
+    single one is always omitted.
     """
 
     def __init__(
         self, train: Dataset, params: BaseParams, device: torch.device | str = "cpu", workers: int = 0
     ) -> None:
         self.device, self.workers = device, workers
-        self.per_epoch = len(train) // params.batch_size
-        self._items = _Batches(train, params.batch_size, params.seed, params.augment)
+        self._items = _Batches(train, params)
+        self.per_epoch = self._items.per_epoch
 
     def from_step(self, start: int, replays: int = 1) -> Generator[Batch]:
         """The batches of the steps from `start` on, without end; each batch is used for `replays` consecutive steps."""
@@ -71,17 +72,21 @@ class Loader:
 class _Batches(Items[Batch]):
     """The batch of each number over all epochs, as a dataset of torch."""
 
-    def __init__(self, train: Dataset, batch_size: int, seed: int, augment: Augment | str) -> None:
-        self.train, self.batch_size, self.seed = train, batch_size, seed
-        self.augment: Any = train.augment if augment == "auto" else augment
+    def __init__(self, train: Dataset, params: BaseParams) -> None:
+        self.train, self.batch_size, self.seed = train, params.batch_size, params.seed
+        self.per_epoch, rest = divmod(len(train), params.batch_size)
+        self.per_epoch += params.partial_batches and rest > 1
+        self.augment: Augment = train.augment if params.augment == "auto" else params.augment
+        self.padding = None if params.crop_padding == "auto" else params.crop_padding
 
     def __getitem__(self, number: int) -> Batch:
-        epoch, index = divmod(number, len(self.train) // self.batch_size)
+        epoch, index = divmod(number, self.per_epoch)
         order = _order(self.seed, epoch, len(self.train))
         at = order[index * self.batch_size : (index + 1) * self.batch_size]
         noise = keyed_random.row_keys(keyed_random.stream("noise", self.seed, number), self.train.ids[at])
         keys = keyed_random.row_keys(keyed_random.stream("augment", self.seed, number), self.train.ids[at])
-        return Batch(self.train.augmented(at, keys, self.augment), self.train.labels[at], noise, number)
+        x = self.train.augmented(at, keys, self.augment, self.padding)
+        return Batch(x, self.train.labels[at], noise, number)
 
 
 @lru_cache(maxsize=2)

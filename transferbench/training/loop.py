@@ -20,7 +20,7 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint, State
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.data import Dataset
-from transferbench.methods import BaseMethod, Batch, Network, Phase, batch_norms, frozen_copy
+from transferbench.methods import BaseMethod, Batch, Network, Phase, batch_norms, decay_of, frozen_copy
 from transferbench.training.batches import Loader
 from transferbench.training.monitor import RobustnessMonitor
 
@@ -50,10 +50,11 @@ FIT_OPTIONS = FitOptions()
 
 @dataclass(frozen=True)
 class Trained:
-    """The network in eval mode, its validation accuracy in [0, 1], the log (a row every 10 steps), wall time in s."""
+    """The network in eval mode, its validation accuracy in [0, 1] (None without validation images), the log (a row
+    every 10 steps), wall time in s."""
 
     network: Network
-    validation_accuracy: float
+    validation_accuracy: float | None
     log: list[LogRow]
     seconds: float
 
@@ -63,14 +64,15 @@ def fit(
     source: Network | None,
     fresh: Callable[[], Network],
     train: Dataset,
-    val: Dataset,
+    val: Dataset | None,
     options: FitOptions = FIT_OPTIONS,
 ) -> Trained:
     """Train the method's student on `train`. `fresh()` returns a random network of the student's architecture.
 
     The source is not changed: the method uses a frozen copy. A resumed training has the same result, bit for bit,
     because random numbers are keyed by the step: weights, optimiser, averages and the method's memory are the whole
-    state. InputError when the data do not fill a batch, FaultError when the loss is not finite.
+    state. `val` only measures the result; None leaves that out. InputError when the data do not fill a batch,
+    FaultError when the loss is not finite.
     """
     began, params = time.perf_counter(), method.params
     check(method, source is not None, train)
@@ -107,7 +109,7 @@ def fit(
         torch.manual_seed(keyed_random.stream("finish", params.seed))
         method.finish(student, loader.epoch)
     student.model.eval().requires_grad_(False)
-    accuracy = _accuracy(student.model, val, options.device)
+    accuracy = None if val is None else _accuracy(student.model, val, options.device)
     return Trained(student, accuracy, training.log, saved["seconds"] + time.perf_counter() - began)
 
 
@@ -176,22 +178,24 @@ class _PhaseSteps:
         self.frozen_statistics = list(norms.values()) if params.freeze_bn in ("stats", "both") else []
         affine = {f"{name}.{part}" for name in norms for part in ("weight", "bias")}
         frozen = affine if params.freeze_bn in ("affine", "both") else set()
-        trunk: list[nn.Parameter] = []
-        heads: list[nn.Parameter] = []
+        head_lr = phase.lr * (params.head_lr if training.teacher is not None else 1.0)
+        # (learning rate, weight decay): parameters. The first group's rate is the one in the log.
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {
+            (rate, decay): [] for rate in (phase.lr, head_lr) for decay in (params.weight_decay, 0.0)
+        }
         for name, parameter in student.model.named_parameters():
             parameter.requires_grad_(phase.trains(name) and name not in frozen)
             if parameter.requires_grad:
-                (heads if method.in_head(student, name) else trunk).append(parameter)
-        head_lr = phase.lr * (params.head_lr if training.teacher is not None else 1.0)
+                rate = head_lr if method.in_head(student, name) else phase.lr
+                groups[rate, decay_of(parameter, params)].append(parameter)
         self.optimiser = torch.optim.SGD(
             [
-                {"params": group, "lr": rate, "base": rate}
-                for group, rate in ((trunk, phase.lr), (heads, head_lr))
+                {"params": group, "lr": rate, "base": rate, "weight_decay": decay}
+                for (rate, decay), group in groups.items()
                 if group
             ],
             lr=phase.lr,
             momentum=params.momentum,
-            weight_decay=params.weight_decay,
         )
         self.average = AveragedModel(student.model) if phase.average_every else None
 
@@ -241,6 +245,7 @@ class _PhaseSteps:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self.optimiser.step()
+        training.method.after_step(training.student, batch)
         if self.average is not None and (local + 1) % phase.average_every == 0:
             self.average.update_parameters(model)
         lr = self.optimiser.param_groups[0]["lr"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Literal
 
 from transferbench import data
 from transferbench.base.errors import InputError
@@ -12,18 +13,31 @@ from transferbench.data.overlap import without
 
 _LOG = logging.getLogger(__name__)
 
+Splits = tuple[Dataset, Dataset | None]
+"""Training images, and validation images where some are kept apart."""
+Validation = Literal["tenth", "none"]
+
 
 def load_splits(
-    dataset: str, root: Path | None = None, view: View | None = None, shots: int | None = None, seed: int = 0
-) -> tuple[Dataset, Dataset]:
+    dataset: str,
+    root: Path | None = None,
+    view: View | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    validation: Validation = "tenth",
+) -> Splits:
     """(training split, validation split). Validation images that equal a test image are removed.
 
-    With `shots` the training split has that many examples per class, drawn by the seed. InputError when the two splits
-    share an example.
+    With `shots` the training split has that many examples per class, drawn by the seed. With `validation=none` the
+    training split has the validation images as well, and there is no other. InputError when the two splits share an
+    example.
     """
     train, val = data.load(dataset, "train", root, view), data.load(dataset, "val", root, view)
     if set(train.ids.tolist()) & set(val.ids.tolist()):
         raise InputError(f"data set {dataset}: training and validation splits share examples")
+    if validation == "none":
+        whole = train.joined(val)
+        return (whole if shots is None else whole.shots(shots, seed)), None
     try:
         test = data.load(dataset, "test", root, view)
     except InputError as error:

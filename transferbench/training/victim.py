@@ -17,6 +17,7 @@ from transferbench.models.class_names import same_classes
 from transferbench.models.victim import Victim, fitted
 from transferbench.training import loop
 from transferbench.training.loop import FIT_OPTIONS, FitOptions, Trained, fit
+from transferbench.training.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def train_victim(
     recipe: Recipe,
     method: BaseMethod[Any],
     source: Victim | None,
-    splits: tuple[Dataset, Dataset],
+    splits: Splits,
     options: FitOptions = FIT_OPTIONS,
 ) -> tuple[nn.Module, ModelCard, Trained]:
     """(network, its card without weights, the training's result).
@@ -97,7 +98,11 @@ def train_victim(
         *splits,
         options,
     )
-    origin = f", from `{source.id}`." if source is not None else ", from scratch."
+    uses_source = source is not None and method.uses_source and not method.params.from_scratch
+    origin = ", from scratch."
+    if source is not None:
+        origin = f", from `{source.id}`." if uses_source else f", from scratch, in the architecture of `{source.id}`."
+    accuracy = trained.validation_accuracy
     card = ModelCard(
         id=recipe.victim,
         network=network,
@@ -108,11 +113,11 @@ def train_victim(
         shots=recipe.shots,
         untrained=recipe.untrained,
         method=recipe.method,
-        source=source.id if source is not None else "",
-        head="" if source is None else "kept" if method.keeps_head else "new",
+        source=source.id if source is not None and uses_source else "",
+        head="" if not uses_source else "kept" if method.keeps_head else "new",
         params=asdict(method.params),
         seed=method.params.seed,
-        validation_accuracy=round(trained.validation_accuracy, 6),
+        validation_accuracy=None if accuracy is None else round(accuracy, 6),
         versions=versions(),
         text=f"# {recipe.victim}\n\nTrained by transferbench with `{recipe.method}` on `{recipe.dataset}`{origin}",
     )

@@ -13,7 +13,6 @@ from transferbench.base.errors import InputError
 from transferbench.base.results import TrainResult
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import ThreatModel
-from transferbench.data import Dataset
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.train import TrainJob
@@ -27,7 +26,7 @@ from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.reader import STORE
 from transferbench.store.store import Store, key_of
 from transferbench.training import log, plots
-from transferbench.training.splits import load_splits
+from transferbench.training.splits import Splits, load_splits
 from transferbench.training.victim import check as check_fit
 from transferbench.training.victim import keeps_head
 
@@ -62,7 +61,9 @@ def check(request: TrainingRequest, settings: RunSettings) -> None:
     source = Path(request.source or "").resolve()
     if request.source and (source.parent if source.is_file() else source) == settings.root.resolve():
         raise InputError(f"--out {settings.root}: this is the source's folder; give another one")
-    methods.build(request.method, dict(request.settings))
+    params = methods.build(request.method, dict(request.settings)).params
+    if settings.eval_freq is not None and params.validation == "none":
+        raise InputError("--eval-freq measures on validation images, which validation=none does not keep: drop one")
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class PreparedTraining:
 
     job: TrainJob
     source: Victim | None
-    splits: tuple[Dataset, Dataset]
+    splits: Splits
     keeps_head: bool
 
 
@@ -90,7 +91,8 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
         view = data.View(Preprocessing.parse(request.preprocessing).text)
         if not data.are_photographs(request.target):
             raise InputError(f"--preprocessing: {request.target} is no data set of photographs of any size")
-    splits = load_splits(request.target, settings.data_dir, view, request.shots, method.params.seed)
+    params = method.params
+    splits = load_splits(request.target, settings.data_dir, view, request.shots, params.seed, params.validation)
     threats = source.card.threats if source is not None else radii_of(request.target)
     if settings.eval_freq is not None and not threats:
         raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {request.target}")
