@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,50 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def check_folder(folder: Path) -> None:
+    """InputError where `locked` would refuse the folder. Creates nothing."""
+    nearest = folder
+    status: os.stat_result | None
+    try:
+        while not os.path.lexists(nearest) and nearest != nearest.parent:
+            nearest = nearest.parent
+        status = os.stat(nearest)
+        os.stat(folder)
+    except FileNotFoundError:
+        # A link to nothing is refused like any other file that is no folder.
+        status = None if nearest.is_symlink() else os.stat(nearest)
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+    if status is None or not stat.S_ISDIR(status.st_mode):
+        raise _unwritable(folder, f"{nearest} is no folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise _unwritable(folder, "no permission")
+    for part in folder.parts:
+        if len(os.fsencode(part)) > 255:
+            raise _unwritable(folder, "the name is too long")
+    _check_lock(folder)
+
+
+def _check_lock(folder: Path) -> None:
+    try:
+        with (folder / ".lock").open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return
+    except BlockingIOError:
+        raise _in_use(folder) from None
+    except OSError as error:
+        raise _unwritable(folder, error.strerror) from None
+
+
+def _unwritable(folder: Path, why: str | None) -> InputError:
+    return InputError(f"--out {folder}: cannot write there ({why}): give another folder")
+
+
+def _in_use(folder: Path) -> InputError:
+    return InputError(f"--out {folder}: another transferbench is writing there: wait for it or give another")
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Create the folder and hold its lock within the block.
@@ -56,14 +101,12 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / ".lock").open("w")
     except OSError as error:
-        raise InputError(f"--out {folder}: cannot write there ({error.strerror}): give another folder") from None
+        raise _unwritable(folder, error.strerror) from None
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise InputError(
-                f"--out {folder}: another transferbench is writing there: wait for it or give another"
-            ) from None
+            raise _in_use(folder) from None
         yield
 
 
