@@ -53,8 +53,9 @@ index: setup ## the list of RobustBench's models, from the installed package
 sources: setup ## the networks of the built-in task that come with the package, trained anew
 	OMP_NUM_THREADS=1 $(BIN)/python tests/support/embedded_sources.py
 
-pins: setup ## what every version of an attack or a method computes, for tests/methods/pinned.json
+pins: setup ## what every version of an attack or a method computes, and the names of the suites' jobs
 	PYTHONPATH=tests $(BIN)/python tests/methods/test_versions.py
+	$(BIN)/python tests/scheduling/test_job_names.py
 
 screenshot: setup ## the README's picture of the page (needs chromium and chromedriver)
 	PYTHONPATH=tests $(BIN)/python -m support.screenshot

@@ -260,9 +260,10 @@ def test_eat_draws_the_norm_that_is_less_robust_more_often() -> None:
 def test_schedules_have_their_values() -> None:
     values = {name: [schedules.factor(name, step, 100) for step in range(100)] for name in get_args(schedules.Schedule)}
     assert set(values["constant"]) == {1.0}
-    assert [values["step"][at] for at in (0, 49, 50, 74, 75, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
-    assert [values["thirds"][at] for at in (0, 33, 34, 66, 67, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
-    assert [values["late"][at] for at in (0, 87, 88, 99)] == [1, 1, 0.1, 0.1]
+    assert [values["step"][at] for at in (0, 48, 49, 73, 74, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert [values["piecewise-constant"][at] for at in (0, 50, 51, 75, 76, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert [values["thirds"][at] for at in (0, 32, 33, 65, 66, 99)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
+    assert [values["late"][at] for at in (0, 86, 87, 99)] == [1, 1, 0.1, 0.1]
     assert values["cosine"][0] == 1
     assert values["cosine"][50] == pytest.approx(0.5)
     parameter = nn.Parameter(torch.zeros(1))
@@ -546,7 +547,8 @@ def test_igam_waits_trains_its_teacher_and_then_its_discriminator(source: Networ
     given = {
         "steps": 8,
         "match_share": 0.5,
-        "teacher_steps": 3,
+        "teacher_steps": 2,
+        "teacher_batch_size": 48,
         "disc_update_steps": 2,
         "disc_layers": 2,
         "batch_size": 32,
@@ -565,10 +567,12 @@ def test_igam_waits_trains_its_teacher_and_then_its_discriminator(source: Networ
 
     method.loss = watched
     done = loop.fit(method, source, lambda: Network(*networks.build("small-resnet", 10)[:2]), *splits)
+    # 48 images are there with the second and with the third batch of 32.
     assert [not torch.equal(a, b) for a, b in itertools.pairwise(heads)] == [True, True, *[False] * 5]
     assert judges[:4] == [None] * 4, "cross-entropy alone in the first half"
-    assert not torch.equal(judges[5], judges[6]), "a step at 4 and 6"
-    assert torch.equal(judges[6], judges[7])
+    assert not torch.equal(judges[4], judges[5]), "a step after the student's at 4 and 6"
+    assert torch.equal(judges[5], judges[6])
+    assert not torch.equal(judges[6], judges[7])
     assert set(done.log[-1]) == {"step", "phase", "lr", "ce", "discriminator", "gradients"}
     trunk = [name for name, _ in method.teacher.model.named_parameters() if not name.startswith("head")]
     theirs = dict(source.model.named_parameters())

@@ -26,7 +26,14 @@ EXTRA: dict[str, dict[str, Any]] = {
     **{id: {"at_iter": 2, "l_eps": "0.1,0.4,1.5"} for id in ("sat", "avg", "max", "msd")},
     "trades": {"k": 2, "eps": "0.1"},
     "free": {"m": 2, "eps": "0.1"},
-    "igam": {"match_share": 0.5, "teacher_steps": 3, "disc_layers": 2, "disc_update_steps": 2, "gamma": 1.0},
+    "igam": {
+        "match_share": 0.5,
+        "teacher_steps": 3,
+        "teacher_batch_size": 40,
+        "disc_layers": 2,
+        "disc_update_steps": 2,
+        "gamma": 1.0,
+    },
 }
 
 
