@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from transferbench.base.errors import InputError
 from transferbench.methods import eat
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -33,20 +33,22 @@ from transferbench.base.errors import InputError
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
 from transferbench.models.features import record_features, submodule
 
-VERSION = 1
+VERSION = 2
 
 _TEMPERATURE = 5.0
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """DELTA.sh for Flower102: lr .005, weight decay 1e-4, `feat_lmda` (lambda_f) .1; beta .01 always.
+    """DELTA.sh for Flower102: lr .005, weight decay 1e-4, `feat_lmda` (lambda_f) .1; beta .01 always. An epoch's last
+    batch is smaller.
 
     The original with `attention` has lambda_f .01 (its alpha) and beta .01. Before the channels are weighted, a head is
     trained for `attention_steps` at learning rate .01.
     """
 
     lr: NotNegative = 5e-3
+    partial_batches: bool = True
     feat_lmda: NotNegative = 0.1
     beta: NotNegative = 1e-2
     attention: bool = False

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from transferbench.methods import Network, NotNegative, Positive, delta, reinitialise
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

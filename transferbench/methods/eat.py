@@ -7,7 +7,9 @@ Paper: Croce and Hein 2022 (arXiv:2105.12508), robust-finetuning.
 Loss: CE at APGD's point of highest loss in one of the norms, drawn for each batch with probability proportional to
 1 - the norm's running robust accuracy in training.
 Phases: one, all weights.
-Deviations: where all running accuracies are 1 the code's draw is undefined; here every norm is equally likely.
+Options: `decay=weights` is the code's from scratch, where batch norm and biases do not decay.
+Deviations: where all running accuracies are 1 the code's draw is undefined; here every norm is equally likely; from
+scratch the code leaves batch norm and biases at a learning rate of 1, by mistake.
 """
 
 from __future__ import annotations
@@ -23,24 +25,29 @@ from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
 from transferbench.base.specifications import ThreatModel, parse_norm
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Padding, Positive
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """Fine-tuning on CIFAR-10: 3 epochs of batches of 128 (1170 steps), lr .05, schedule thirds, weight decay 5e-4.
+    """Fine-tuning on CIFAR-10: 3 epochs of batches of 128 (3 times 391 steps with validation=none), the last of 80
+    images, lr .05, schedule thirds, weight decay 5e-4, crops of images padded by 4.
+
+    From scratch the code leaves batch norm and biases without weight decay: `decay=weights`.
 
     `l_norms` and `l_eps` are comma-separated lists of equal length, as the code's flags. `at_iter` is the number of
     APGD steps; `l_iters` is an optional list of them per norm (ImageNet: 15 in L1, 5 in the others).
     """
 
-    steps: Positive = 1170
+    steps: Positive = 1173
     batch_size: Positive = 128
     lr: NotNegative = 0.05
     weight_decay: NotNegative = 5e-4
     schedule: Schedule = "thirds"
+    crop_padding: Padding = 4
+    partial_batches: bool = True
     l_norms: str = "Linf,L1"
     l_eps: str = "8/255,12"
     at_iter: Positive = 10

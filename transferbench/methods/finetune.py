@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 from transferbench.methods import BaseMethod, BaseParams, NotNegative
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
     """The baseline of Renofeation's tables as ReMoS scripts it: 30000 steps of 64, lr .005, weight decay 1e-4.
 
-    No script of Renofeation itself ships this baseline; ReMoS uses momentum 0, we the common .9.
+    No script of Renofeation itself ships this baseline; ReMoS uses momentum 0, we the common .9. An epoch's last batch
+    is smaller, as in Renofeation's code.
     """
 
     lr: NotNegative = 5e-3
+    partial_batches: bool = True
 
 
 class Method(BaseMethod[Params]):

@@ -6,6 +6,7 @@ delta <- clip(delta + eps sign(g), -eps, eps). Delta belongs to the slots of a b
 Paper: Shafahi et al. 2019 (arXiv:1904.12843), free_adv_train.
 Loss: CE at x + delta.
 Phases: one, all weights; m steps in a row on every batch.
+Deviations: batches are whole, as in its CIFAR code (its ImageNet code cuts delta to the size of an epoch's last batch).
 """
 
 from __future__ import annotations
@@ -17,28 +18,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Decay, Network, NotNegative, Padding, Positive
 from transferbench.threats import LinfBall
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """CIFAR: m = 8, eps 8/255, 80000 steps (10000 batches) of 128, lr .1/.01/.001, weight decay 2e-4."""
+    """CIFAR: m = 8, eps 8/255, 80000 steps (10000 batches) of 128, lr .1/.01/.001, weight decay 2e-4 on convolutions
+    and linear layers alone, crops of images padded by 2.
+    """
 
     steps: Positive = 80_000
     batch_size: Positive = 128
     lr: NotNegative = 0.1
     weight_decay: NotNegative = 2e-4
-    schedule: Schedule = "step"
+    schedule: Schedule = "piecewise-constant"
+    decay: Decay = "weights"
+    crop_padding: Padding = 2
     eps: str = "8/255"
     m: Positive = 8
 
     def __post_init__(self) -> None:
-        """InputError where eps is no radius."""
+        """InputError where eps is no radius, or for batches of several sizes."""
         LinfBall.parse(self.eps)
+        if self.partial_batches:
+            raise InputError("free: partial_batches=True, but its perturbation belongs to the slots of a whole batch")
 
 
 class Method(BaseMethod[Params]):

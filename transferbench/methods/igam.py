@@ -6,14 +6,20 @@ Loss: CE; in the last eighth of the steps also - beta L_D + gamma times the sum 
 Phases: one, all weights of a fresh student; a teacher of another resolution sees resized images.
 Options: `disc`, `disc_adam` and `teacher_trains` are the code's flags.
 Deviations: the teacher's batch norm, and the student's when it is tested, use running statistics (the code runs on the
-statistics of each batch, so its numbers depend on it); the teacher's head is trained on the student's batches of the
-first `teacher_steps` instead of in a run of its own.
+statistics of each batch, so its numbers depend on it); the teacher's head is trained on the images of the student's
+first batches instead of in a run of its own; the discriminator starts from PyTorch's default initialisation.
 
 J = d p[y] / d x is the input gradient of the softmax probability of the true class, pixels on the 0..255 scale. L_D is
 the two-class cross-entropy of a discriminator that tells the two kinds of gradients apart (student 0, teacher 1), each
 less its mean and divided by its L2 norm; the student maximises it, the discriminator minimises it with a step of its
 own every `disc_update_steps`. The teacher is the robust source with a new head, trained with Adam on clean target
 images while the student is still on cross-entropy alone.
+
+The student is in train mode, so J is the gradient of the sum of the batch's probabilities: through batch norm a row's
+image moves the other rows' probabilities too, and this is part of J, here as in the code. Its gradient w.r.t. the
+weights is the exact second derivative (tests/methods/test_igam_gradient.py), and that of the code's network in
+TensorFlow with its fused batch norm. Batch norm from tf.nn.moments gives another, off by a third in single parameters:
+moments stops the gradient at the mean inside the variance, so a second derivative lacks the mean's part.
 
 For a teacher of another resolution the gradient is taken w.r.t. the target's own pixels (the up-resize variant); the
 student takes images as they are, in the teacher's architecture unless another is given.
@@ -35,12 +41,22 @@ from torch import Tensor, nn
 
 from transferbench.base import keyed_random, schedules
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import Epsilon
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.methods import (
+    BaseMethod,
+    BaseParams,
+    Batch,
+    Decay,
+    Network,
+    NotNegative,
+    Padding,
+    Positive,
+    decay_of,
+)
 from transferbench.models import heads
 from transferbench.models.features import record_features
+from transferbench.threats import LinfBall
 
-VERSION = 1
+VERSION = 2
 
 _ADAM_LR = 1e-3
 
@@ -48,28 +64,40 @@ _ADAM_LR = 1e-3
 @dataclass(frozen=True)
 class Params(BaseParams):
     """run_IGAM_c10toc100.sh: 320000 steps of 32, the last 40000 with matching; beta 2, gamma 10, lr .1/.01/.001,
-    weight decay 2e-4, discriminator of 5 layers from 16 channels, input noise U(-8/255, 8/255).
+    weight decay 2e-4 on convolutions and linear layers alone (of student and discriminator), crops of images padded by
+    2, discriminator of 5 layers from 16 channels, input noise U(-8/255, 8/255).
 
     The up-resize script (TinyImageNet to CIFAR-10) has beta 5, 4 layers from 8 channels and no noise. `gamma` is for
     gradients on the 0..255 scale, summed over the batch. `input_noise=0` is no noise. `disc`: `conv`, `pool` (the last
     maps are averaged, --disc_avg_pool_hw) or `linear` (three linear layers, --only_fully_connected). `disc_adam`: Adam
-    at .001 instead of the student's SGD (no --same_optimizer). `teacher_trains=all`: --finetune_whole_model.
+    at .001 instead of the student's SGD (no --same_optimizer). `teacher_trains=all`: --finetune_whole_model, with the
+    weight decay on the source's layers; the new head has none.
+
+    `teacher_batch_size`: the teacher steps whenever so many images have come in the student's batches; what is left of
+    its `teacher_steps` when matching begins is done while it goes on. `disc_bn_eps` is what the discriminator's batch
+    norm adds to the variance. `disc_order=after`: the discriminator steps after the student, on the gradients of the
+    student that has just been changed (sep_opt_version 1); `before`: before it, on the gradients of the student's loss.
     """
 
     steps: Positive = 320_000
     batch_size: Positive = 32
     lr: NotNegative = 0.1
     weight_decay: NotNegative = 2e-4
-    schedule: Schedule = "step"
+    schedule: Schedule = "piecewise-constant"
+    decay: Decay = "weights"
+    crop_padding: Padding = 2
     beta: NotNegative = 2.0
     gamma: NotNegative = 10.0
     match_share: Annotated[float, Field(gt=0, le=1)] = 0.125
     teacher_steps: Positive = 4700
+    teacher_batch_size: Positive = 64
     teacher_lr: NotNegative = 1e-3
     disc_update_steps: Positive = 5
     disc_layers: Positive = 5
     disc_channels: Positive = 16
     disc: Literal["conv", "pool", "linear"] = "conv"
+    disc_bn_eps: Annotated[float, Field(gt=0)] = 1e-3
+    disc_order: Literal["after", "before"] = "after"
     disc_adam: bool = False
     teacher_trains: Literal["head", "all"] = "head"
     input_noise: str = "8/255"
@@ -80,7 +108,7 @@ class Params(BaseParams):
 
     def noise(self) -> float:
         """The size of the uniform noise, 0 for none."""
-        return 0.0 if self.input_noise == "0" else float(Epsilon.parse(self.input_noise))
+        return 0.0 if self.input_noise == "0" else LinfBall.parse(self.input_noise).radius
 
 
 class Discriminator(nn.Module):
@@ -91,7 +119,9 @@ class Discriminator(nn.Module):
     many units in place of the convolutions.
     """
 
-    def __init__(self, shape: tuple[int, ...], layers: int, channels: int, design: str = "conv") -> None:
+    def __init__(
+        self, shape: tuple[int, ...], layers: int, channels: int, design: str = "conv", bn_eps: float = 1e-3
+    ) -> None:
         super().__init__()
         self.design, inputs, side = design, shape[0], shape[1]
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
@@ -99,21 +129,22 @@ class Discriminator(nn.Module):
             inputs = math.prod(shape)
             for outputs in (channels, channels, max(channels // 2, 1)):
                 self.layers.append(nn.Linear(inputs, outputs))
-                self.norms.append(nn.BatchNorm1d(outputs))
+                self.norms.append(nn.BatchNorm1d(outputs, eps=bn_eps))
                 inputs = outputs
             self.head = nn.Linear(inputs, 2)
             return
         for depth in range(layers):
             outputs = channels * 2**depth
             self.layers.append(nn.Conv2d(inputs, outputs, 4, 2))
-            self.norms.append(nn.BatchNorm2d(outputs))
+            self.norms.append(nn.BatchNorm2d(outputs, eps=bn_eps))
             inputs, side = outputs, -(-side // 2)
         self.head = nn.Linear(inputs if design == "pool" else inputs * side * side, 2)
 
     def forward(self, gradient: Tensor) -> Tensor:
         flat = gradient.flatten(1)
         flat = flat - flat.mean(1, keepdim=True)
-        x = flat / (flat.square().sum(1, keepdim=True) + 1e-24).sqrt()
+        # tf.math.l2_normalize: a gradient of norm below 1e-6 is multiplied by 1e6, as is what the student gets back.
+        x = flat / flat.square().sum(1, keepdim=True).clamp(min=1e-12).sqrt()
         x = x if self.design == "linear" else x.view_as(gradient)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = F.leaky_relu(norm(layer(x if self.design == "linear" else _pad_same(x))), 0.1)
@@ -140,8 +171,19 @@ class Method(BaseMethod[Params]):
             heads.linear(model, source.layers, num_classes)
         self.teacher = Network(model, source.layers)
         whole = self.params.teacher_trains == "all"
-        trained = (model if whole else model.get_submodule(source.layers.head)).requires_grad_(True)
-        self.teacher_optimiser = torch.optim.Adam(trained.parameters(), lr=self.params.teacher_lr)
+        (model if whole else model.get_submodule(source.layers.head)).requires_grad_(True)
+        # Only what the source had decays: the code sums the decay up before it adds the head.
+        groups = [
+            {
+                "params": [parameter],
+                "weight_decay": 0.0 if self.in_head(self.teacher, name) else decay_of(parameter, self.params),
+            }
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
+        ]
+        self.teacher_optimiser = torch.optim.Adam(groups, self.params.teacher_lr)
+        self.teacher_done = 0
+        self.pending: tuple[Tensor, Tensor] | None = None
         self.discriminator: Discriminator | None = None
         self.checkpointed: dict[str, Any] | None = None
         # The discriminator is built with the first batch and with a random state of its own.
@@ -151,18 +193,15 @@ class Method(BaseMethod[Params]):
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         params, x = self.params, self._noisy(batch)
         self.teacher.model.to(x.device)
-        if batch.step < params.teacher_steps:
+        if self.teacher_done < params.teacher_steps:
             self._train_teacher(batch.x, batch.y)
-        if batch.step < round(params.steps * (1 - params.match_share)):
+        if not self._matches(batch):
             return {"ce": self.cross_entropy(student.model(x), batch.y)}
-        point = x.detach().requires_grad_()
-        logits = student.model(point)
-        student_gradient = input_gradient(logits, point, batch.y, create_graph=True)
-        point = x.detach().requires_grad_()
-        teacher_gradient = input_gradient(self.teacher.model(point), point, batch.y, create_graph=False)
+        logits, student_gradient = _gradient(student.model, x, batch.y, create_graph=True)
+        _, teacher_gradient = _gradient(self.teacher.model, x, batch.y, create_graph=False)
         discriminator = self._discriminator(x)
-        if batch.step % params.disc_update_steps == 0:
-            self._train_discriminator(discriminator, student_gradient.detach(), teacher_gradient, batch.step)
+        if params.disc_order == "before" and batch.step % params.disc_update_steps == 0:
+            self._train_discriminator(student_gradient.detach(), teacher_gradient, batch.step)
         discriminator.requires_grad_(False)
         return {
             "ce": self.cross_entropy(logits, batch.y),
@@ -170,11 +209,26 @@ class Method(BaseMethod[Params]):
             "gradients": params.gamma * (student_gradient - teacher_gradient).square().sum(),
         }
 
+    def after_step(self, student: Network, batch: Batch) -> None:
+        params = self.params
+        if params.disc_order == "after" and self._matches(batch) and batch.step % params.disc_update_steps == 0:
+            x = self._noisy(batch)
+            _, student_gradient = _gradient(student.model, x, batch.y, create_graph=False)
+            _, teacher_gradient = _gradient(self.teacher.model, x, batch.y, create_graph=False)
+            # The code's step number has been increased by the student's step.
+            self._train_discriminator(student_gradient, teacher_gradient, min(batch.step + 1, params.steps - 1))
+
+    def _matches(self, batch: Batch) -> bool:
+        """Whether gradients are matched at this step."""
+        return batch.step >= round(self.params.steps * (1 - self.params.match_share))
+
     def memory(self) -> dict[str, Any]:
         discriminator = self.discriminator
         return {
             "teacher": self.teacher.model.state_dict(),
             "teacher optimiser": self.teacher_optimiser.state_dict(),
+            "teacher done": self.teacher_done,
+            "teacher pending": self.pending,
             "discriminator": None if discriminator is None else discriminator.state_dict(),
             "discriminator optimiser": None if discriminator is None else self.disc_optimiser.state_dict(),
         }
@@ -182,6 +236,7 @@ class Method(BaseMethod[Params]):
     def recall(self, memory: dict[str, Any]) -> None:
         self.teacher.model.load_state_dict(memory["teacher"])
         self.teacher_optimiser.load_state_dict(memory["teacher optimiser"])
+        self.teacher_done, self.pending = memory["teacher done"], memory["teacher pending"]
         # The discriminator is built with the first batch, whose shape it needs.
         self.checkpointed = memory if memory["discriminator"] is not None else None
 
@@ -193,6 +248,17 @@ class Method(BaseMethod[Params]):
         return (batch.x + self.params.noise() * noise).clamp(0, 1)
 
     def _train_teacher(self, x: Tensor, y: Tensor) -> None:
+        """The steps on the teacher for which these images complete a batch; the rest of them is kept in `pending`."""
+        if self.pending is not None:
+            x, y = (torch.cat([kept.to(new.device), new]) for kept, new in zip(self.pending, (x, y), strict=True))
+        size = self.params.teacher_batch_size
+        while len(x) >= size and self.teacher_done < self.params.teacher_steps:
+            self._step_teacher(x[:size], y[:size])
+            self.teacher_done += 1
+            x, y = x[size:], y[size:]
+        self.pending = (x, y) if len(x) and self.teacher_done < self.params.teacher_steps else None
+
+    def _step_teacher(self, x: Tensor, y: Tensor) -> None:
         """One step of Adam on the teacher's head with frozen features, or on the whole teacher."""
         if self.params.teacher_trains == "all":
             loss = F.cross_entropy(self.teacher.model(x), y)
@@ -212,29 +278,41 @@ class Method(BaseMethod[Params]):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.disc_seed)
                 shape = tuple(x.shape[1:])
-                discriminator = Discriminator(shape, params.disc_layers, params.disc_channels, params.disc)
+                discriminator = Discriminator(
+                    shape, params.disc_layers, params.disc_channels, params.disc, params.disc_bn_eps
+                )
             self.discriminator = discriminator.to(x.device).train()
-            weights, decay = self.discriminator.parameters(), params.weight_decay
+            groups = [
+                {"params": [parameter], "weight_decay": decay_of(parameter, params)}
+                for parameter in self.discriminator.parameters()
+            ]
             self.disc_optimiser: torch.optim.Optimizer
             if params.disc_adam:
-                self.disc_optimiser = torch.optim.Adam(weights, _ADAM_LR, weight_decay=decay)
+                self.disc_optimiser = torch.optim.Adam(groups, _ADAM_LR)
             else:
-                self.disc_optimiser = torch.optim.SGD(weights, params.lr, momentum=params.momentum, weight_decay=decay)
+                self.disc_optimiser = torch.optim.SGD(groups, params.lr, momentum=params.momentum)
             if self.checkpointed is not None:
                 self.discriminator.load_state_dict(self.checkpointed["discriminator"])
                 self.disc_optimiser.load_state_dict(self.checkpointed["discriminator optimiser"])
                 self.checkpointed = None
         return self.discriminator
 
-    def _train_discriminator(self, discriminator: Discriminator, student: Tensor, teacher: Tensor, step: int) -> None:
-        """One optimiser step on the two kinds of gradients; SGD has the student's learning rate."""
-        discriminator.requires_grad_(True)
+    def _train_discriminator(self, student: Tensor, teacher: Tensor, step: int) -> None:
+        """One optimiser step on the two kinds of gradients; SGD has the student's learning rate at the step."""
+        discriminator = self._discriminator(student).requires_grad_(True)
         for group in () if self.params.disc_adam else self.disc_optimiser.param_groups:
             group["lr"] = self.params.lr * schedules.factor(self.params.schedule, step, self.params.steps)
         loss = _discriminator_loss(discriminator, student, teacher)
         self.disc_optimiser.zero_grad()
         loss.backward()
         self.disc_optimiser.step()
+
+
+def _gradient(model: nn.Module, x: Tensor, y: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
+    """(logits [B, K], input_gradient [B, ...]) of a network at x."""
+    point = x.detach().requires_grad_()
+    logits = model(point)
+    return logits, input_gradient(logits, point, y, create_graph)
 
 
 def input_gradient(logits: Tensor, x: Tensor, y: Tensor, create_graph: bool) -> Tensor:

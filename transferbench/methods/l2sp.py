@@ -20,15 +20,16 @@ from torch import Tensor
 
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, delta
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """Learning rate and batch size of Renofeation's other baselines; weight decay 0, beta .01."""
+    """Learning rate and batches of Renofeation's other baselines (the last one smaller); weight decay 0, beta .01."""
 
     lr: NotNegative = 5e-3
     weight_decay: NotNegative = 0.0
+    partial_batches: bool = True
     l2sp_lmda: NotNegative = 1e-2
     beta: NotNegative = 1e-2
     head: Literal["seed", "original"] = "seed"

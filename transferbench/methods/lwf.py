@@ -22,7 +22,7 @@ from torch import Tensor
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, probe
 from transferbench.models.features import record_features
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,16 @@ from torch import Tensor
 
 from transferbench.attacks import lockstep, pgd
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Decay, Network, NotNegative, Padding, Positive
 from transferbench.threats import LinfBall
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """MadryLab's CIFAR-10 challenge: 80000 steps of 128, lr .1/.01/.001, weight decay 2e-4, PGD-7 of step 2/8 eps.
+    """MadryLab's CIFAR-10 challenge: 80000 steps of 128, lr .1/.01/.001, weight decay 2e-4 on convolutions and linear
+    layers alone, crops of images padded by 2, PGD-7 of step 2/8 eps.
 
     `step_size` is a fraction of eps.
     """
@@ -36,7 +37,9 @@ class Params(BaseParams):
     batch_size: Positive = 128
     lr: NotNegative = 0.1
     weight_decay: NotNegative = 2e-4
-    schedule: Schedule = "step"
+    schedule: Schedule = "piecewise-constant"
+    decay: Decay = "weights"
+    crop_padding: Padding = 2
     eps: str = "8/255"
     k: Positive = 7
     step_size: Annotated[float, Field(gt=0)] = 0.25

@@ -17,7 +17,7 @@ from torch import Tensor
 from transferbench.attacks import lockstep
 from transferbench.methods import Batch, Network, eat, sat
 
-VERSION = 1
+VERSION = 2
 
 Params = sat.Params
 

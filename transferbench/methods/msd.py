@@ -24,25 +24,27 @@ from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
 from transferbench.base.specifications import Norm
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Padding, Positive
 from transferbench.threats import L1Ball, L2Ball, LinfBall, LpBall
 from transferbench.threats.projections import per_row, unit_l2
 
-VERSION = 1
+VERSION = 2
 
 _SPARSEST, _DENSEST = 5, 20
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """E-AT's optimiser (1170 steps of 128 on CIFAR-10), robust_union's 50 steps and step sizes: .005/.03 of eps in
+    """E-AT's optimiser (1173 steps of 128 on CIFAR-10), robust_union's 50 steps and step sizes: .005/.03 of eps in
     Linf, .05 and .05 in L2 and L1. `step_linf` is a fraction of eps, the others are absolute."""
 
-    steps: Positive = 1170
+    steps: Positive = 1173
     batch_size: Positive = 128
     lr: NotNegative = 0.05
     weight_decay: NotNegative = 5e-4
     schedule: Schedule = "thirds"
+    crop_padding: Padding = 4
+    partial_batches: bool = True
     l_eps: str = "8/255,0.5,12"
     at_iter: Positive = 50
     step_linf: NotNegative = 1 / 6

@@ -16,15 +16,16 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative, Phase, Positive
+from transferbench.methods import BaseMethod, BaseParams, Decay, Network, NotNegative, Padding, Phase, Positive
 from transferbench.models import heads
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """Steps 1..10000 of LwF's code (Shafahi et al. 2020, arXiv:1905.08232): SGD with momentum .9, lr .001, batch 128.
+    """Steps 1..10000 of LwF's code (Shafahi et al. 2020, arXiv:1905.08232): SGD with momentum .9, lr .001, batch 128,
+    weight decay on convolutions and linear layers alone; its loader pads crops by 2.
 
     `hidden` is a comma-separated list of the widths of hidden layers, as in the paper's low-data study; empty for a
     linear head. With `head_bn` batch norm follows each of them, with `head_dropout` dropout of that probability.
@@ -35,6 +36,8 @@ class Params(BaseParams):
     lr: NotNegative = 1e-3
     weight_decay: NotNegative = 2e-4
     schedule: Schedule = "constant"
+    decay: Decay = "weights"
+    crop_padding: Padding = 2
     freeze_bn: Literal["none", "stats", "affine", "both"] = "stats"
     hidden: Annotated[str, Field(pattern=r"^([1-9]\d*(,[1-9]\d*)*)?$")] = ""
     head_bn: bool = False

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, delta_r
 from transferbench.models.features import spatial_dropout
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from transferbench.methods import eat
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

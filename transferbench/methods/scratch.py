@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from transferbench.methods import natural
 
-VERSION = 1
+VERSION = 2
 
 Params = natural.Params
 

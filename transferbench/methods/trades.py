@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from transferbench.attacks import lockstep
 from transferbench.base import keyed_random
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Padding, Positive
 from transferbench.threats import LinfBall
 
-VERSION = 1
+VERSION = 2
 
 _START = 1e-3
 
@@ -34,8 +34,8 @@ _START = 1e-3
 class Params(BaseParams):
     """The code's CIFAR-10: beta 6, eps 8/255, 10 steps of .007 (.225 of eps), lr .1, weight decay 2e-4, 76 epochs.
 
-    Batches of 128. `step_size` is a fraction of eps. The code reduces the learning rate at epochs 75 and 90 of 100: the
-    closest schedule here is `step`.
+    Batches of 128, an epoch's last one smaller; crops of images padded by 4. `step_size` is a fraction of eps. The code
+    reduces the learning rate at epochs 75 and 90 of 100: the closest schedule here is `step`.
     """
 
     steps: Positive = 29_716
@@ -43,6 +43,8 @@ class Params(BaseParams):
     lr: NotNegative = 0.1
     weight_decay: NotNegative = 2e-4
     schedule: Schedule = "step"
+    crop_padding: Padding = 4
+    partial_batches: bool = True
     eps: str = "8/255"
     k: Positive = 10
     step_size: Annotated[float, Field(gt=0)] = 0.225

@@ -19,21 +19,23 @@ from torch import nn
 
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Network, NotNegative, Phase, Positive
+from transferbench.methods import BaseMethod, BaseParams, Decay, Network, NotNegative, Padding, Phase, Positive
 from transferbench.models.features import submodule
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class Params(BaseParams):
-    """20000 steps of momentum SGD, lr .001; batch, weight decay and frozen running statistics as LwF's."""
+    """20000 steps of momentum SGD, lr .001; batch, weight decay, crops and frozen running statistics as LwF's."""
 
     steps: Positive = 20_000
     batch_size: Positive = 128
     lr: NotNegative = 1e-3
     weight_decay: NotNegative = 2e-4
     schedule: Schedule = "constant"
+    decay: Decay = "weights"
+    crop_padding: Padding = 2
     blocks: Positive = 1
     freeze_bn: Literal["none", "stats", "affine", "both"] = "stats"
 
