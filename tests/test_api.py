@@ -12,7 +12,7 @@ from support.nets import Linear, Small
 from torch import nn
 
 import transferbench
-from transferbench import attacks
+from transferbench import api, attacks
 from transferbench.attacks import lockstep
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, ThreatModel
@@ -91,8 +91,9 @@ def test_every_row_is_counted(small: Small) -> None:
     assert sum(SEEN.values()) == report.cost.forwards + report.cost.backwards + report.cost.checks
     # Pre-flight: 6 forwards, 1 backward; rows compared in other batches, one of them of all slots.
     looked_at, compared = 7 * 16, 16 + 16 + 16 + 4 + 7 + 4 + 256 + 1
-    # Copies compared; the judge's floor: 16 + 4 + 5; clean and best points; flags: gradients, end points twice.
-    copied, floor, judged, flagged = 4 * 16, 25, 2 * 16, 2 * 16 + 2 * 16
+    # Copies compared; the judge's floor: 16 + 4 + 5; clean and best points; flags: gradients, end points twice, and the
+    # clean images once more.
+    copied, floor, judged, flagged = 4 * 16, 25, 2 * 16, 2 * 16 + 2 * 16 + 16
     assert report.cost.checks == looked_at + compared + copied + floor + judged + flagged
 
 
@@ -251,3 +252,25 @@ def test_a_model_that_draws_noise_is_stored_with_its_batch_and_attacked_again(sm
 class Noisy(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + 0.1 * torch.randn_like(x)
+
+
+def test_a_long_evaluation_shows_where_it_is(
+    small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(api, "_EVERY", 0.0)
+    arguments = (small.model, small.x, small.y, {"Linf": "0.06"}, ("pgd",), 2)
+    transferbench.evaluate(*arguments, progress=False)
+    assert capsys.readouterr().err == ""
+    transferbench.evaluate(*arguments)
+    lines = capsys.readouterr().err.splitlines()
+    assert "of 60 not fooled (nothing is kept if it is stopped: store=FOLDER makes it resumable)" in lines[0]
+    assert not any("nothing is kept" in line for line in lines[1:]), "said once"
+    transferbench.evaluate(*arguments, store=tmp_path)
+    assert "nothing is kept" not in capsys.readouterr().err
+
+
+def test_the_costs_have_columns_where_nothing_was_right(small: Small) -> None:
+    wrong = (small.logits.argmax(1) + 1) % 10
+    report = transferbench.evaluate(small.model, small.x, wrong, {"Linf": "0.06"}, ("pgd",), 2)
+    assert report.cost.by_attack is not None
+    assert list(report.cost.by_attack.columns[:3]) == ["threat", "attack", "tries"]

@@ -76,3 +76,47 @@ def test_probabilities_are_counted(small: Small) -> None:
     report = attacked(SometimesProbabilities(small.model, threshold), x, y)
     dark = x.flatten(1).mean(1) < threshold
     assert report.flag_rows["softmax-output"] == int((dark & (small.model(x).argmax(1) == y)).sum())
+
+
+class Tiring(nn.Module):
+    """Answers alike for as many calls as pre-flight makes, and otherwise later."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        CALLS.append(len(x))
+        return self.net(x) * (1 if len(CALLS) < 40 else 0.5)
+
+
+CALLS: list[int] = []
+"""Outside of the model, so that its copies count as well."""
+
+
+def test_a_model_that_changes_during_the_attack_is_noticed_after_it(small: Small) -> None:
+    report = transferbench.evaluate(Tiring(small.model), small.x, small.y, {"L2": 0.1}, attacks=("apgd-ce",))
+    assert "state-between-calls" in report.flags
+
+
+class Optimising(nn.Module):
+    """Takes a gradient step of its own on images that are not clean ones."""
+
+    def __init__(self, net: nn.Module, clean: Tensor) -> None:
+        super().__init__()
+        self.net, self.clean = net, clean
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.cdist(x.flatten(1), self.clean.flatten(1)).amin(1).max() > 0.05:
+            with torch.enable_grad():
+                own = x.detach().clone().requires_grad_()
+                torch.autograd.grad(self.net(own).sum(), own)
+        return self.net(x)
+
+
+def test_optimisation_at_test_time_is_noticed_at_the_end_points_too(small: Small) -> None:
+    grid = torch.cat([small.x * (1 - k / 32) for k in range(17)] + [1 - small.x, small.x * 0.5, small.x * 0.25])
+    report = attacked(Optimising(small.model, grid), small.x, small.y)
+    assert "gradient-inside" in report.flags

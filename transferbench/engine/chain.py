@@ -148,9 +148,12 @@ def run_flagged(
         counted.add_clean(target.judge.model, x, y, Rows(target.rows.most, target.judge.floor))
         if not target.batch_dependent:
             counted.add_end_points(target.judge, result.points[attacked], ids, target.share)
+            # In one batch of the size that their logits came from.
+            earlier = target.clean_logits(examples.x, examples.ids)[: target.judge.rows.most]
+            counted.add_later_answers(target.judge, examples.x[: target.judge.rows.most], earlier)
         result.cost.checks += counted.checks + target.judge.checks - before
     result.cost.seconds += time.perf_counter() - began
     masked = ("gradients-masked",) if preflight.gradients_masked(result.by_attack) else ()
-    result.flags = tuple(sorted({*target.flags, *counted.found, *masked}))
+    result.flags = tuple(sorted({*target.flags, *counted.found, *counted.others, *masked}))
     result.flag_rows, result.batch = counted.found, target.rows.most if target.batch_dependent else None
     return result

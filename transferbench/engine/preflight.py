@@ -8,11 +8,9 @@ counts some of them over every attacked example.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from transferbench.base.errors import InputError
 from transferbench.base.results import AttackTally
 from transferbench.base.settings import MIN_ROWS
+from transferbench.engine.autograd_calls import record_autograd_calls
 from transferbench.engine.canonical import Canonical, called
 from transferbench.engine.memory import is_out_of_memory
 from transferbench.engine.row_counter import RowCounter
@@ -87,7 +86,7 @@ def check_model(given: object, x: Tensor, y: Tensor | None, most: int = 64, rows
     flags: set[str] = set()
     before, counter = _snapshot(model), RowCounter(model)
     with torch.no_grad():
-        with _record_autograd_calls() as calls:
+        with record_autograd_calls() as calls:
             first = _logits(counter, x)
         if calls:
             flags.add("gradient-inside")
@@ -112,28 +111,6 @@ def gradients_masked(by_attack: Sequence[AttackTally]) -> bool:
     """Whether Square fooled examples after gradient attacks in a chain (the warning of AutoAttack)."""
     attacks = [part.attack for part in by_attack]
     return any(part.attack == "square" and part.broke > 0 and attacks[0] != "square" for part in by_attack)
-
-
-@contextmanager
-def _record_autograd_calls() -> Iterator[list[str]]:
-    """Within the block calls of torch.autograd.grad and backward (also by Tensor.backward) are added to the list."""
-    calls: list[str] = []
-    originals = {name: getattr(torch.autograd, name) for name in ("grad", "backward")}
-
-    def recording(name: str) -> Callable[..., Any]:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            calls.append(name)
-            return originals[name](*args, **kwargs)
-
-        return call
-
-    try:
-        for name in originals:
-            setattr(torch.autograd, name, recording(name))
-        yield calls
-    finally:
-        for name, function in originals.items():
-            setattr(torch.autograd, name, function)
 
 
 def at_chance(correct: int, n: int, num_classes: int) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.attacks import losses
+from transferbench.engine.autograd_calls import record_autograd_calls
 from transferbench.engine.judge import Judge, at_least
 from transferbench.engine.memory import Rows
 from transferbench.engine.row_independence import differing
@@ -17,16 +18,22 @@ COUNTED = ("softmax-output", "zero-gradient", "cross-entropy-underflow", "mixes-
 """The flags whose share of the attacked examples is in the record."""
 
 _SUMS_TO_ONE = 1e-4
+_REPEATABLE = 1e-6
 _SATURATED = 40.0
 """Below this logit margin the cross-entropy's gradient is at least 1e-18 at the logits and is not looked at again."""
 
 
 class RowFlags:
-    """Counts rows by flag; `rows` is how many were looked at, `checks` the rows of the passes that this took."""
+    """Counts rows by flag, and looks at the model once more after the attack.
+
+    `rows` is how many were looked at, `checks` the rows of the passes that this took.
+    """
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(COUNTED, 0)
         self.rows = self.checks = 0
+        self.others: set[str] = set()
+        """Flags that hold for the model and not for single rows."""
 
     @property
     def found(self) -> dict[str, int]:
@@ -45,7 +52,10 @@ class RowFlags:
         """Ask the model for its end points [n, ...] once in order, once in reverse order and smaller batches."""
         if len(points) == 0:
             return
-        expected = judge.logits(points, ids)
+        with record_autograd_calls() as calls:
+            expected = judge.logits(points, ids)
+        if calls:
+            self.others.add("gradient-inside")
         smaller = max(judge.floor, min(judge.rows.most, len(points)) // 2 - 3)
         with torch.no_grad():
             parts = [
@@ -54,6 +64,11 @@ class RowFlags:
             ]
         self.checks += len(points)
         self.counts["mixes-rows"] += int(differing(expected, torch.cat(parts).flip(0), share).sum())
+
+    def add_later_answers(self, judge: Judge, x: Tensor, earlier: Tensor) -> None:
+        """Ask for images [n, ...] again whose logits were `earlier` [n, C] before the attack."""
+        if len(x) and bool(differing(earlier, judge.logits(x), _REPEATABLE).any()):
+            self.others.add("state-between-calls")
 
 
 def _looked_at(model: nn.Module, x: Tensor, y: Tensor, most: int, floor: int) -> tuple[dict[str, int], int]:
