@@ -10,6 +10,8 @@ import torch
 
 from transferbench.base.errors import InputError
 from transferbench.base.results import CleanResult, Cost
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+from transferbench.jobs.attack import AttackJob
 from transferbench.jobs.clean import CleanJob
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.networks import PublicNetwork
@@ -100,3 +102,15 @@ def test_examples_come_back_or_are_refused(tmp_path: Path) -> None:
         file.write_bytes(bytes(damaged))
         with pytest.raises(InputError, match="changed since"):
             store.read_examples(written)
+
+
+def test_a_job_of_another_seed_is_no_changed_job(tmp_path: Path) -> None:
+    """A fresh run of two seeds repeats nothing; with the same seed the change is named."""
+    chain = Chain("Linf", ThreatModel.parse("Linf", "0.1"), (AttackSpec.of("apgd-ce"),))
+    images = ImagesInput("digits", "", 0, 8)
+    job = AttackJob("x: Linf", PublicNetwork("x"), images, chain, 0, "transferbench", images)
+    with Store(tmp_path) as store:
+        store.finish("k", job, {"weights": "w"}, RESULT)
+        assert store.changes(replace(job, seed=1), {"weights": "w"}) == []
+        assert store.changes(replace(job, seed=1), {"weights": "v"}) == []
+        assert store.changes(job, {"weights": "v"}) == ["weights: w -> v"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -93,13 +96,38 @@ class Reader:
 
     def __init__(self, root: Path) -> None:
         self.root, self._path = root, root / STORE
-        if not self._path.is_file():
+        if not os.path.isfile(self._path):
             raise InputError(f"{root}: there is no store of a run here ({self._path.name})")
-        with closing(self._connect()) as db:
-            check_schema(db, self._path)
+        try:
+            with closing(self._connect()) as db:
+                check_schema(db, self._path)
+        except sqlite3.DatabaseError as error:
+            raise InputError(
+                f"{self._path}: not a store of transferbench, or damaged ({error}): it was left alone"
+            ) from None
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)
+        """A connection that only reads, also where nothing can be written.
+
+        SQLite then cannot make the file that readers and a driver share. Without a driver's log beside it the database
+        is whole and does not change; a log that a killed driver has left is read from a copy.
+        """
+        try:
+            db = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True)
+            try:
+                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except BaseException:
+                db.close()
+                raise
+            return db
+        except sqlite3.OperationalError as error:
+            if os.access(self.root, os.W_OK) or not os.access(self._path, os.R_OK):
+                reason = "" if os.access(self._path, os.R_OK) else ", it may not be read"
+                raise InputError(f"{self._path}: the store cannot be opened ({error}{reason})") from None
+        log = self._path.with_name(f"{STORE}-wal")
+        if not log.exists() or not log.stat().st_size:
+            return sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
+        return _copied(self._path, log)
 
     def job(self, key: str) -> FinishedJob | None:
         """The finished job of a key, or None."""
@@ -132,15 +160,26 @@ class Reader:
         try:
             with (self.root / ".lock").open("r") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
+        except BlockingIOError:
             return True
+        except OSError:
+            return False
         return False
 
     def examples(self, file: StoredFile) -> dict[str, Tensor]:
         """As `read_examples`."""
         return read_examples(self.root, file)
+
+
+def _copied(path: Path, log: Path) -> sqlite3.Connection:
+    """The database with its log, in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in (path, log):
+            shutil.copyfile(file, Path(folder) / file.name)
+        memory = sqlite3.connect(":memory:")
+        with closing(sqlite3.connect(Path(folder) / path.name)) as db:
+            db.backup(memory)
+        return memory
 
 
 def typed(kind: type[R], values: object, key: str) -> R:

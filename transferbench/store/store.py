@@ -84,7 +84,8 @@ class Store:
 
     @staticmethod
     def _open(path: Path) -> sqlite3.Connection:
-        db = sqlite3.connect(path)
+        # Absolute: a path that begins with `file:` would be taken for an address.
+        db = sqlite3.connect(path.absolute())
         try:
             # A driver that was killed while it created the file leaves one without tables: that is a fresh one.
             (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
@@ -137,14 +138,14 @@ class Store:
     def changes(self, job: StorableJob, content: Mapping[str, Any]) -> list[str]:
         """How a job differs from the most similar finished one of its label, as `chain.eps: 0.4 -> 0.5`.
 
-        Empty where no such job is finished, or all of them are about other examples.
+        Empty where no such job is finished, or all of them are about other examples or another seed.
         """
         rows = self._db.execute(
             "SELECT specification, content FROM jobs WHERE kind = ? AND label = ? ORDER BY rowid DESC",
             (job.kind, job.label),
         )
         differences = [_differences(job, content, *row) for row in rows]
-        return min((found for found in differences if not _other_examples(found)), key=len, default=[])
+        return min((found for found in differences if not _is_other_work(found)), key=len, default=[])
 
     def differs_from_begun(self, job: StorableJob, key: str, content: Mapping[str, Any]) -> list[str] | None:
         """How a job differs from the one that was begun in this folder; None where none was, or it is this one.
@@ -251,8 +252,9 @@ def _differences(job: StorableJob, content: Mapping[str, Any], specification: st
     return [f"{name}: {_short(before.get(name))} -> {_short(now.get(name))}" for name in names]
 
 
-def _other_examples(differences: Sequence[str]) -> bool:
-    return any(found.startswith(("start: ", "stop: ")) for found in differences)
+def _is_other_work(differences: Sequence[str]) -> bool:
+    """Whether the jobs are about other examples, or belong to other seeds of a run."""
+    return any(found.startswith(("start: ", "stop: ", "seed: ", "settings.seed: ")) for found in differences)
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
