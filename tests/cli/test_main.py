@@ -159,7 +159,7 @@ def test_train_writes_a_victim_that_eval_takes(victim: Path, capsys: pytest.Capt
     assert {row["phase"] for row in log} == {"head", "all"}
     assert all(float(row["ce"]) > 0 and float(row["features"]) >= 0 for row in log)
     assert main(words) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "the training of something else is there" in capsys.readouterr().err
     assert (
         main(["eval", "--model", "new", "--norms", "Linf", "--eps", "Linf=0.1", "--attacks", "fgsm,pgd", "--n", "10"])
         == 0

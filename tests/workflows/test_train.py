@@ -32,7 +32,7 @@ def test_a_model_from_elsewhere_is_left_alone(
     public = tmp_path / "public"
     public.mkdir()
     shutil.copy(trained / file, public)
-    assert "a trained model is there already" in refused("--out", "public", capsys=capsys)
+    assert "a model that is not of `train` is there" in refused("--out", "public", capsys=capsys)
     assert [path.name for path in public.iterdir()] == [file]
     assert (public / file).read_bytes() == (trained / file).read_bytes()
 

@@ -93,7 +93,7 @@ class Bars:
         self.note(f"failed: {reason}")
 
     def note(self, text: str) -> None:
-        self.console.print(printable(text))
+        self.console.print(printable(text), soft_wrap=not self.live)
 
     def _remove(self, job: Job[Any]) -> None:
         self.done += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import click
 
+from transferbench.base.names import victim_name
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
@@ -69,6 +71,8 @@ def command(
         added.append(f"--out {out}")
     settings = RunSettings(root=out, **given)
     train.check(request, settings)
+    if victim_name(out) != out.name:
+        print(f"the victim's name is {victim_name(out)}", file=sys.stderr)
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
     settings_check.check(settings)
@@ -90,7 +94,18 @@ def command(
     else:
         say(f"{prepared.job.victim}: validation accuracy {100 * share:.2f} % on {len(val)} images")
     say(f"files: {out}/ ({', '.join(train.FILES)})")
-    attack = f"attack it: transferbench eval --model {out}"
-    if not prepared.job.threats:
-        attack += f" --eps Linf=...,L2=...,L1=... (neither a source's card nor {request.target} says at which radii)"
-    say(attack)
+    say(_attack(out, settings.data_dir, request.target, bool(prepared.job.threats)))
+
+
+def _attack(out: Path, data_dir: Path | None, target: str, has_radii: bool) -> str:
+    """The line that names the command for what was trained, as a shell takes it."""
+    from transferbench.models.victims import path_id
+
+    words = ["transferbench", "eval", "--model", path_id(out)]
+    words += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    if has_radii:
+        return f"attack it: {shlex.join(words)}"
+    return (
+        f"attack it: {shlex.join(words)} with --eps Linf=...,L2=...,L1=... (neither a source's card nor {target} says "
+        "at which radii)"
+    )

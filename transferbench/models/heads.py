@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import torch
 from torch import nn
 
 from transferbench.base.errors import InputError
@@ -32,6 +33,15 @@ def mlp(
     parts.append(nn.Linear(hidden[-1], num_classes))
     _replace(model, layers, nn.Sequential(*parts))
     return layers._replace(head=f"{layers.head}.{len(parts) - 1}")
+
+
+def as_new(model: nn.Module, layers: Layers, num_classes: int) -> None:
+    """Bring the head into the form of a new one, for weights of a training that made one: an own head of the same
+    number of classes may lack the bias."""
+    head: nn.Module = submodule(model, layers.head) if layers.head else model
+    if isinstance(head, nn.Linear) and "bias" not in dict(head.named_parameters()):
+        with torch.random.fork_rng(devices=[]):
+            linear(model, layers, num_classes)
 
 
 def _width(model: nn.Module, layers: Layers) -> int:

@@ -11,7 +11,7 @@ from torch import nn
 
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.models import networks, weights
+from transferbench.models import heads, networks, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import first_difference
 from transferbench.models.features import Layers, Penultimate
@@ -38,7 +38,9 @@ class Victim:
     @classmethod
     def from_state(cls, card: ModelCard, state: weights.StateDict, path: Path, sha256: str) -> Victim:
         """The card's network with the tensors read from `path`. InputError when names or shapes do not match."""
-        built = networks.build(card.network, len(card.classes))
+        built = networks.build_for_weights(card.network, len(card.classes))
+        if card.head == "new":
+            heads.as_new(built.model, built.layers, len(card.classes))
         weights.load_strictly(built.model, state, path)
         networks.check_loaded(card.network, built.model, str(path))
         return cls.frozen(card, built.model, built.layers, sha256)

@@ -8,6 +8,7 @@ folder or card that training wrote is an id as well.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from transferbench.base import registry
@@ -27,11 +28,27 @@ def card(id: str) -> ModelCard:
     indexed = catalogue.card(id)
     if indexed is not None:
         return indexed
-    entry = registry.entries("models").get(id.partition(":")[0])
-    if entry is not None and hasattr(module := entry.load(), "card"):
+    family = _family(id)
+    if family is not None and hasattr(module := registry.find("models", family).load(), "card"):
         card: ModelCard = module.card(id)
         return card
     return load(id).card
+
+
+def _family(id: str) -> str | None:
+    """The id of the plugin that loads a model; None for a folder, a card or an unknown word."""
+    loaders = registry.entries("models")
+    if id in loaders:
+        return id
+    if id.startswith("RB_"):
+        return "RB"
+    word = id.partition(":")[0]
+    return word if word in loaders and loaders[word].is_family else None
+
+
+def path_id(path: Path) -> str:
+    """A folder as the id that `load` takes for it: with `./` in front where its name is a model's id as well."""
+    return f"./{path}" if not path.is_absolute() and _family(str(path)) is not None else str(path)
 
 
 def load(id: str, model_dir: Path | None = None, download: bool = False, synthetic: bool = False) -> Victim:
@@ -42,16 +59,16 @@ def load(id: str, model_dir: Path | None = None, download: bool = False, synthet
     for missing files.
     """
     loaders = registry.entries("models")
-    family = id if id in loaders else "RB" if id.startswith("RB_") else id.partition(":")[0]
-    if family in loaders:
-        loader = loaders[family].load()
+    family = _family(id)
+    if family is not None:
+        loader = registry.find("models", family).load()
         if synthetic and hasattr(loader, "load_synthetic"):
             victim: Victim = loader.load_synthetic(id, model_dir)
         else:
             victim = loader.load(id, model_dir, download)
         return victim
     path = Path(id)
-    if path.exists():
+    if os.path.exists(path):
         return trained.load(path)
     if "/" in id or id.endswith(".md"):
         raise InputError(f"model {id!r}: there is no such folder or card")

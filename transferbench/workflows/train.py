@@ -10,6 +10,7 @@ from typing import Any
 from transferbench import data, methods
 from transferbench.base import registry, strict_yaml
 from transferbench.base.errors import InputError
+from transferbench.base.names import victim_name
 from transferbench.base.results import TrainResult
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import ThreatModel
@@ -27,8 +28,8 @@ from transferbench.store.reader import STORE
 from transferbench.store.store import Store, key_of
 from transferbench.training import log, plots
 from transferbench.training.splits import Splits, load_splits
-from transferbench.training.victim import check as check_fit
 from transferbench.training.victim import keeps_head
+from transferbench.workflows import read_back
 
 LOG, PICTURE = "log.csv", "curve.png"
 FILES = (trained.CARD, trained.WEIGHTS, LOG, PICTURE)
@@ -53,9 +54,10 @@ class TrainingRequest:
 def check(request: TrainingRequest, settings: RunSettings) -> None:
     """InputError for wrong names and values, before any file is looked for."""
     registry.find("methods", request.method)
-    registry.find("data", request.target.partition(":")[0])
+    victim_name(settings.root)
+    registry.find_family("data", request.target)
     if request.network:
-        registry.find("networks", request.network.partition(":")[0])
+        registry.find_family("networks", request.network)
     if settings.eval_freq is not None and settings.eval_freq < 1:
         raise InputError(f"--eval-freq {settings.eval_freq}: must be at least 1")
     source = Path(request.source or "").resolve()
@@ -96,7 +98,7 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
     threats = source.card.threats if source is not None else radii_of(request.target)
     if settings.eval_freq is not None and not threats:
         raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {request.target}")
-    victim = settings.root.name
+    victim = victim_name(settings.root)
     job = TrainJob(
         f"train {victim}",
         victim=victim,
@@ -109,7 +111,7 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
         shots=request.shots,
         threats=tuple(ThreatModel(norm, eps) for norm, eps in threats.items()),
     )
-    check_fit(job.recipe, method, source, splits[0])
+    read_back.check(job.recipe, methods.build(request.method, dict(request.settings)), source, splits)
     return PreparedTraining(job, source, splits, keeps_head(method, source, splits[0]))
 
 

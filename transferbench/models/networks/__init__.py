@@ -6,6 +6,7 @@ normalisation of the training is part of the architecture.
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from functools import cache
 from typing import NamedTuple
 
@@ -13,7 +14,12 @@ import torch
 from torch import nn
 
 from transferbench.base import registry
-from transferbench.models.features import Layers
+from transferbench.base.errors import InputError
+from transferbench.models import heads, python_function
+from transferbench.models.features import Layers, find_layers
+
+_READS_WEIGHTS: ContextVar[bool] = ContextVar("reads_weights", default=False)
+"""Whether the network is built for weights that replace all of its own."""
 
 
 class Built(NamedTuple):
@@ -36,10 +42,36 @@ def build(id: str, num_classes: int) -> Built:
 
     InputError for an unknown id. Torch's global random state is restored.
     """
+    if id.startswith(python_function.PREFIX):
+        return _of_function(id, num_classes)
     module = registry.find_family("networks", id).load()
     with torch.random.fork_rng(devices=[]):
         built: Built = module.build(id, num_classes)
     return built
+
+
+def build_for_weights(id: str, num_classes: int) -> Built:
+    """As `build`, for weights that replace all of its own.
+
+    Also the network of a function of the user's code (`python:<module>:<function>`), alone or behind a resizing layer:
+    it is what a victim that was trained from such a model has on its card. The function is imported and called.
+    """
+    token = _READS_WEIGHTS.set(True)
+    try:
+        return build(id, num_classes)
+    finally:
+        _READS_WEIGHTS.reset(token)
+
+
+def _of_function(id: str, num_classes: int) -> Built:
+    if not _READS_WEIGHTS.get():
+        raise InputError(f"network {id}: a function returns one model, with its own weights: it has no random ones")
+    with torch.random.fork_rng(devices=[]):
+        made = python_function.call(id)
+        layers = find_layers(made.model)
+        if num_classes != len(made.classes):
+            heads.linear(made.model, layers, num_classes)
+    return Built(made.model, layers, made.input_shape)
 
 
 def unstated(id: str) -> str:
@@ -54,6 +86,8 @@ def unstated(id: str) -> str:
 def check_loaded(id: str, model: nn.Module, name: str) -> None:
     """Ask the network's module, if it has a function of that name, whether the loaded weights belong to what the id
     states. InputError, with the file's `name`, where they show that they do not."""
+    if id.startswith(python_function.PREFIX):
+        return
     module = registry.find_family("networks", id).load()
     if hasattr(module, "check_loaded"):
         module.check_loaded(id, model, name)

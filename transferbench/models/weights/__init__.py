@@ -52,6 +52,7 @@ def digest_of(model: nn.Module) -> str:
 def write(state: StateDict, path: Path) -> str:
     """Write a state dict as safetensors, atomically. Returns the file's sha256."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    # Copies: tied weights share their memory, which safetensors refuses to write.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
     atomic_files.write_bytes(path, save(plain))
     return sha256_of(path)
