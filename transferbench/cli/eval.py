@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,17 @@ def command(out: Path | None, **given: Any) -> None:
     from transferbench.store.store import Store
 
     subjects = evaluate.load(request, settings)
-    with Store(settings.root) as store, console.Bars() as bars:
-        record = evaluate.evaluate(request, subjects, Scheduler(store, settings), bars)
-        if bars.reused:
-            bars.note(f"{bars.reused} jobs were done before")
+    is_new = not settings.root.exists()
+    try:
+        with Store(settings.root) as store, console.Bars() as bars:
+            record = evaluate.evaluate(request, subjects, Scheduler(store, settings), bars)
+            if bars.reused:
+                bars.note(f"{bars.reused} jobs were done before")
+    except evaluate.AtChanceError:
+        if is_new:
+            # Nothing but the clean accuracy was measured there.
+            shutil.rmtree(settings.root, ignore_errors=True)
+        raise
     say(console.evaluation_report(record, subjects.victim.card.weights))
     say(f"files: {settings.root}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
     say(f"page: {settings.root / 'index.html'}")

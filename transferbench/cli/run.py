@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
@@ -14,7 +15,12 @@ from transferbench.cli.output import say
 
 @click.command("run", short_help="Run a suite: train, craft, attack, judge, write the leaderboard.")
 @click.argument("suite", metavar="SUITE")
-@click.option("--out", type=options.FOLDER, metavar="DIR", help="The run's folder (default: runs/<suite>).")
+@click.option(
+    "--out",
+    type=options.FOLDER,
+    metavar="DIR",
+    help="The run's folder (default: runs/<suite>, with --full runs/<suite>-full).",
+)
 @click.option(
     "--seeds", type=options.SEEDS, metavar="0,1,2", help="Seeds of the trainings and attacks (default: the suite's)."
 )
@@ -23,7 +29,7 @@ from transferbench.cli.output import say
 @click.option(
     "--smoke", is_flag=True, help="Every method, network and loader once on synthetic data, in a minute or two."
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan and stop.")
+@click.option("--dry-run", is_flag=True, help="Check everything, print the plan and what is missing, and stop.")
 @options.places
 @options.loader_workers
 @options.cluster
@@ -51,10 +57,15 @@ def command(
     if smoke:
         smoke_run.check(settings)
     run_suite.check(chosen)
+    settings_check.check(settings)
+    absent = [] if smoke else run_suite.absent(planned, settings)
     if dry_run:
         say("\n".join(describe(planned)))
+        if absent:
+            raise InputError("; ".join(absent))
         return
-    settings_check.check(settings)
+    if absent:
+        raise InputError(absent[0])
     from transferbench.cli import console
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.store.store import Store

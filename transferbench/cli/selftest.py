@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
@@ -32,6 +33,8 @@ def command(**given: Any) -> None:
     settings_check.check(settings)
     subjects = evaluate.load(request, settings)
     passed = True
+    chains = ", ".join(str(chain.threat) for chain in subjects.chains)
+    print(f"planting regions around {subjects.images.n} examples: {chains}", file=sys.stderr)
     for threat, planted, found in evaluate.selftest(request, subjects, settings):
         say(f"{threat:<12} {found} of {planted} planted regions found")
         passed = passed and planted == found

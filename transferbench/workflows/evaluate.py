@@ -25,16 +25,20 @@ from transferbench.models.catalogue.classes import radii_of
 from transferbench.models.victim import Victim, fitted
 from transferbench.models.victims import canonical
 from transferbench.models.victims import load as load_victim
-from transferbench.results.records import Record, read_all
+from transferbench.results.records import Record
 from transferbench.scheduling.plan import CraftedShard, Evaluation, Images, attack_jobs, source_only_jobs
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import Suite
-from transferbench.workflows import gallery
+from transferbench.workflows import existing_record, gallery
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
 _ANY_RADIUS = Epsilon.parse("0.1")
 """For checking an attack's parameters before the radius is known."""
+
+
+class AtChanceError(InputError):
+    """The model's clean accuracy is not above chance; nothing was attacked."""
 
 
 @dataclass(frozen=True)
@@ -159,9 +163,9 @@ def evaluate(
     InputError, before any attack, where clean accuracy is not above chance (`allow_low_accuracy` attacks anyway).
     """
     root, images, resources = scheduler.store.root, subjects.images, scheduler.resources
-    if (root / "records").is_dir():
-        # The table is built of all records in the folder: an unreadable one is reported before the attack.
-        read_all(root)
+    # The table is built of all records in the folder: an unreadable one is reported before the attack.
+    attacked = resources.test(images.dataset, images.preprocessing).first(images.n)
+    existing_record.check(root, subjects.victim, attacked, subjects.chains, request.seed)
     for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
         for note in victim.card.weights_notes:
             reporter.note(f"{victim.id}: {note}")
@@ -193,11 +197,12 @@ def plan(request: EvaluationRequest, subjects: EvaluationSubjects) -> Evaluation
     network, images, seed = subjects.network, subjects.images, request.seed
     chains = {chain.name: attack_jobs(network, chain, images, seed, request.backend) for chain in subjects.chains}
     crafted: list[CraftedShard] = []
-    protocol = next(iter(subjects.suite.protocol.source_only), None)
     linf = next((chain.threat for chain in subjects.chains if chain.threat.norm == "Linf"), None)
-    if subjects.source_network is not None and protocol is not None and linf is not None:
-        at_radius = protocol.model_copy(update={"norm": "Linf", "eps": linf.eps})
-        crafted.extend(source_only_jobs(network, subjects.source_network, at_radius, images, seed))
+    if subjects.source_network is not None and linf is not None:
+        for protocol in subjects.suite.protocol.source_only:
+            # An entry of another threat has a radius of its own; that of a norm is the evaluation's.
+            at_radius = protocol.model_copy(update={"eps": linf.eps}) if protocol.norm == "Linf" else protocol
+            crafted.extend(source_only_jobs(network, subjects.source_network, at_radius, images, seed))
     return Evaluation(
         subjects.victim.id, "victim", seed, images.dataset, images.preprocessing, network, chains, crafted
     )
@@ -213,7 +218,7 @@ def _check_accuracy(
     scheduler.raise_failures()
     correct = scheduler.results.of(job).correct
     if at_chance(correct, images.n, victim.num_classes) and not request.allow_low_accuracy:
-        raise InputError(
+        raise AtChanceError(
             f"{victim.id} is right on {correct} of {images.n} images of {images.dataset}, no better than chance among "
             f"{victim.num_classes} classes: wrong order of classes, wrong normalisation, another data set or "
             "untrained weights? --allow-low-accuracy attacks it all the same"

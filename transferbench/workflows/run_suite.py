@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from transferbench import attacks, methods
+from transferbench import attacks, data, methods
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
+from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import Chain
+from transferbench.data import Dataset, Split, View
 from transferbench.jobs.networks import PublicNetwork
+from transferbench.jobs.train import TrainJob
 from transferbench.leaderboard import build, example_gallery, figures, page
 from transferbench.models import cards, trained, victims
 from transferbench.models.cards import ModelCard
@@ -41,6 +46,46 @@ def check(suite: Suite) -> None:
         for row in trainings:
             if row.method is not None:
                 methods.build(row.method, dict(row.set))
+
+
+def absent(planned: Plan, settings: RunSettings) -> list[str]:
+    """What the plan needs and this machine lacks, one line each: files of data sets, weights of public models, too few
+    examples or classes. Loads what it looks at."""
+    problems: list[str] = []
+    seen: set[object] = set()
+
+    def attempt(key: object, function: Callable[[], object]) -> None:
+        if key not in seen:
+            seen.add(key)
+            try:
+                function()
+            except InputError as error:
+                problems.append(str(error))
+
+    for job in planned.jobs:
+        if isinstance(job, TrainJob):
+            attempt(("train", job.dataset), partial(_load, job.dataset, "train", job.preprocessing, settings))
+    for victim in planned.victims:
+        public = victim.network.public_id
+        if public is not None:
+            attempt(public, partial(victims.load, public, settings.model_dir))
+        one = victim.evaluation
+        if one is not None:
+            attempt(("test", one.dataset), partial(_check_test, planned.suite, one, settings))
+    return problems
+
+
+def _load(dataset: str, split: Split, preprocessing: str, settings: RunSettings) -> Dataset:
+    return data.load(dataset, split, settings.data_dir, View.parse(preprocessing))
+
+
+def _check_test(suite: Suite, evaluation: Evaluation, settings: RunSettings) -> None:
+    """The test split has the n examples, and the classes that the chains' attacks ask for."""
+    test = _load(evaluation.dataset, "test", evaluation.preprocessing, settings)
+    test.first(suite.n)
+    for shards in evaluation.chains.values():
+        for spec in shards[0].chain.attacks:
+            attacks.build(spec, shards[0].chain.threat, len(test.classes))
 
 
 def _check_chain(chain: Chain) -> None:

@@ -1,0 +1,55 @@
+"""Whether an evaluation would replace a record of something else in its folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transferbench.base.errors import InputError
+from transferbench.base.names import file_stem
+from transferbench.base.specifications import Chain
+from transferbench.data import Dataset
+from transferbench.models.loaders.from_python import UNREPEATABLE
+from transferbench.models.victim import Victim
+from transferbench.results.records import Record, read_all
+
+
+def check(root: Path, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int) -> None:
+    """InputError where the record that the victim's id has in the folder is of other weights, data, radii, attacks or
+    another seed, or has chains that are left out now. More examples and further chains replace it."""
+    if not (root / "records").is_dir():
+        return
+    stem = file_stem(victim.id)
+    for record in read_all(root):
+        other = file_stem(record.victim)
+        if other.casefold() != stem.casefold():
+            continue
+        what = _difference(record, victim, examples, chains, seed)
+        if other != stem or record.victim != victim.id:
+            what = f"the file of {record.victim}"
+        if what:
+            raise InputError(
+                f"--out {root}: the record of {victim.id} that is there has {what}: give another folder for this one"
+            )
+
+
+def _difference(record: Record, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int) -> str:
+    known = victim.sha256.startswith(UNREPEATABLE) or record.weights_sha256.startswith(UNREPEATABLE)
+    now = {chain.name: chain for chain in chains}
+    if not known and record.weights_sha256 != victim.sha256:
+        return f"other weights ({record.weights_sha256[:12]}..., not {victim.sha256[:12]}...)"
+    if record.target_dataset != examples.id:
+        return f"other data ({record.target_dataset}, not {examples.id})"
+    if record.n == len(examples) and record.data_fingerprint != examples.fingerprint:
+        return "other images"
+    if record.seed != seed:
+        return f"another seed ({record.seed}, not {seed})"
+    for chain in record.chains:
+        wanted = now.get(chain.name)
+        if wanted is None:
+            return f"a chain that is left out now ({chain.name} {chain.eps})"
+        if chain.eps != wanted.threat.eps.text:
+            return f"another radius ({chain.norm} {chain.eps}, not {wanted.threat.eps.text})"
+        if chain.attacks != [attack.as_dict() for attack in wanted.attacks]:
+            return f"other attacks in {chain.name}"
+    return ""
