@@ -150,7 +150,7 @@ def evaluate(
             raise InputError(
                 "source: the source-only attack is defined in Linf: name a Linf threat, or leave source out"
             )
-        where = torch.device(device) if device is not None else x.device
+        where = canonical.device(device) if device is not None else x.device
         examples = Examples(x.to(where), y.to(where), canonical.ids(ids, len(x)).to(where))
         target = Target.prepare(model, examples.x, examples.y, batch_size)
         if not plain:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -148,3 +149,30 @@ def test_a_folder_whose_name_is_no_name(here: Path, capsys: pytest.CaptureFixtur
     assert main(["train", "--plugin", "natural", "--target", "digits", *SHORT, "--out", out]) == 2
     assert "no letter or digit" in capsys.readouterr().err
     assert list(here.iterdir()) == []
+
+
+def test_a_card_runs_no_code_that_the_user_has_not_named(tmp_path: Path) -> None:
+    """In processes of their own: whoever names the function in a process has agreed to it there."""
+    (tmp_path / "mine.py").write_text(
+        "import torch\nfrom torch import nn\nprint('code ran')\n"
+        "def make():\n    torch.manual_seed(0)\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10)).eval()\n"
+        "make.input_shape, make.classes, make.fingerprint = (1, 8, 8), 10, '1'\n"
+    )
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "transferbench.cli", *words], cwd=tmp_path, capture_output=True, text=True
+        )
+
+    settings = ("--set", "steps=3", "--set", "batch_size=8")
+    trained = run("train", "--plugin", "finetune", "--source", "python:mine:make", "--target", "digits", *settings,
+                  "--out", "ft1")  # fmt: skip
+    assert trained.returncode == 0, trained.stderr
+    (line,) = [line for line in trained.stdout.splitlines() if line.startswith("attack it: ")]
+    command = shlex.split(line.removeprefix("attack it: transferbench "))
+    assert "--trust-code" in command
+    words = [*command, "--n", "4", "--attacks", "fgsm", "--norms", "Linf", "--allow-low-accuracy"]
+    refused = run(*[word for word in words if word != "--trust-code"])
+    assert (refused.returncode, "code ran" in refused.stdout) == (2, False)
+    assert "--trust-code runs it" in refused.stderr
+    assert run(*words).returncode == 0

@@ -99,6 +99,11 @@ class JobResult:
     execution: Execution = field(default_factory=Execution, kw_only=True)
     key: str = field(default="", kw_only=True)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen for the user, in lines."""
+        return ()
+
 
 @dataclass(frozen=True)
 class TrainResult(JobResult):
@@ -113,6 +118,11 @@ class TrainResult(JobResult):
     validation_accuracy: float | None
     log: list[dict[str, int | float | str]]
     identity: str = ""
+    head: str = ""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return ("the source's classifier is kept: its classes are the target's",) if self.head == "kept" else ()
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,8 @@ def _rate(count: int, n: int) -> str:
 def print_verified(record: Record, counts: VerificationCounts) -> None:
     """One line about a record that was verified."""
     ties = f", {counts.changed_ties} ties fell the other way" if counts.changed_ties else ""
-    others = f", {counts.disagreements} predictions differ (randomised)" if counts.disagreements else ""
+    others = f", {counts.disagreements} predictions differ (flagged)" if counts.disagreements else ""
+    others += f"; not stamped: {counts.unstamped}" if counts.unstamped else ""
     say(f"{record.victim}: {counts.points} end points and all counts hold{ties}{others}")
 
 

@@ -96,10 +96,26 @@ eps = click.option(
     type=Value("radii", _radii),
     help="Radii as Linf=8/255,L2=0.5 (default: the card's, else the data set's).",
 )
+
+
+def _trust(_: click.Context, __: click.Parameter, value: bool) -> None:
+    if value:
+        from transferbench.models import python_function
+
+        python_function.trust_cards()
+
+
+trust_code = click.option(
+    "--trust-code",
+    is_flag=True,
+    expose_value=False,
+    callback=_trust,
+    help="Run the function that a model's card names (python:<module>:<function>).",
+)
 device = click.option("--device", default="cpu", metavar="DEV", help="cpu, cuda or cuda:1 (default: cpu).")
 data_dir = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Folder with the data sets' files.")
 model_dir = click.option("--model-dir", type=FOLDER, metavar="DIR", help="Folder with the models' weights.")
-places = group(device, data_dir, model_dir)
+places = group(device, data_dir, model_dir, trust_code)
 batch_size = click.option("--batch-size", type=int, metavar="B", help="Rows in flight (verdicts do not depend on it).")
 loader_workers = click.option(
     "--loader-workers", type=int, default=0, metavar="N", help="Processes that decode images ahead (default: 0)."

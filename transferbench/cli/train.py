@@ -94,15 +94,23 @@ def command(
     else:
         say(f"{prepared.job.victim}: validation accuracy {100 * share:.2f} % on {len(val)} images")
     say(f"files: {out}/ ({', '.join(train.FILES)})")
-    say(_attack(out, settings.data_dir, request.target, bool(prepared.job.threats)))
+    say(_attack(out, settings.data_dir, request.target, bool(prepared.job.threats), runs_code=_runs_code(out)))
 
 
-def _attack(out: Path, data_dir: Path | None, target: str, has_radii: bool) -> str:
+def _runs_code(out: Path) -> bool:
+    """Whether reading what was trained runs a function of the user's own."""
+    from transferbench.models import python_function, trained
+
+    return python_function.PREFIX in trained.card(out).network
+
+
+def _attack(out: Path, data_dir: Path | None, target: str, has_radii: bool, runs_code: bool) -> str:
     """The line that names the command for what was trained, as a shell takes it."""
     from transferbench.models.victims import path_id
 
     words = ["transferbench", "eval", "--model", path_id(out)]
     words += [] if data_dir is None else ["--data-dir", str(data_dir)]
+    words += ["--trust-code"] if runs_code else []
     if has_radii:
         return f"attack it: {shlex.join(words)}"
     return (

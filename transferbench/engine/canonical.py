@@ -46,6 +46,16 @@ def examples(x: object, y: object) -> tuple[Tensor, Tensor, bool]:
     return images.float().clamp(0, 1), labels, low < 0 or high > 1
 
 
+def device(given: object) -> torch.device:
+    """The device of that name. InputError where there is none, or it is not on this machine."""
+    try:
+        found = torch.device(given)  # type: ignore[call-overload]
+        torch.empty(1, device=found)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise InputError(f"device {given!r} cannot be used: {str(error).splitlines()[0][:100]}") from None
+    return found
+
+
 def ids(given: object, n: int) -> Tensor:
     """int64 [n]: distinct example ids; 0..n-1 for None."""
     if given is None:

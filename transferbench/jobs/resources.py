@@ -114,6 +114,8 @@ class Resources:
             self._networks.move_to_end(wanted)
             return self._networks[wanted]
         victim: Victim = self._read(wanted).to(self.device)
+        for note in victim.card.weights_notes:
+            self._notes.setdefault(f"{victim.id}: {note}", False)
         self._networks[wanted] = victim
         if len(self._networks) > _NETWORKS:
             self._networks.popitem(last=False)

@@ -132,7 +132,12 @@ class TrainJob(Job[TrainResult]):
             card = trained.save(folder, output.tensors, ModelCard(**output.card))
         place = str(folder.relative_to(store.root))
         return TrainResult(
-            place, card.sha256, output.result.validation_accuracy, output.result.log, identity=card.identity
+            place,
+            card.sha256,
+            output.result.validation_accuracy,
+            output.result.log,
+            identity=card.identity,
+            head=card.head,
         )
 
     def is_intact(self, result: TrainResult, store: Store, keep: Keep) -> bool:

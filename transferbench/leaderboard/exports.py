@@ -92,7 +92,8 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
         "link": "",
         "name": plain(f"{record.method} from {record.source}" if record.source else record.method),
         "authors": "",
-        "additional_data": bool(record.source) and record.source_dataset != record.target_dataset,
+        # Without a classifier, kept or new, the training took nothing of the source.
+        "additional_data": bool(record.head) and record.source_dataset != record.target_dataset,
         "number_forward_passes": 1,
         "dataset": record.target_dataset,
         "venue": "Unpublished",

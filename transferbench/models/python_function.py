@@ -20,6 +20,21 @@ from transferbench.base.errors import InputError
 
 PREFIX = "python:"
 
+_named: set[str] = set()
+_trusts_cards = False
+
+
+def trust_cards() -> None:
+    """From now on cards may name functions, too (--trust-code): reading such a card imports a module and calls it."""
+    global _trusts_cards
+    _trusts_cards = True
+
+
+def check_trusted(id: str) -> None:
+    """InputError unless the user named the function in this process, or trusts cards. A card is anybody's text."""
+    if id not in _named and not _trusts_cards:
+        raise InputError(f"the model's card names {id}: code that reading it would run; --trust-code runs it")
+
 
 class PythonModel(NamedTuple):
     """What the function returned and says about it."""
@@ -31,8 +46,11 @@ class PythonModel(NamedTuple):
 
 
 def call(id: str) -> PythonModel:
-    """The function's model. InputError where it cannot be imported, lacks an attribute, raises, or returns something
-    else."""
+    """The function's model, of an id that the user has named or trusts.
+
+    InputError where it cannot be imported, lacks an attribute, raises, or returns something else.
+    """
+    _named.add(id)
     module_name, _, name = id.removeprefix(PREFIX).partition(":")
     if not all(part.isidentifier() for part in (*module_name.split("."), name)):
         raise InputError(f"model {id}: write it as python:<module>:<function>")

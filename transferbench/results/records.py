@@ -22,6 +22,7 @@ from transferbench.base.strict_model import StrictModel, first_problem
 UNTRAINED = "untrained"
 """The flag of a smoke run's results, which are never a row of a table and never published."""
 
+
 class Bits(StrictModel):
     """One bit for each of n examples, in order, as hex. The field's name is the meaning of a 1."""
 

@@ -61,12 +61,14 @@ class VerificationError(Exception):
 
 @dataclass
 class VerificationCounts:
-    """The counts of one record's verification, for its stamp; `examples` are sha256s by relative path."""
+    """The counts of one record's verification, for its stamp; `examples` are sha256s by relative path,
+    `unstamped` is why the stamp could not be written."""
 
     points: int = 0
     changed_ties: int = 0
     disagreements: int = 0
     examples: dict[str, str] = field(default_factory=dict)
+    unstamped: str = ""
 
 
 def verify(
@@ -92,7 +94,6 @@ def verify(
         except (VerificationError, InputError) as error:
             complaints.append(f"{record.victim}: {error}")
             continue
-        on_verified(record, counts)
         stamp = Stamp(
             record=digest(record),
             examples=dict(sorted(counts.examples.items())),
@@ -102,7 +103,12 @@ def verify(
             disagreements=counts.disagreements,
         )
         path = root / "records" / f"{file_stem(record.victim)}.json"
-        atomic_files.write_text(path, dump(record.model_copy(update={"stamp": stamp})))
+        try:
+            atomic_files.write_text(path, dump(record.model_copy(update={"stamp": stamp})))
+        except OSError as error:
+            # A run that may only be read is verified all the same.
+            counts.unstamped = error.strerror or str(error)
+        on_verified(record, counts)
     return complaints
 
 

@@ -254,6 +254,8 @@ class _Run:
         job = self.jobs[number]
         self.scheduler.results[job.name] = result
         self.reporter.end(job, reused)
+        for note in () if reused else result.notes:
+            self.reporter.note(f"{job.label}: {note}")
         self._release(job)
 
     def _failed(self, number: int, key: str, reason: str) -> None:

@@ -66,6 +66,7 @@ def build_for_weights(id: str, num_classes: int) -> Built:
 def _of_function(id: str, num_classes: int) -> Built:
     if not _READS_WEIGHTS.get():
         raise InputError(f"network {id}: a function returns one model, with its own weights: it has no random ones")
+    python_function.check_trusted(id)
     with torch.random.fork_rng(devices=[]):
         made = python_function.call(id)
         layers = find_layers(made.model)

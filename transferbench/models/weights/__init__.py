@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import nn
 
 from transferbench.base import atomic_files
 from transferbench.base.atomic_files import sha256_of
+from transferbench.base.errors import InputError
 from transferbench.models.weights.download import fetch
 from transferbench.models.weights.loading import load_strictly, match_names
 from transferbench.models.weights.selection import Selection, select
@@ -41,9 +43,18 @@ def sha256_of_all(paths: Sequence[Path]) -> str:
 
 
 def digest_of(model: nn.Module) -> str:
-    """64 hex digits: the sha256 over the names, types, shapes and bytes of a model's state dict."""
+    """64 hex digits: the sha256 over the names, types, shapes and bytes of a model's state dict.
+
+    Extra state of modules counts by its text. InputError where that text would be another one in the next process.
+    """
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            text = repr(tensor)
+            if re.search(r" at 0x[0-9a-f]+", text):
+                raise InputError(f"the model's state {name} is {text[:60]}, which cannot be named: leave store out")
+            digest.update(f"{name} {text}".encode())
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
