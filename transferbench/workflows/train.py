@@ -95,7 +95,7 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
             raise InputError(f"--preprocessing: {request.target} is no data set of photographs of any size")
     params = method.params
     splits = load_splits(request.target, settings.data_dir, view, request.shots, params.seed, params.validation)
-    threats = source.card.threats if source is not None else radii_of(request.target)
+    threats = (source.card.threats if source is not None else {}) or radii_of(request.target)
     if settings.eval_freq is not None and not threats:
         raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {request.target}")
     victim = victim_name(settings.root)
