@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from transferbench.base.errors import InputError
 from transferbench.engine.judge import at_least
 
 SHARE, LOW_PRECISION_SHARE = 1e-4, 2e-2
@@ -41,7 +42,7 @@ def _answers(logits: Logits, company: Tensor, most: int) -> Iterator[tuple[Tenso
         yield every, logits(tiled)[-len(company) :].roll(most % len(company), 0)
     try:
         yield every[:1], logits(company[:1])
-    except Exception:
+    except InputError:
         # The engine never asks for one row (it pads to four); a network that squeezes its batch away is asked above.
         return
 
