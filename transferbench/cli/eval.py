@@ -31,7 +31,7 @@ from transferbench.cli.output import say
 @click.option("--n", type=int, metavar="N", help="First N test examples (default: 1000, or all if fewer).")
 @click.option("--seed", type=int, default=0, metavar="S", help="Seed of the random starts (default: 0).")
 @click.option("--out", type=options.FOLDER, metavar="DIR", help="The run's folder (default: runs/eval).")
-@click.option("--download", is_flag=True, help="Fetch weights that are missing in --model-dir.")
+@click.option("--download", is_flag=True, help=options.DOWNLOAD)
 @click.option("--allow-low-accuracy", is_flag=True, help="Attack a model whose clean accuracy is not above chance.")
 @click.option("--backend", type=click.Choice(["transferbench", "autoattack"]), default="transferbench",
               help="The engine that runs the attacks.")  # fmt: skip

@@ -69,6 +69,7 @@ def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
     return found
 
 
+DOWNLOAD = "Fetch what is missing of models (--model-dir) and data sets (--data-dir), where that is possible."
 SEEDS = Value("seeds", _seeds)
 NAMES = Value("names", names)
 

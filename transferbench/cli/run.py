@@ -30,6 +30,7 @@ from transferbench.cli.output import say
     "--smoke", is_flag=True, help="Every method, network and loader once on synthetic data, in a minute or two."
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan and what is missing, and stop.")
+@click.option("--download", is_flag=True, help=options.DOWNLOAD)
 @options.places
 @options.loader_workers
 @options.cluster
@@ -38,7 +39,7 @@ from transferbench.cli.output import say
 @options.batch_size
 def command(
     suite: str, out: Path | None, seeds: tuple[int, ...] | None, full: bool, n: int | None, smoke: bool, dry_run: bool,
-    **given: Any,
+    download: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Run SUITE (a name of `list suites`, or a YAML file): train, craft, attack, judge, write the leaderboard."""
     from transferbench import suites
@@ -58,6 +59,8 @@ def command(
         smoke_run.check(settings)
     run_suite.check(chosen)
     settings_check.check(settings)
+    if download and not smoke:
+        run_suite.download(chosen, settings)
     absent = [] if smoke else run_suite.absent(planned, settings)
     if dry_run:
         say("\n".join(describe(planned)))

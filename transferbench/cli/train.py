@@ -32,7 +32,7 @@ from transferbench.cli.output import say
 @click.option(
     "--preprocessing", default="", metavar="TEXT", help="What photographs go through (default: the source's own size)."
 )
-@click.option("--download", is_flag=True, help="Fetch what is missing of source and data set.")
+@click.option("--download", is_flag=True, help=options.DOWNLOAD)
 @click.option("--set", "set_", multiple=True, metavar="KEY=VALUE", help="A hyper-parameter.")
 @click.option("--config", type=options.FOLDER, metavar="FILE", help="Hyper-parameters as YAML; --set takes precedence.")
 @click.option("--out", type=options.FOLDER, metavar="DIR", help="The new victim's folder (default: runs/<plugin>).")
@@ -93,8 +93,11 @@ def command(
         say(f"{prepared.job.victim}: trained on {len(prepared.splits[0])} images, none kept for validation")
     else:
         say(f"{prepared.job.victim}: validation accuracy {100 * share:.2f} % on {len(val)} images")
+    if bars.reused:
+        say("it was trained before: nothing was run (--fresh trains it anew)")
     say(f"files: {out}/ ({', '.join(train.FILES)})")
-    say(_attack(out, settings.data_dir, request.target, bool(prepared.job.threats), runs_code=_runs_code(out)))
+    source = None if prepared.job.source is None else str(request.source)
+    say(_attack(out, settings.data_dir, request.target, bool(prepared.job.threats), source))
 
 
 def _runs_code(out: Path) -> bool:
@@ -104,13 +107,14 @@ def _runs_code(out: Path) -> bool:
     return python_function.PREFIX in trained.card(out).network
 
 
-def _attack(out: Path, data_dir: Path | None, target: str, has_radii: bool, runs_code: bool) -> str:
+def _attack(out: Path, data_dir: Path | None, target: str, has_radii: bool, source: str | None) -> str:
     """The line that names the command for what was trained, as a shell takes it."""
     from transferbench.models.victims import path_id
 
     words = ["transferbench", "eval", "--model", path_id(out)]
     words += [] if data_dir is None else ["--data-dir", str(data_dir)]
-    words += ["--trust-code"] if runs_code else []
+    words += [] if source is None else ["--source", source]
+    words += ["--trust-code"] if _runs_code(out) else []
     if has_radii:
         return f"attack it: {shlex.join(words)}"
     return (

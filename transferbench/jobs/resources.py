@@ -66,6 +66,7 @@ class Resources:
     def provide_splits(self, wanted: SplitsInput, splits: Splits) -> None:
         """Use these training and validation splits."""
         self._splits[wanted] = splits
+        self._note(*(split for split in splits if split is not None))
 
     def provide_data(self, dataset: Dataset) -> None:
         """Use this as the test split of its id."""

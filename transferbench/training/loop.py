@@ -118,6 +118,11 @@ def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
     if method.needs_source and not has_source:
         id = type(method).__module__.rpartition(".")[2].replace("_", "-")
         raise InputError(f"{id} needs a source: give one with --source")
+    augment = train.augment if method.params.augment == "auto" else method.params.augment
+    if augment != "crop-flip" and method.params.crop_padding != type(method.params)().crop_padding:
+        raise InputError(
+            f"crop_padding={method.params.crop_padding}: nothing is padded with augmentation {augment}; leave it out"
+        )
     if len(train.classes) < 2:
         raise InputError(f"{train.id} has one class ({train.classes[0]!r}): there is nothing to tell apart")
     if len(train) < method.params.batch_size:

@@ -27,8 +27,9 @@ def completed(request: TrainingRequest) -> tuple[TrainingRequest, list[str]]:
     """
     if request.target:
         return request, []
-    if request.network or request.shots is not None or request.preprocessing:
-        raise InputError("--target: name the data set, as --network, --shots and --preprocessing are about it")
+    for option, given in (("--network", request.network), ("--preprocessing", request.preprocessing)):
+        if given:
+            raise InputError(f"{option} {given}: name the --target, too; without one, the built-in task is trained")
     task = _task()
     settings: dict[str, Any] = task["settings"].get(request.method, {})
     added = {name: value for name, value in settings.items() if name not in request.settings}

@@ -165,7 +165,7 @@ def evaluate(
     root, images, resources = scheduler.store.root, subjects.images, scheduler.resources
     # The table is built of all records in the folder: an unreadable one is reported before the attack.
     attacked = resources.test(images.dataset, images.preprocessing).first(images.n)
-    existing_record.check(root, subjects.victim, attacked, subjects.chains, request.seed)
+    existing_record.check(root, subjects.victim, attacked, subjects.chains, request.seed, subjects.source is not None)
     for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
         for note in victim.card.weights_notes:
             reporter.note(f"{victim.id}: {note}")

@@ -14,9 +14,11 @@ from transferbench.models.victim import Victim
 from transferbench.results.records import Record, read_all
 
 
-def check(root: Path, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int) -> None:
+def check(
+    root: Path, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int, has_source: bool = False
+) -> None:
     """InputError where the record that the victim's id has in the folder is of other weights, data, radii, attacks or
-    another seed, or has chains that are left out now. More examples and further chains replace it."""
+    another seed, or has examples, chains or source-only attacks that are left out now. More of them replace it."""
     if not (root / "records").is_dir():
         return
     stem = file_stem(victim.id)
@@ -25,6 +27,8 @@ def check(root: Path, victim: Victim, examples: Dataset, chains: Sequence[Chain]
         if other.casefold() != stem.casefold():
             continue
         what = _difference(record, victim, examples, chains, seed)
+        if not what and record.crafted and not has_source:
+            what = f"attacks that hold {record.crafted[0].source} alone, which is left out now (--source)"
         if other != stem or record.victim != victim.id:
             what = f"the file of {record.victim}"
         if what:
@@ -34,12 +38,14 @@ def check(root: Path, victim: Victim, examples: Dataset, chains: Sequence[Chain]
 
 
 def _difference(record: Record, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int) -> str:
-    known = victim.sha256.startswith(UNREPEATABLE) or record.weights_sha256.startswith(UNREPEATABLE)
+    unrepeatable = victim.sha256.startswith(UNREPEATABLE) or record.weights_sha256.startswith(UNREPEATABLE)
     now = {chain.name: chain for chain in chains}
-    if not known and record.weights_sha256 != victim.sha256:
+    if not unrepeatable and record.weights_sha256 != victim.sha256:
         return f"other weights ({record.weights_sha256[:12]}..., not {victim.sha256[:12]}...)"
     if record.target_dataset != examples.id:
         return f"other data ({record.target_dataset}, not {examples.id})"
+    if record.n > len(examples):
+        return f"more examples ({record.n}, not {len(examples)})"
     if record.n == len(examples) and record.data_fingerprint != examples.fingerprint:
         return "other images"
     if record.seed != seed:
