@@ -89,8 +89,8 @@ def test_every_row_is_counted(small: Small) -> None:
     assert report.robust == {"Linf": 1}
     assert report.cost.forwards == report.cost.backwards == 16 * 6
     assert sum(SEEN.values()) == report.cost.forwards + report.cost.backwards + report.cost.checks
-    # Pre-flight: 6 forwards, 1 backward; rows compared in other batches, one of them of all slots.
-    looked_at, compared = 7 * 16, 16 + 16 + 16 + 4 + 7 + 4 + 256 + 1
+    # Pre-flight: 7 forwards, 2 backwards; rows compared in other batches, one of them of all slots.
+    looked_at, compared = 9 * 16, 16 + 16 + 16 + (4 + 7 + 10 + 13) + 4 + 256 + 1
     # Copies compared; the judge's floor: 16 + 4 + 5; clean and best points; flags: gradients, end points twice, and the
     # clean images once more.
     copied, floor, judged, flagged = 4 * 16, 25, 2 * 16, 2 * 16 + 2 * 16 + 16

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from transferbench import attacks as attack_plugins
 from transferbench.attacks.apgd import SCREEN
+from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.ids import PRETRAINED_NEURON, RANDOM_SIGN
@@ -49,6 +50,7 @@ Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 ITERATIONS = {"apgd-ce": "n_iter", "apgd-dlr": "n_iter", "apgd-t": "n_iter", "l1-screen": "n_iter", "pgd": "k"}
 """The parameter of each attack that `n_iter` sets."""
 
+_LARGEST_BATCH = 1_000_000
 _EVERY = 30.0
 """Seconds between two lines of progress."""
 
@@ -139,6 +141,13 @@ def evaluate(
         raise InputError("replay goes through all examples at once and cannot be stored: leave store or replay out")
     seed = whole_number("seed", seed)
     batch_size = None if batch_size is None else whole_number("batch_size", batch_size, at_least=1)
+    if batch_size is not None and batch_size > _LARGEST_BATCH:
+        raise InputError(f"batch_size={batch_size} is more than {_LARGEST_BATCH}")
+    for name, value in (("screen", screen), ("replay", replay), ("progress", progress)):
+        if not isinstance(value, bool):
+            raise InputError(f"{name}={value!r} must be True or False")
+    if store is not None and not isinstance(store, str | Path):
+        raise InputError(f"store={store!r} must be the path of a folder")
     with plain_process():
         x, y, clamped = canonical.examples(x, y)
         plain = backend == "autoattack" or replay
@@ -179,7 +188,7 @@ def evaluate(
     return replace(report, source_only=source_only, flags=tuple(sorted(flags)))
 
 
-def _chains(threats: object, attacks: Sequence[str], n_iter: int | None, screen: bool) -> dict[str, Chain]:
+def _chains(threats: object, attacks: Any, n_iter: int | None, screen: bool) -> dict[str, Chain]:
     """Chains by the name of their threat: the norm for a mapping, `norm:eps` for a list."""
     if isinstance(threats, str):
         raise InputError(f'threats={threats!r}: give radii with the names, as {{"Linf": "8/255"}}')
@@ -189,8 +198,9 @@ def _chains(threats: object, attacks: Sequence[str], n_iter: int | None, screen:
         pairs = [(norm, eps) for norm, eps in given]
     except (TypeError, ValueError):
         raise InputError('threats must be {"Linf": "8/255", ...} or a list of (norm, eps)') from None
-    if isinstance(attacks, str):
-        attacks = (attacks,)
+    attacks = (attacks,) if isinstance(attacks, str) else attacks
+    if not isinstance(attacks, Sequence) or not all(isinstance(id, str) for id in attacks):
+        raise InputError(f"attacks={attacks!r}: give names of attacks, as ('apgd-ce', 'apgd-t')")
     if not pairs or not attacks:
         raise InputError("give at least one threat and one attack")
     ids = STANDARD if tuple(attacks) == ("standard",) else tuple(attacks)
@@ -210,6 +220,7 @@ def _spec(id: str, n_iter: int | None) -> AttackSpec:
     """The attack with so many iterations. InputError where it has no iterations to set."""
     if n_iter is None:
         return AttackSpec.of(id)
+    registry.find("attacks", id)
     name = ITERATIONS.get(id)
     if name is None:
         raise InputError(f"n_iter={n_iter}: attack {id} takes no number of iterations; leave it out")

@@ -122,3 +122,101 @@ def test_dependence_at_the_end_points_is_found_after_the_attack(small: Small) ->
     )
     assert "mixes-rows" in report.flags
     assert report.flag_rows["mixes-rows"] > 0
+
+
+class Masked(nn.Module):
+    """Mixes rows, and has one class that is masked by a large constant."""
+
+    def __init__(self, net: nn.Module, constant: float) -> None:
+        super().__init__()
+        self.net, self.constant = net, constant
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        return torch.cat([z - z.mean(0, keepdim=True), torch.full((len(x), 1), self.constant)], 1)
+
+
+@pytest.mark.parametrize("constant", [-1e2, -1e4, -1e6, 0.0])
+def test_one_large_logit_hides_no_dependence(small: Small, constant: float) -> None:
+    assert check_model(Masked(small.model, constant), small.x[:16], small.y[:16]).flags == ("mixes-rows",)
+    honest = nn.Sequential(small.model, nn.ConstantPad1d((0, 1), constant)).eval()
+    assert check_model(honest, small.x[:16], small.y[:16]).flags == ()
+
+
+class NeighboursGradient(nn.Module):
+    """The values are its own, the gradient is the next row's."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        return z.detach() + z.roll(1, 0) - z.roll(1, 0).detach()
+
+
+def test_gradients_that_depend_on_the_place_are_flagged(small: Small) -> None:
+    assert "mixes-rows" in check_model(NeighboursGradient(small.model), small.x[:16], small.y[:16]).flags
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+def test_the_size_of_the_logits_is_no_dependence(small: Small, scale: float) -> None:
+    for network in (lambda x: small.model(x) * scale, lambda x: small.model(x)[:, :2] * scale):
+        assert check_model(network, small.x[:16], None).flags == ()
+    assert check_model(lambda x: small.model(x) + 1e6, small.x[:16], None).flags == ()
+
+
+class Late(nn.Module):
+    """Mixes rows where pixels are at the border of the box, in numbers that clean images do not have."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.net(x)
+        moved = ((x * 16).frac().abs() > 1e-3).float().mean((1, 2, 3), keepdim=False)[:, None]
+        return z - 0.9 * moved * (moved * z).mean(0, keepdim=True)
+
+
+def test_what_is_found_at_the_end_points_is_attacked_again_together(small: Small, tmp_path: Path) -> None:
+    x, y = small.x.repeat(5, 1, 1, 1)[:280], small.y.repeat(5)[:280]
+
+    def evaluate(**more: object) -> transferbench.Report:
+        return transferbench.evaluate(
+            Late(small.model), x, y, {"Linf": "0.06"}, attacks=("apgd-ce",), n_iter=3, batch_size=40, **more
+        )  # type: ignore[arg-type]
+
+    plain, stored = evaluate(), evaluate(store=tmp_path)
+    assert "mixes-rows" in plain.flags
+    assert plain.batch == stored.batch == 40
+    assert len(plain.verdicts) == len(stored.verdicts) == 280
+    assert plain.robust == stored.robust
+
+
+class Clamped(nn.Module):
+    def __init__(self, net: nn.Module, cap: float) -> None:
+        super().__init__()
+        self.net, self.cap = net, cap
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        bright = x.flatten(1).mean(1)[:, None] > 0.35
+        return torch.where(bright, self.net(x).clamp(max=self.cap), self.net(x))
+
+
+def test_models_that_agree_on_the_first_images_are_not_taken_for_each_other(small: Small, tmp_path: Path) -> None:
+    order = small.x.flatten(1).mean(1).argsort()
+    x, y = small.x[order], small.y[order]
+    assert float(x[15].mean()) < 0.35 < float(x[-1].mean())
+    for wrap in (lambda model: model, lambda model: lambda x: model(x)):
+        clean = []
+        for cap in (1e9, -3.0):
+            report = transferbench.evaluate(
+                wrap(Clamped(small.model, cap)), x, y, {"Linf": "0.06"}, attacks=("pgd",), n_iter=2, store=tmp_path
+            )
+            clean.append(report.clean)
+        assert clean[0] > clean[1]

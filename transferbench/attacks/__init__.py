@@ -26,6 +26,9 @@ from transferbench.threats import Threat
 RowState = dict[str, Tensor]
 """An attack's state: tensors whose first dimension is the row, among them `x`, the point to evaluate next."""
 
+_MOST = 1_000_000
+"""The largest number of iterations, tries or the like that a specification may ask for."""
+
 T = TypeVar("T", bound=Threat)
 
 
@@ -108,6 +111,8 @@ def parameters(spec: AttackSpec, **defaults: Scalar) -> dict[str, Scalar]:
         if name not in defaults:
             raise InputError(registry.unknown(f"parameter of attack {spec.id}:", name, defaults))
         default = defaults[name]
+        if isinstance(value, int) and abs(value) > _MOST:
+            raise InputError(f"attack {spec.id}: {name}={value} is more than {_MOST}")
         wrong = isinstance(value, bool) != isinstance(default, bool) or (
             not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int))
         )

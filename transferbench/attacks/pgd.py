@@ -10,6 +10,7 @@ Counts: the end point, as in the papers' code.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,6 +100,12 @@ def settings_of(spec: AttackSpec, **defaults: Scalar) -> PGDSettings:
     settings = PGDSettings(**params)
     if settings.loss not in ("ce", "cw"):
         raise InputError(f"attack {spec.id}: loss={settings.loss!r} is not one of ce, cw")
+    if not 0 < settings.step < math.inf:
+        raise InputError(f"attack {spec.id}: step={settings.step} must be a number above 0, a fraction of eps")
+    if settings.restarts > 1 and not settings.random_start:
+        raise InputError(f"attack {spec.id}: restarts={settings.restarts} without a random start are one try repeated")
+    if not 0 <= settings.kappa < math.inf:
+        raise InputError(f"attack {spec.id}: kappa={settings.kappa} must be at least 0")
     if settings.loss == "ce" and "kappa" in dict(spec.params):
         raise InputError(f"attack {spec.id}: kappa belongs to loss=cw, and the loss is ce")
     if settings.k < 1 or settings.restarts < 1:

@@ -228,6 +228,8 @@ def missing(entry: Entry, root: Path) -> list[Path]:
 def find(kind: Kind, id: str) -> Entry:
     """The plugin of that id. InputError repeats the wrong word and names the nearest or all."""
     known = entries(kind)
+    if not isinstance(id, str):
+        raise InputError(f"{_NOUNS[kind]} {id!r} must be a name")
     if id not in known:
         raise InputError(unknown(_NOUNS[kind], id, known))
     known[id].check()

@@ -42,7 +42,7 @@ class Epsilon:
     def parse(cls, given: str | int | float | Fraction) -> Epsilon:
         """Read `8/255`, `0.5`, `12`, `1e-3` or a number (Python's or numpy's). InputError unless it is finite and
         above 0."""
-        if isinstance(given, bool):
+        if isinstance(given, bool | complex):
             raise InputError(f"eps {given!r} is not a number: write it as 8/255, 0.5 or 12")
         # A numpy scalar is a Number too, and its repr is not its value's text.
         number = isinstance(given, Number) and not isinstance(given, Fraction | int)

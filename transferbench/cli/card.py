@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("card", short_help="Show the card of a model.")
+@click.command("card", cls=options.Command, short_help="Show the card of a model.")
 @click.argument("model", metavar="MODEL")
 def command(model: str) -> None:
     """Show the card of MODEL: a model of `list models`, a folder or a card."""

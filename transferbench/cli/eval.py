@@ -13,7 +13,7 @@ from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("eval", short_help="Attack any model, at the radii of its card.")
+@click.command("eval", cls=options.Command, short_help="Attack any model, at the radii of its card.")
 @options.model
 @click.option("--network", metavar="NAME", help="Architecture of a model given as file:<path>.")
 @click.option("--weights-key", metavar="KEY", help="Which state dict of the file (state_dict_ema), or prefix (ema.).")

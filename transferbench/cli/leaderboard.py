@@ -10,7 +10,7 @@ from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("leaderboard", short_help="Check or rebuild tables from their records.")
+@click.command("leaderboard", cls=options.Command, short_help="Check or rebuild tables from their records.")
 @click.argument("dir", type=options.FOLDER, metavar="[DIR]", required=False)
 @click.option("--check", is_flag=True, help="Fail when a table differs from its records.")
 @click.option("--html", is_flag=True, help="Write the page: index.html and a page per victim.")

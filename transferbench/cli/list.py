@@ -12,7 +12,7 @@ from transferbench.cli.output import say
 KINDS = ("models", "networks", "datasets", "methods", "attacks", "suites")
 
 
-@click.command("list", short_help="What there is, one line each.")
+@click.command("list", cls=options.Command, short_help="What there is, one line each.")
 @click.argument("kind", metavar="KIND", type=click.Choice(KINDS))
 @click.option("--data-dir", type=options.FOLDER, metavar="DIR", help="datasets: where to look for their files.")
 def command(kind: str, data_dir: Path | None) -> None:

@@ -16,6 +16,20 @@ Decorator = Callable[[F], F]
 FOLDER = click.Path(path_type=Path)
 
 
+class Command(click.Command):
+    """A command whose options are given once each; click would take the last and drop the others without a word."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        seen: set[str] = set()
+        for param in order:
+            if isinstance(param, click.Option) and not param.multiple and not param.is_flag:
+                if str(param.name) in seen:
+                    raise InputError(f"{param.opts[-1]} is given twice: write it once, several values with commas")
+                seen.add(str(param.name))
+        return super().parse_args(ctx, args)
+
+
 class Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versions of click only
     """A value that a function reads from text; the function's InputError is the message."""
 

@@ -10,7 +10,7 @@ from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("publish", short_help="Copy a finished run to leaderboards/ and model_cards/.")
+@click.command("publish", cls=options.Command, short_help="Copy a finished run to leaderboards/ and model_cards/.")
 @options.run_folder
 def command(dir: Path) -> None:
     """Copy the verified run in DIR to leaderboards/<suite>/ and model_cards/<suite>/ of the current folder."""

@@ -13,7 +13,9 @@ from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("run", short_help="Run a suite: train, craft, attack, judge, write the leaderboard.")
+@click.command(
+    "run", cls=options.Command, short_help="Run a suite: train, craft, attack, judge, write the leaderboard."
+)
 @click.argument("suite", metavar="SUITE")
 @click.option(
     "--out",

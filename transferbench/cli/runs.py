@@ -10,7 +10,7 @@ from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("runs", short_help="What of a run is done, under way, failed or missing.")
+@click.command("runs", cls=options.Command, short_help="What of a run is done, under way, failed or missing.")
 @options.run_folder
 @click.option("--verdicts", type=options.FOLDER, metavar="FILE", help="Also write every example's verdicts as CSV.")
 def command(dir: Path, verdicts: Path | None) -> None:

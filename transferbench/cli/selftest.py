@@ -13,7 +13,7 @@ from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("selftest", short_help="Plant adversarial regions around examples: are they found?")
+@click.command("selftest", cls=options.Command, short_help="Plant adversarial regions around examples: are they found?")
 @options.model
 @options.dataset
 @options.norms

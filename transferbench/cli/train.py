@@ -16,7 +16,7 @@ from transferbench.cli import options
 from transferbench.cli.output import say
 
 
-@click.command("train", short_help="Train one victim with a method.")
+@click.command("train", cls=options.Command, short_help="Train one victim with a method.")
 @click.option("--plugin", required=True, metavar="NAME", help="A method of `list methods`.")
 @click.option("--source", metavar="ID", help="The pre-trained model to start from.")
 @click.option(

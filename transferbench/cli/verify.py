@@ -10,7 +10,9 @@ from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 
 
-@click.command("verify", short_help="Check a run's stored points, predictions and counts again, stamp it.")
+@click.command(
+    "verify", cls=options.Command, short_help="Check a run's stored points, predictions and counts again, stamp it."
+)
 @options.run_folder
 @options.places
 def command(dir: Path, device: str, data_dir: Path | None, model_dir: Path | None) -> None:

@@ -51,7 +51,9 @@ def device(given: object) -> torch.device:
     try:
         found = torch.device(given)  # type: ignore[call-overload]
         torch.empty(1, device=found)
-    except (RuntimeError, TypeError, AssertionError) as error:
+        if found.type == "meta":
+            raise RuntimeError("it computes nothing")
+    except (RuntimeError, TypeError, AssertionError, ImportError, NotImplementedError) as error:
         raise InputError(f"device {given!r} cannot be used: {str(error).splitlines()[0][:100]}") from None
     return found
 
@@ -70,13 +72,21 @@ def _tensor(what: str, given: object) -> Tensor:
     """A dense, detached tensor of the same values."""
     if isinstance(given, Tensor):
         tensor = given
+    elif isinstance(given, np.ma.MaskedArray):
+        raise InputError(f"{what} must be a plain array: the mask of a masked one would be dropped")
     elif isinstance(given, np.ndarray | list | tuple):
         try:
-            tensor = torch.as_tensor(np.asarray(given))
+            array = np.ascontiguousarray(given)
+            # torch reads native byte order and no type longer than float64.
+            wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
+            native = np.float64 if wide else array.dtype.newbyteorder("=")
+            tensor = torch.as_tensor(array.astype(native, copy=False))
         except (TypeError, ValueError):
             raise InputError(f"{what} must be numbers in a rectangular array, torch's or numpy's") from None
     else:
         raise InputError(f"{what} must be a tensor or an array, not {type(given).__name__}")
+    if "float8" in str(tensor.dtype) or "float4" in str(tensor.dtype):
+        raise InputError(f"{what} are {tensor.dtype}, which holds no pixel to 1/255: give float32")
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type == "meta" or tensor.is_complex():
         raise InputError(f"{what} must be a dense tensor of real numbers, not {_described(tensor)}")
     # A tensor of inference mode cannot take part in autograd; its copy can.

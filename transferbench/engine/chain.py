@@ -88,6 +88,13 @@ class Target:
             report.share,
         )
 
+    def depend_on_batch(self) -> None:
+        """Attack the model as it is from now on: its answers were found to depend on its batch."""
+        if not self.batch_dependent:
+            self.batch_dependent = True
+            self.search = as_is(self.judge.model, max(self.search.floor, self.judge.floor))
+            self.flags = tuple(sorted({*self.flags, "mixes-rows"}))
+
     def clean_logits(self, x: Tensor, ids: Tensor) -> Tensor:
         """[n, C]: the original model's logits on x; cached, because all chains attack the same images."""
         if self._clean is None or self._clean[0] is not x:
@@ -123,6 +130,10 @@ def run_chain(
     return table.result(target.judge.checks - checked, time.perf_counter() - began)
 
 
+class MixedRowsError(Exception):
+    """The model's answers to its end points depend on the batch: all examples must be attacked together."""
+
+
 Engine = Callable[[Target, Chain, Examples, int, OnSettled | None, Checkpoint], ChainResult]
 
 
@@ -134,10 +145,13 @@ def run_flagged(
     seed: int,
     on_progress: OnSettled | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
+    whole: bool = True,
 ) -> ChainResult:
     """Run a chain on an engine (`run_chain`, the reference, its replay) and count suspicions over every attacked row.
 
-    A model whose verdicts belong to one batch is not continued from a checkpoint.
+    A model whose verdicts belong to one batch is not continued from a checkpoint. One that is found to mix rows at its
+    end points only is marked and attacked again as such; where the examples are not the `whole` chain, MixedRowsError
+    tells the caller to do so.
     """
     result = engine(target, chain, examples, seed, on_progress, NO_CHECKPOINT if target.batch_dependent else checkpoint)
     counted, began = RowFlags(), time.perf_counter()
@@ -152,6 +166,13 @@ def run_flagged(
             earlier = target.clean_logits(examples.x, examples.ids)[: target.judge.rows.most]
             counted.add_later_answers(target.judge, examples.x[: target.judge.rows.most], earlier)
         result.cost.checks += counted.checks + target.judge.checks - before
+    if counted.counts["mixes-rows"] and not target.batch_dependent:
+        target.depend_on_batch()
+        if not whole:
+            raise MixedRowsError
+        again = run_flagged(engine, target, chain, examples, seed, on_progress)
+        again.flag_rows = {**again.flag_rows, "mixes-rows": counted.counts["mixes-rows"]}
+        return again
     result.cost.seconds += time.perf_counter() - began
     masked = ("gradients-masked",) if preflight.gradients_masked(result.by_attack) else ()
     result.flags = tuple(sorted({*target.flags, *counted.found, *counted.others, *masked}))

@@ -45,6 +45,8 @@ BATCH_DEPENDENT = frozenset({"randomised", "state-between-calls", "mixes-rows"})
 examples in one job, which is not resumed in its middle."""
 
 _REPEATABLE = 1e-6
+_SAME_GRADIENT = 0.1
+"""The largest relative difference of a row's gradient that counts as rounding."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def check_model(given: object, x: Tensor, y: Tensor | None, most: int = 64, rows
             flags.add("mixes-rows")
     if _snapshot(model) != before:
         flags.add("state-between-calls")
-    _check_differentiable(counter, x)
+    gradient = _margin_gradient(counter, x)
+    if not flags and _differ(gradient, _margin_gradient(counter, x.flip(0)).flip(0)):
+        flags.add("mixes-rows")
     return Preflight(model, first.shape[1], tuple(sorted(flags)), canonical.rows + counter.rows, share)
 
 
@@ -136,8 +140,16 @@ def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return output.float()
 
 
-def _check_differentiable(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
-    """InputError when the model's logits have no gradient w.r.t. the images."""
+def _differ(gradient: Tensor, other: Tensor) -> bool:
+    """Whether the gradient of any row [B, ...] is another one in another order of the batch, beyond rounding at a kink
+    of a ReLU."""
+    lengths = gradient.flatten(1).norm(dim=1)
+    distance = (gradient - other).flatten(1).norm(dim=1)
+    return bool((distance > _SAME_GRADIENT * lengths.clamp(min=1e-3 * float(lengths.max()))).any())
+
+
+def _margin_gradient(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """[B, ...]: the gradient of the margin of the two largest logits. InputError when there is none."""
     with torch.enable_grad():
         point = x.detach().clone().requires_grad_()
         output = called(model, point)
@@ -156,6 +168,7 @@ def _check_differentiable(model: Callable[[Tensor], Tensor], x: Tensor) -> None:
             ) from error
     if gradient is None:
         raise InputError("the model is not differentiable w.r.t. its input: its output does not depend on it")
+    return gradient
 
 
 def _snapshot(model: nn.Module) -> list[object]:
@@ -165,7 +178,13 @@ def _snapshot(model: nn.Module) -> list[object]:
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]
         if tensor.numel()
     ]
+    return [*snapshot, *plain_attributes(model)]
+
+
+def plain_attributes(model: nn.Module) -> list[tuple[str, list[tuple[str, object]]]]:
+    """The numbers, texts and truth values that are attributes of every sub-module, by its name."""
+    found: list[tuple[str, list[tuple[str, object]]]] = []
     for name, module in model.named_modules():
         plain = {key: value for key, value in vars(module).items() if isinstance(value, int | float | str | bool)}
-        snapshot.append((name, sorted(plain.items())))
-    return snapshot
+        found.append((name, sorted(plain.items())))
+    return found

@@ -82,7 +82,10 @@ class AttackJob(EvaluationJob[AttackResult]):
         def report(settled: int, robust: int) -> None:
             on_progress(Progress(settled, len(shard), robust))
 
-        done = run_flagged(ENGINES[self.backend], target, self.chain, examples, self.seed, report, checkpoint)
+        engine, is_whole = ENGINES[self.backend], self.batch is not None
+        if is_whole:
+            target.depend_on_batch()
+        done = run_flagged(engine, target, self.chain, examples, self.seed, report, checkpoint, is_whole)
         keep = resources.settings.keep
         result = AttackResult(
             verdicts=tuple(done.verdicts),

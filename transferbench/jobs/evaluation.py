@@ -70,5 +70,8 @@ class EvaluationJob(Job[R]):
         target = self._target(resources, results)
         return replace(self, batch=target.rows.most) if target.batch_dependent else self
 
+    def mark_batch_dependent(self, resources: Resources, results: Results) -> None:
+        self._target(resources, results).depend_on_batch()
+
     def _target(self, resources: Resources, results: Results) -> Target:
         return resources.target(self.network.input(results), self.images.dataset, self.images.preprocessing)

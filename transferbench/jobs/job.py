@@ -106,6 +106,10 @@ class Job(ABC, Generic[R]):
         """
         return self
 
+    def mark_batch_dependent(self, resources: Resources, results: Results) -> None:
+        """Remember that the answers of the network that the job is about depend on its batch: `adapted` is another job
+        afterwards."""
+
     def end_points(self, keep: Keep) -> int:
         """How many images the job may store, at most."""
         return 0

@@ -72,6 +72,10 @@ class Resources:
         """Use this as the test split of its id."""
         self._tests[dataset.id, ""] = dataset
 
+    def provide_fingerprint(self, wanted: ImagesInput, fingerprint: str) -> None:
+        """Name these images so in keys."""
+        self._fingerprints[wanted] = fingerprint
+
     @contextmanager
     def sharing(self, shared: Mapping[Input, Any]) -> Iterator[None]:
         """Within the block, take these inputs from the driver instead of this machine's files."""

@@ -204,6 +204,8 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
     method: BaseMethod[Any] = module.Method(params)
     if params.from_scratch and method.needs_source:
         raise InputError(f"method {id}: from_scratch=True, but it takes its features or weights from a source")
+    if params.new_head == "no" and (params.from_scratch or not method.can_keep_head):
+        raise InputError(f"method {id}: new_head=no, but the network starts without the source's classifier")
     return method
 
 

@@ -143,6 +143,13 @@ class _RecordVerifier:
         self.examples = self.test.first(record.n)
         if (self.examples.shape, self.examples.preprocessing) != (record.image_shape, record.preprocessing):
             raise VerificationError(f"the record's images are {record.images}, the store's are not")
+        expected = first.content.get("victim", first.content.get("input 0"))
+        if expected != self.victim.card.identity:
+            raise VerificationError(
+                "the victim's card says another network, classes, input or weights than was attacked"
+            )
+        if self.victim.card.dataset not in (record.target_dataset, "unknown") and first.specification.network is None:
+            raise VerificationError(f"the victim's card says data set {self.victim.card.dataset}")
         if self.victim.card.method != record.method:
             raise VerificationError(f"the victim's card says method {self.victim.card.method}, not {record.method}")
         if self.examples.fingerprint != record.data_fingerprint:

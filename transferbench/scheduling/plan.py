@@ -79,8 +79,12 @@ class Evaluation:
 
 
 def distinct(shards: Sequence[AttackResult]) -> list[AttackResult]:
-    """The results without repetitions, by their keys."""
-    return list({shard.key: shard for shard in shards}.values())
+    """The results without repetitions, by their keys.
+
+    Where one is of all examples at one batch size, shards that were attacked before that was found count no more.
+    """
+    together = [shard for shard in shards if shard.batch is not None]
+    return list({shard.key: shard for shard in together or shards}.values())
 
 
 @dataclass(frozen=True)

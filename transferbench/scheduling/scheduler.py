@@ -18,6 +18,7 @@ from transferbench.base.errors import FaultError
 from transferbench.base.results import JobResult
 from transferbench.base.settings import RunSettings
 from transferbench.base.versions import versions
+from transferbench.engine.chain import MixedRowsError
 from transferbench.jobs.evaluation import EvaluationJob
 from transferbench.jobs.inputs import Input, MissingInputError
 from transferbench.jobs.job import Job, Results
@@ -229,6 +230,11 @@ class _Run:
             self.missing.add((job.name, wanted))
             scheduler.share(wanted, self.backend)
             self._submit(running)
+        elif isinstance(answer.error, MixedRowsError):
+            # Found at the end points only: the job runs again in the form of such a network.
+            job.mark_batch_dependent(scheduler.resources, scheduler.results)
+            scheduler.store.checkpoint(key).remove()
+            self._start(number)
         elif isinstance(answer.error, CancelledError):
             # A worker that lost its connection for a while stops, though its answer is still wanted.
             self._submit(running)

@@ -252,6 +252,13 @@ class Suite(StrictModel):
     full: Protocol | None = None
     training: Annotated[tuple[Training, ...], BeforeValidator(_as_list)] = ()
 
+    @field_validator("seeds")
+    @classmethod
+    def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) != len(seeds):
+            raise ValueError("name at least one seed, each once")
+        return seeds
+
     @model_validator(mode="after")
     def _unique_names(self) -> Suite:
         names = [name for block in self.training for *_, name in block.pairs()]

@@ -1,7 +1,8 @@
 """`evaluate(store=)`: chains against a model that is a Python object, through the jobs, scheduler and store of a run.
 
-A victim has a file whose hash names it. A Python object is named by its tensors and by its answers (logits and input
-gradients on the first images), so that another architecture or normalisation around the same weights is another model.
+A victim has a file whose hash names it. A Python object is named by its tensors and plain attributes and by its answers
+(logits and input gradients on the first images, predictions of those that a job is about), so that another architecture
+or normalisation around the same weights is another model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import nn
 
 from transferbench.base.progress import Progress
 from transferbench.base.results import Cost
@@ -20,9 +20,11 @@ from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import Chain, Keep
 from transferbench.data import Dataset
 from transferbench.engine.chain import Target
+from transferbench.engine.preflight import plain_attributes
 from transferbench.engine.search_model import outputs
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import AttackJob, EngineName
+from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Job
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.resources import Resources
@@ -73,6 +75,11 @@ def run_stored(
     resources = _resources(settings, target, dataset)
     images = Images(GIVEN, "", len(dataset))
     jobs = {name: attack_jobs(PublicNetwork(GIVEN), chain, images, seed, backend) for name, chain in chains.items()}
+    predictions = target.clean_logits(examples.x, examples.ids).argmax(1).cpu()
+    for job in {job for shards in jobs.values() for job in shards}:
+        for part in (job.images, job.whole):
+            if part is not None:
+                _name_by_predictions(resources, part, predictions)
     with Store(root) as store:
         scheduler = Scheduler(store, settings, resources)
         reporter = _ChainReporter(progress, len(dataset))
@@ -83,7 +90,7 @@ def run_stored(
 
 def _resources(settings: RunSettings, target: Target, dataset: Dataset) -> Resources:
     model = target.judge.model
-    sha256 = _fingerprint(model, dataset)
+    sha256 = _fingerprint(target, dataset)
     card = ModelCard(
         id=GIVEN,
         network=type(model).__name__,
@@ -100,8 +107,18 @@ def _resources(settings: RunSettings, target: Target, dataset: Dataset) -> Resou
     return resources
 
 
-def _fingerprint(model: nn.Module, dataset: Dataset) -> str:
+def _name_by_predictions(resources: Resources, images: ImagesInput, predictions: torch.Tensor) -> None:
+    """Put the model's predictions of the images into the keys of the jobs that are about them."""
+    answers = predictions[images.start : images.stop].numpy().tobytes()
+    name = hashlib.sha256(images.read(resources).fingerprint.encode() + answers).hexdigest()[:32]
+    resources.provide_fingerprint(images, name)
+
+
+def _fingerprint(target: Target, dataset: Dataset) -> str:
+    """A name for a model: its tensors and plain attributes, its answers to the first images."""
+    model = target.judge.model
     digest = hashlib.sha256(digest_of(model).encode())
+    digest.update(repr(plain_attributes(model)).encode())
     for part in outputs(model, dataset.pixels[:_ANSWERS]):
         digest.update(part.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transferbench.base.errors import FaultError, InputError
+from transferbench.engine.chain import MixedRowsError
 from transferbench.jobs.execution import execute
 from transferbench.jobs.inputs import Input
 from transferbench.jobs.resources import Resources
@@ -36,7 +37,7 @@ class LocalBackend(Backend):
             output = execute(
                 job, self.resources, task.results, lambda progress: self.reporter.update(job, progress), checkpoint
             )
-        except (FaultError, InputError) as error:
+        except (FaultError, InputError, MixedRowsError) as error:
             return Answer(job.name, None, error)
         return Answer(job.name, output)
 
