@@ -264,3 +264,19 @@ def test_a_config_file_gives_hyper_parameters_and_set_goes_before_it(
     card = (Path("new") / "README.md").read_text()
     assert "steps: 3\n" in card
     assert "lr: 0.001\n" in card
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "eval --model letters-madry --eps Linf=0.1 --eps Linf=0.2",
+        "eval --model letters-madry --norms Linf --norms L2",
+        "eval --model letters-madry --attacks pgd --attacks fgsm",
+        "run letters-to-digits --seeds 0 --seeds 1 --dry-run",
+        "run letters-to-digits --n 5 --n 6 --dry-run",
+        "train --plugin lwf --plugin eat",
+    ],
+)
+def test_an_option_is_given_once(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words.split()) == 2
+    assert "is given twice: write it once, several values with commas" in capsys.readouterr().err

@@ -42,7 +42,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
         ("name: probe-robust,", 'name: "../x",', r"rows\.4\.name: String should match pattern"),
         ("name: letters-to-digits", "name: other", "the file's name says 'letters-to-digits'"),
         ("seeds: [0]", "seeds: [0", "not readable as YAML"),
-        ("seeds: [0]", "seeds: !!python/object/apply:os.system [ls]", "line 6: a tag"),
+        ("seeds: [0]", "seeds: !!python/object/apply:os.system [ls]", "line 7: a tag"),
     ],
 )
 def test_a_bad_suite_is_refused_in_one_line(tmp_path: Path, old: str, new: str, complaint: str) -> None:
@@ -59,7 +59,7 @@ def test_a_bad_suite_is_refused_in_one_line(tmp_path: Path, old: str, new: str, 
         ("targets: 3}", "targetz: 3}", "targetz"),
         ("n_iter: 20, restarts: 1}", "n_iter: -1}", "n_iter must be at least 1"),
         ("warm_lr: 0.1", "warm_rl: 0.1", r"unknown hyper-parameter of lwf: 'warm_rl'; did you mean 'warm_lr'\?"),
-        ("feat_lmda: 1}", "feat_lmda: -1}", "feat_lmda"),
+        ("feat_lmda: 1,", "feat_lmda: -1,", "feat_lmda"),
         ("draws: 8}", "draws: 4}", "k must be equal"),
     ],
 )
@@ -153,3 +153,9 @@ def test_a_public_model_is_written_out(tmp_path: Path) -> None:
     suite = blocks(tmp_path, BLOCKS.replace("pretr_L2", "RB_Carmon2019"))
     with pytest.raises(InputError, match="write the model's whole id, RB_Carmon2019Unlabeled@cifar10/Linf"):
         run_suite.check(suite)
+
+
+@pytest.mark.parametrize("seeds", ["[]", "[0, 0]"])
+def test_seeds_are_named_once(tmp_path: Path, seeds: str) -> None:
+    with pytest.raises(InputError, match="each once"):
+        suites.load(str(changed(tmp_path, "seeds: [0]", f"seeds: {seeds}")))

@@ -20,18 +20,26 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_other_radii_seeds_and_attacks_are_refused(record: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = record.read_bytes()
-    for more, complaint in (
-        ("--eps Linf=0.2", "another radius (Linf"),
-        ("--seed 1", "another seed (0, not 1)"),
-        ("--attacks pgd", "other attacks in Linf"),
-        ("--norms L2 --attacks apgd-ce", "left out now"),
+    for other, complaint in (
+        (f"{EVAL} --eps Linf=0.2", "another radius (Linf"),
+        (f"{EVAL} --seed 1", "another seed (0, not 1)"),
+        (EVAL.replace("fgsm", "pgd"), "other attacks in Linf"),
+        (EVAL.replace("--norms Linf --attacks fgsm", "--norms L2 --attacks apgd-ce"), "left out now"),
     ):
         capsys.readouterr()
-        assert main([*EVAL.split(), *more.split()]) == 2
+        assert main(other.split()) == 2
         assert complaint in capsys.readouterr().err
         assert record.read_bytes() == before
     assert main(EVAL.split()) == 0
-    assert main([*EVAL.split(), "--n", "12"]) == 0, "more examples of the same replace the record"
+    larger = EVAL.replace("--n 8", "--n 12")
+    assert main(larger.split()) == 0, "more examples of the same replace the record"
+    capsys.readouterr()
+    assert main(EVAL.split()) == 2
+    assert "more examples (12, not 8)" in capsys.readouterr().err
+    assert main([*larger.split(), "--source", "letters-natural"]) == 0, "so do further attacks"
+    capsys.readouterr()
+    assert main(larger.split()) == 2
+    assert "attacks that hold letters-natural alone" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("out", ["file", "file/x", "x" * 300])
