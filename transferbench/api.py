@@ -176,6 +176,10 @@ def evaluate(
                 )
                 for name, chain in chains.items()
             }
+            for name, chain in chains.items() if target.batch_dependent else ():
+                # A later chain may be the first to find that the model mixes rows.
+                if results[name].batch is None:
+                    results[name] = run_flagged(run, target, chain, examples, seed)
         before = target.judge.checks
         source_only = _source_only(source, target, chains, examples, seed) if source is not None else None
         other_checks = target.preflight + target.judge.checks - before
@@ -306,5 +310,5 @@ def _report(n: int, correct: int, chains: dict[str, Chain], results: dict[str, C
         points,
         cost,
         flag_rows=flag_rows,
-        batch=next(iter(results.values())).batch,
+        batch=next((result.batch for result in results.values() if result.batch is not None), None),
     )

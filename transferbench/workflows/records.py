@@ -102,7 +102,7 @@ def assemble_record(
         weights_notes=list(card.weights_notes),
         flags=sorted(flags),
         flag_rows=flag_rows,
-        batch=first[0].batch,
+        batch=next((result.batch for result in attacked if result.batch is not None), None),
         clean=correct,
         clean_full=None if clean is None else (clean.correct, clean.n),
         clean_full_job="" if clean is None else clean.key,
