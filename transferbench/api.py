@@ -24,7 +24,7 @@ from transferbench.base.results import AttackTally, Cost
 from transferbench.base.settings import MIN_ROWS
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.engine import canonical, preflight
-from transferbench.engine.chain import Target, default_slots, run_flagged
+from transferbench.engine.chain import Target, default_slots, run_whole
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
 from transferbench.engine.process_state import plain_process
@@ -171,7 +171,7 @@ def evaluate(
         else:
             run = run_replay if replay else ENGINES[engine]
             results = {
-                name: run_flagged(
+                name: run_whole(
                     run, target, chain, examples, seed, None if show is None else show.of(str(chain.threat), len(x))
                 )
                 for name, chain in chains.items()
@@ -179,7 +179,7 @@ def evaluate(
             for name, chain in chains.items() if target.batch_dependent else ():
                 # A later chain may be the first to find that the model mixes rows.
                 if results[name].batch is None:
-                    results[name] = run_flagged(run, target, chain, examples, seed)
+                    results[name] = run_whole(run, target, chain, examples, seed)
         before = target.judge.checks
         source_only = _source_only(source, target, chains, examples, seed) if source is not None else None
         other_checks = target.preflight + target.judge.checks - before

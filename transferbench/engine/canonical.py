@@ -78,7 +78,7 @@ def _tensor(what: str, given: object) -> Tensor:
         try:
             array = np.ascontiguousarray(given)
             # torch reads native byte order and no type longer than float64.
-            wide = array.dtype.kind == "f" and array.dtype.itemsize > 8
+            wide = array.dtype.newbyteorder("=") == np.longdouble
             native = np.float64 if wide else array.dtype.newbyteorder("=")
             tensor = torch.as_tensor(array.astype(native, copy=False))
         except (TypeError, ValueError):

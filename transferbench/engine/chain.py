@@ -131,7 +131,8 @@ def run_chain(
 
 
 class MixedRowsError(Exception):
-    """The model's answers to its end points depend on the batch: all examples must be attacked together."""
+    """The model's answers to its end points depend on the batch, `args[0]` of them: all examples must be attacked
+    together."""
 
 
 Engine = Callable[[Target, Chain, Examples, int, OnSettled | None, Checkpoint], ChainResult]
@@ -145,13 +146,11 @@ def run_flagged(
     seed: int,
     on_progress: OnSettled | None = None,
     checkpoint: Checkpoint = NO_CHECKPOINT,
-    whole: bool = True,
 ) -> ChainResult:
     """Run a chain on an engine (`run_chain`, the reference, its replay) and count suspicions over every attacked row.
 
     A model whose verdicts belong to one batch is not continued from a checkpoint. One that is found to mix rows at its
-    end points only is marked and attacked again as such; where the examples are not the `whole` chain, MixedRowsError
-    tells the caller to do so.
+    end points only is marked, and MixedRowsError tells the caller to attack all examples again.
     """
     result = engine(target, chain, examples, seed, on_progress, NO_CHECKPOINT if target.batch_dependent else checkpoint)
     counted, began = RowFlags(), time.perf_counter()
@@ -168,13 +167,21 @@ def run_flagged(
         result.cost.checks += counted.checks + target.judge.checks - before
     if counted.counts["mixes-rows"] and not target.batch_dependent:
         target.depend_on_batch()
-        if not whole:
-            raise MixedRowsError
-        again = run_flagged(engine, target, chain, examples, seed, on_progress)
-        again.flag_rows = {**again.flag_rows, "mixes-rows": counted.counts["mixes-rows"]}
-        return again
+        raise MixedRowsError(counted.counts["mixes-rows"])
     result.cost.seconds += time.perf_counter() - began
     masked = ("gradients-masked",) if preflight.gradients_masked(result.by_attack) else ()
     result.flags = tuple(sorted({*target.flags, *counted.found, *counted.others, *masked}))
     result.flag_rows, result.batch = counted.found, target.rows.most if target.batch_dependent else None
     return result
+
+
+def run_whole(
+    engine: Engine, target: Target, chain: Chain, examples: Examples, seed: int, on_progress: OnSettled | None = None
+) -> ChainResult:
+    """`run_flagged` for all examples of a chain: a model that is found to mix rows is attacked again as such."""
+    try:
+        return run_flagged(engine, target, chain, examples, seed, on_progress)
+    except MixedRowsError as error:
+        result = run_flagged(engine, target, chain, examples, seed, on_progress)
+        result.flag_rows = {**result.flag_rows, "mixes-rows": error.args[0]}
+        return result

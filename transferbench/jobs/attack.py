@@ -82,10 +82,9 @@ class AttackJob(EvaluationJob[AttackResult]):
         def report(settled: int, robust: int) -> None:
             on_progress(Progress(settled, len(shard), robust))
 
-        engine, is_whole = ENGINES[self.backend], self.batch is not None
-        if is_whole:
+        if self.batch is not None:
             target.depend_on_batch()
-        done = run_flagged(engine, target, self.chain, examples, self.seed, report, checkpoint, is_whole)
+        done = run_flagged(ENGINES[self.backend], target, self.chain, examples, self.seed, report, checkpoint)
         keep = resources.settings.keep
         result = AttackResult(
             verdicts=tuple(done.verdicts),
