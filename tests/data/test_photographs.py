@@ -112,7 +112,9 @@ def test_photographs_come_in_the_sources_resolution_and_the_card_says_how(
     # Another file under the same name is another data set.
     path = data.load(tree.id, "test", tmp_path, View("Res37Crop32")).images.paths[0]  # type: ignore[union-attr]
     trees.photo(path, 999)
-    assert main([*words, "--out", "e"]) == 0
+    assert main([*words, "--out", "e"]) == 2
+    assert "other images" in capsys.readouterr().err
+    assert main([*words, "--out", "e2"]) == 0
     assert "[1/" in capsys.readouterr().err
 
 
