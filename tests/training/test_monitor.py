@@ -111,6 +111,8 @@ def test_train_writes_what_it_saw(
     assert main(["train", "--plugin", "natural", "--target", "digits", *short, "--out", "w", "--eval-freq", "0"]) == 2
     assert "--eval-freq 0: must be at least 1" in capsys.readouterr().err
     path.write_text(cards.write(card.model_copy(update={"threats": {}})))
+    # As for a target of which nothing says at which radii it is attacked.
+    monkeypatch.setattr("transferbench.workflows.train.radii_of", lambda _: {})
     assert main([*words[:-1], "w", "--eval-freq", "1"]) == 2
     assert "at which radii" in capsys.readouterr().err
     assert not (tmp_path / "w").exists()
