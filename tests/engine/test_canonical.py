@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.nets import Small
+from support.nets import Around, Small
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -122,13 +122,8 @@ def test_n_iter_reaches_every_attack_that_iterates(small: Small) -> None:
 # Models
 
 
-class InPlace(nn.Module):
+class InPlace(Around):
     """Normalises the caller's images in place, as torchvision's Normalize(inplace=True) does."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x.sub_(0.1).add_(0.1))

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from support.nets import Small
+from support.nets import Around, Small
 from support.photographs import crops
-from torch import Tensor, nn
+from torch import Tensor
 
 import transferbench
 from transferbench.base.full_precision import full_precision
@@ -92,12 +92,7 @@ def test_a_default_device_of_the_caller_changes_nothing(small: Small, on_gpu: Sm
         torch.set_default_device("cpu")
 
 
-class Mixing(nn.Module):
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.eval()
-
+class Mixing(Around):
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
         return z - z.mean(0, keepdim=True)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support.nets import Small
+from support.nets import Around, Small
 from torch import Tensor, nn
 
 import transferbench
 
 
-class OneClass(nn.Module):
+class OneClass(Around):
     """The gradient exists for images that are predicted as class 0 only."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
@@ -56,13 +51,12 @@ class Times(nn.Module):
         return x * self.factor
 
 
-class SometimesProbabilities(nn.Module):
+class SometimesProbabilities(Around):
     """Probabilities for dark images only."""
 
     def __init__(self, net: nn.Module, threshold: float) -> None:
-        super().__init__()
-        self.net, self.threshold = net, threshold
-        self.eval()
+        super().__init__(net)
+        self.threshold = threshold
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
@@ -78,13 +72,8 @@ def test_probabilities_are_counted(small: Small) -> None:
     assert report.flag_rows["softmax-output"] == int((dark & (small.model(x).argmax(1) == y)).sum())
 
 
-class Tiring(nn.Module):
+class Tiring(Around):
     """Answers alike for as many calls as pre-flight makes, and otherwise later."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         CALLS.append(len(x))
@@ -100,13 +89,12 @@ def test_a_model_that_changes_during_the_attack_is_noticed_after_it(small: Small
     assert "state-between-calls" in report.flags
 
 
-class Optimising(nn.Module):
+class Optimising(Around):
     """Takes a gradient step of its own on images that are not clean ones."""
 
     def __init__(self, net: nn.Module, clean: Tensor) -> None:
-        super().__init__()
-        self.net, self.clean = net, clean
-        self.eval()
+        super().__init__(net)
+        self.clean = clean
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.cdist(x.flatten(1), self.clean.flatten(1)).amin(1).max() > 0.05:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.nets import Small
+from support.nets import Around, Small
 from torch import Tensor, nn
 
 import transferbench
@@ -14,13 +14,12 @@ from transferbench.engine.preflight import check_model
 from transferbench.engine.row_independence import mixes_rows
 
 
-class Mixing(nn.Module):
+class Mixing(Around):
     """A network whose features are changed by a function of the whole batch."""
 
     def __init__(self, net: nn.Module, kind: str) -> None:
-        super().__init__()
-        self.net, self.kind = net, kind
-        self.eval()
+        super().__init__(net)
+        self.kind = kind
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
@@ -101,13 +100,12 @@ def test_an_independent_model_keeps_its_shards_and_has_no_batch(small: Small, tm
     assert len(list((tmp_path / "examples").glob("*.safetensors"))) == 2
 
 
-class Trap(nn.Module):
+class Trap(Around):
     """Independent on clean images; near adversarial ones every answer holds the batch's mean."""
 
     def __init__(self, net: nn.Module, clean: Tensor) -> None:
-        super().__init__()
-        self.net, self.clean = net, clean
-        self.eval()
+        super().__init__(net)
+        self.clean = clean
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
@@ -124,13 +122,12 @@ def test_dependence_at_the_end_points_is_found_after_the_attack(small: Small) ->
     assert report.flag_rows["mixes-rows"] > 0
 
 
-class Masked(nn.Module):
+class Masked(Around):
     """Mixes rows, and has one class that is masked by a large constant."""
 
     def __init__(self, net: nn.Module, constant: float) -> None:
-        super().__init__()
-        self.net, self.constant = net, constant
-        self.eval()
+        super().__init__(net)
+        self.constant = constant
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
@@ -144,13 +141,8 @@ def test_one_large_logit_hides_no_dependence(small: Small, constant: float) -> N
     assert check_model(honest, small.x[:16], small.y[:16]).flags == ()
 
 
-class NeighboursGradient(nn.Module):
+class NeighboursGradient(Around):
     """The values are its own, the gradient is the next row's."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
@@ -168,13 +160,8 @@ def test_the_size_of_the_logits_is_no_dependence(small: Small, scale: float) -> 
     assert check_model(lambda x: small.model(x) + 1e6, small.x[:16], None).flags == ()
 
 
-class Late(nn.Module):
+class Late(Around):
     """Mixes rows where pixels are at the border of the box, in numbers that clean images do not have."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-        self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
@@ -197,11 +184,10 @@ def test_what_is_found_at_the_end_points_is_attacked_again_together(small: Small
     assert plain.robust == stored.robust
 
 
-class Clamped(nn.Module):
+class Clamped(Around):
     def __init__(self, net: nn.Module, cap: float) -> None:
-        super().__init__()
-        self.net, self.cap = net, cap
-        self.eval()
+        super().__init__(net)
+        self.cap = cap
 
     def forward(self, x: Tensor) -> Tensor:
         bright = x.flatten(1).mean(1)[:, None] > 0.35
