@@ -21,6 +21,7 @@ from support.tiny_suite import TINY, Recorder, run_tiny
 from transferbench.base import atomic_files
 from transferbench.base.errors import FaultError, InputError
 from transferbench.cli.main import main
+from transferbench.jobs.train import TrainJob
 from transferbench.models import trained
 from transferbench.results import verification
 from transferbench.results.records import read_all
@@ -344,3 +345,22 @@ def test_a_start_that_lives_15_seconds_always_makes_progress(tmp_path: Path) -> 
     run_tiny(tmp_path / "other" / "out", text=text)
     assert (root / "leaderboard.csv").read_bytes() == (tmp_path / "other" / "out" / "leaderboard.csv").read_bytes()
     assert {record.n for record in read_all(root)} == {200}
+
+
+def test_an_interrupt_that_a_library_turns_into_its_own_error_is_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def swallowing(*_: Any, **__: Any) -> None:
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)
+        except KeyboardInterrupt:
+            raise ValueError("while a serialiser was built") from None
+
+    monkeypatch.setattr(TrainJob, "run", swallowing)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_tiny(tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGINT, before)

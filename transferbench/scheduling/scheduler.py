@@ -152,13 +152,17 @@ class _Run:
             heapq.heappush(self.ready, self.numbers[name])
 
     def run(self) -> None:
+        recorded: list[int] = []
         try:
-            with _interruptible() as interrupts:
-                self._run(interrupts)
-        except BaseException:
+            with _interruptible() as recorded:
+                self._run(recorded)
+        except BaseException as error:
             # Whatever stopped the run, answers that are there already are not thrown away.
             while self.running and self.backend.ready:
                 self._settle(self.backend.next())
+            if recorded and isinstance(error, Exception):
+                # A library turned Ctrl-C into an error of its own, here or on a worker.
+                raise KeyboardInterrupt from error
             raise
 
     def _run(self, interrupts: list[int]) -> None:
