@@ -151,13 +151,19 @@ def origin(suite: Suite, keep: Keep) -> Origin:
     """Who ran what: this process's command line and this package's commit."""
     commit, dirty = _commit(Path(__file__).parent.parent)
     return Origin(
-        command=[Path(sys.argv[0]).name, *sys.argv[1:]],
+        command=[_program(), *sys.argv[1:]],
         commit=commit,
         dirty=dirty,
         suite=suite.model_dump(mode="json", exclude_defaults=True),
         keep_examples=str(keep),
         python=platform.python_version(),
     )
+
+
+def _program() -> str:
+    """What started this process: `transferbench`, also where it was `python -m transferbench.cli`; else the script."""
+    script = Path(sys.argv[0])
+    return "transferbench" if script.parts[-3:] == ("transferbench", "cli", "__main__.py") else script.name
 
 
 @cache
