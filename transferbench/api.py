@@ -14,37 +14,35 @@ import torch
 from torch import Tensor, nn
 
 from transferbench import attacks as attack_plugins
+from transferbench import suites
 from transferbench.attacks.apgd import SCREEN
-from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
-from transferbench.base.ids import PRETRAINED_NEURON, RANDOM_SIGN
+from transferbench.base.ids import APGD_CE
 from transferbench.base.numbers import whole_number
 from transferbench.base.results import AttackTally, Cost
 from transferbench.base.settings import MIN_ROWS
-from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
-from transferbench.engine import canonical, preflight
+from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
+from transferbench.engine import canonical, preflight, reference
 from transferbench.engine.chain import Target, default_slots, run_whole
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
 from transferbench.engine.process_state import plain_process
-from transferbench.engine.reference import STANDARD
-from transferbench.engine.reference import check as check_reference
 from transferbench.engine.replay import REPLAYED, run_replay
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import ENGINES
 from transferbench.jobs.judge import judge_points
 from transferbench.models.features import Penultimate, find_layers
 from transferbench.models.victim import Victim
+from transferbench.workflows import chosen_attacks
+from transferbench.workflows.chosen_attacks import ChosenAttacks
 from transferbench.workflows.evaluate_model import as_dataset, run_stored
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SOURCE_ONLY = (PRETRAINED_NEURON, RANDOM_SIGN)
-"""The attack that holds the source alone, and its noise control: 8 tries each by default."""
-
 Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | int]]
+Attacks = str | AttackSpec | Sequence[str | AttackSpec]
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
 
 ITERATIONS = {"apgd-ce": "n_iter", "apgd-dlr": "n_iter", "apgd-t": "n_iter", "l1-screen": "n_iter", "pgd": "k"}
@@ -73,11 +71,11 @@ class Report:
     `clean`; `robust` by threat; `union` over threats, None unless each norm has one radius. `verdicts`: one row
     per (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled,
     attack (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n
-    rows, the clean image where no adversarial example was found. `source_only`, where a source was given: one row per
-    Linf radius for the attack that holds the source alone and one for its noise control, with the columns threat,
-    attack, tries, flipped (examples that were correct and any of the tries flipped), correct, n. `flags`: see
-    engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of those that are
-    counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's answers depend on
+    rows, the clean image where no adversarial example was found. `source_only`, where a source was given: under
+    every Linf radius and `renofeation` a row for each attack that holds the source alone and one for the noise control,
+    with the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
+    n. `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of
+    those that are counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's answers depend on
     them; None otherwise.
     """
 
@@ -99,7 +97,7 @@ def evaluate(
     x: Array,
     y: Array,
     threats: Threats,
-    attacks: Sequence[str] = ("apgd-ce", "apgd-t"),
+    attacks: Attacks = ("apgd-ce", "apgd-t"),
     n_iter: int | None = None,
     seed: int = 0,
     screen: bool = True,
@@ -116,16 +114,19 @@ def evaluate(
 
     The model is a module, a function of the images or a victim; x and y are tensors, numpy arrays or lists
     (engine/canonical.py says how other types than float32 are brought to it). `threats` is {"Linf": "8/255",
-    "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are then named `Linf:8/255`. `n_iter`
-    (default: each attack's own) is for attacks that iterate, and refused for others. `ids` int64 [n] key the random
+    "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are then named `Linf:8/255`. `attacks` are
+    names with parameters, as of the command line: "apgd-ce:restarts=5,apgd-t:targets=3" or a list of such texts
+    (`transferbench list attacks` has the parameters). `n_iter` sets the iterations of all (default: each attack's own),
+    and is refused for attacks that do not iterate. `ids` int64 [n] key the random
     starts (0..n-1 by default), `batch_size` is rows in flight: neither it nor the order changes a verdict, except of a
     model that is flagged randomised, state-between-calls or mixes-rows; `Report.batch` is then the batch size that the
-    verdicts belong to. `screen` puts 10 APGD iterations at the target radius
-    before the L1 chain. `backend="autoattack"` runs pyautoattack instead, with `attacks=("standard",)` in its full
-    standard version; `replay` runs our attacks on the starts, batches (`batch_size`) and order of tries that
-    pyautoattack would have, without screen or early exit. `source` is the public network that the model was
-    fine-tuned from (its own classes may be others): the attack that holds it alone is crafted and judged on the
-    model, with as many draws of random signs as its control. `store` is a folder that makes the evaluation resumable:
+    verdicts belong to. `screen` puts 10 APGD iterations at the target radius before the L1 chain.
+    `backend="autoattack"` runs pyautoattack instead, with `attacks="standard"` (or "plus", "rand") a whole version of
+    it; `replay` runs our attacks on the starts, batches (`batch_size`) and order of tries that pyautoattack would have,
+    without screen or early exit. `source` is the public network that the model was
+    fine-tuned from (its own classes may be others): the attacks that hold it alone are crafted and judged on the
+    model under the Linf threats and under {"renofeation": 0.1}, the box of that paper's evaluator, with as many draws
+    of random signs as their control. `store` is a folder that makes the evaluation resumable:
     shards of the same model, images, threats and seed that it holds are not run again; without it, an evaluation that
     is stopped leaves nothing. `progress` writes a line to stderr every half minute. The model, the tensors, the random
     states, autocast and torch's defaults are unchanged afterwards.
@@ -151,14 +152,13 @@ def evaluate(
     with plain_process():
         x, y, clamped = canonical.examples(x, y)
         plain = backend == "autoattack" or replay
-        chains = _chains(threats, attacks, n_iter, screen and not plain)
+        measured = _threats(threats)
+        chosen = chosen_attacks.parse(_texts(attacks), [threat.norm for threat in measured.values()], engine)
+        chosen_attacks.check_source(chosen, [threat.norm for threat in measured.values()], source is not None)
+        chains = _chains(measured, chosen, n_iter, screen and not plain)
         if plain:
             for chain in chains.values():
-                check_reference(chain, REPLAYED if replay else STANDARD)
-        if source is not None and not any(chain.threat.norm == "Linf" for chain in chains.values()):
-            raise InputError(
-                "source: the source-only attack is defined in Linf: name a Linf threat, or leave source out"
-            )
+                reference.check(chain.attacks, REPLAYED if replay else reference.PARAMETERS)
         where = canonical.device(device) if device is not None else x.device
         examples = Examples(x.to(where), y.to(where), canonical.ids(ids, len(x)).to(where))
         target = Target.prepare(model, examples.x, examples.y, batch_size)
@@ -181,54 +181,77 @@ def evaluate(
                 if results[name].batch is None:
                     results[name] = run_whole(run, target, chain, examples, seed)
         before = target.judge.checks
-        source_only = _source_only(source, target, chains, examples, seed) if source is not None else None
+        # The chains' own clean predictions, which are cached.
+        clean = target.clean_logits(examples.x, examples.ids).argmax(1)
+        source_only = _source_only(source, target, measured, chosen, examples, seed) if source is not None else None
         other_checks = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     flags |= {flag for result in results.values() for flag in result.flags}
-    correct = sum(verdict.attack != "clean" for verdict in next(iter(results.values())).verdicts)
+    correct = int(torch.eq(clean, examples.y).sum())
     if preflight.at_chance(correct, len(x), target.num_classes):
         flags.add("accuracy-at-chance")
     report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
     return replace(report, source_only=source_only, flags=tuple(sorted(flags)))
 
 
-def _chains(threats: object, attacks: Any, n_iter: int | None, screen: bool) -> dict[str, Chain]:
-    """Chains by the name of their threat: the norm for a mapping, `norm:eps` for a list."""
-    if isinstance(threats, str):
-        raise InputError(f'threats={threats!r}: give radii with the names, as {{"Linf": "8/255"}}')
-    named = isinstance(threats, Mapping)
+def _threats(given: object) -> dict[str, ThreatModel]:
+    """Threats by their name in the report: the norm for a mapping, `norm:eps` for a list."""
+    if isinstance(given, str):
+        raise InputError(f'threats={given!r}: give radii with the names, as {{"Linf": "8/255"}}')
+    named = isinstance(given, Mapping)
     try:
-        given: Any = threats.items() if isinstance(threats, Mapping) else threats
-        pairs = [(norm, eps) for norm, eps in given]
+        items: Any = given.items() if isinstance(given, Mapping) else given
+        pairs = [(norm, eps) for norm, eps in items]
     except (TypeError, ValueError):
         raise InputError('threats must be {"Linf": "8/255", ...} or a list of (norm, eps)') from None
-    attacks = (attacks,) if isinstance(attacks, str) else attacks
-    if not isinstance(attacks, Sequence) or not all(isinstance(id, str) for id in attacks):
-        raise InputError(f"attacks={attacks!r}: give names of attacks, as ('apgd-ce', 'apgd-t')")
-    if not pairs or not attacks:
+    if not pairs:
         raise InputError("give at least one threat and one attack")
-    ids = STANDARD if tuple(attacks) == ("standard",) else tuple(attacks)
-    specs = tuple(_spec(id, n_iter) for id in ids)
-    chains: dict[str, Chain] = {}
+    threats: dict[str, ThreatModel] = {}
     for norm, eps in pairs:
         threat = ThreatModel.parse(norm, eps)
         name = threat.norm if named else str(threat)
-        if name in chains:
+        if name in threats:
             raise InputError(f"threat {name} is given twice")
-        first = (SCREEN,) if screen and threat.norm == "L1" and "apgd-ce" in attacks else ()
-        chains[name] = Chain(name, threat, first + specs)
+        threats[name] = threat
+    return threats
+
+
+def _texts(attacks: Any) -> list[str | AttackSpec]:
+    """The attacks one by one, from a text with commas or a list."""
+    given = [attacks] if isinstance(attacks, str | AttackSpec) else attacks
+    if not isinstance(given, Sequence) or not all(isinstance(one, str | AttackSpec) for one in given):
+        raise InputError(f"attacks={attacks!r}: give names of attacks, as ('apgd-ce', 'apgd-t:targets=3')")
+    parts = [part for one in given for part in (one.split(",") if isinstance(one, str) else [one])]
+    found = [part for part in parts if part]
+    if not found:
+        raise InputError("give at least one threat and one attack")
+    return found
+
+
+def _chains(
+    threats: dict[str, ThreatModel], chosen: ChosenAttacks, n_iter: int | None, screen: bool
+) -> dict[str, Chain]:
+    """The chain of every norm's threat by its name, in L1 after the screen."""
+    specs = tuple(_with_iterations(spec, n_iter) for spec in chosen.on_victim)
+    chains: dict[str, Chain] = {}
+    for name, threat in threats.items() if specs else ():
+        if threat.norm in NORMS:
+            has_ce = any(spec.id == APGD_CE for spec in specs)
+            first = (SCREEN,) if screen and threat.norm == "L1" and has_ce else ()
+            chains[name] = Chain(name, threat, first + specs)
     return chains
 
 
-def _spec(id: str, n_iter: int | None) -> AttackSpec:
-    """The attack with so many iterations. InputError where it has no iterations to set."""
+def _with_iterations(spec: AttackSpec, n_iter: int | None) -> AttackSpec:
+    """The attack with so many iterations. InputError where it has none to set, or sets them itself."""
     if n_iter is None:
-        return AttackSpec.of(id)
-    registry.find("attacks", id)
-    name = ITERATIONS.get(id)
+        return spec
+    name = ITERATIONS.get(spec.id)
     if name is None:
-        raise InputError(f"n_iter={n_iter}: attack {id} takes no number of iterations; leave it out")
-    return AttackSpec.of(id, **{name: whole_number("n_iter", n_iter, at_least=1)})
+        raise InputError(f"n_iter={n_iter}: attack {spec.id} takes no number of iterations; leave it out")
+    if name in dict(spec.params):
+        raise InputError(f"n_iter={n_iter}: attack {spec.id} sets {name} itself; leave one of them out")
+    return AttackSpec.of(spec.id, **{**dict(spec.params), name: whole_number("n_iter", n_iter, at_least=1)})
 
 
 class _Progress:
@@ -249,9 +272,15 @@ class _Progress:
 
 
 def _source_only(
-    source: nn.Module | Victim, target: Target, chains: dict[str, Chain], examples: Examples, seed: int
+    source: nn.Module | Victim,
+    target: Target,
+    threats: dict[str, ThreatModel],
+    chosen: ChosenAttacks,
+    examples: Examples,
+    seed: int,
 ) -> pd.DataFrame:
-    """The source-only attack and its noise control at every Linf radius, counted the same way (any of k)."""
+    """The source-only attacks and their noise control under every threat that defines them, counted the same way (any
+    of k)."""
     import pandas as pd
 
     network = source.model if isinstance(source, Victim) else source
@@ -259,15 +288,19 @@ def _source_only(
     layers = source.layers if isinstance(source, Victim) and network is source.model else find_layers(network)
     penultimate = Penultimate(network, layers)
     shard = as_dataset(examples, target.num_classes)
+    defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
     rows: list[dict[str, Any]] = []
-    for name, chain in chains.items():
-        for id in SOURCE_ONLY if chain.threat.norm == "Linf" else ():
-            attack = attack_plugins.build(AttackSpec.of(id), chain.threat, target.num_classes)
+    for name, threat in threats.items():
+        if threat.norm not in defaults:
+            continue
+        protocol = chosen.protocol(defaults[threat.norm].model_copy(update={"eps": threat.eps}))
+        for part in protocol.parts:
+            attack = attack_plugins.build(part.spec(), threat, target.num_classes)
             slots = Rows(target.batch_size or default_slots(examples.x[0].numel()), MIN_ROWS)
-            points = Crafting(penultimate, attack, chain.threat, shard, seed, slots, NO_CHECKPOINT).run()
-            judged = judge_points(target, chain.threat, shard, points)
+            points = Crafting(penultimate, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
+            judged = judge_points(target, threat, shard, points)
             counts = {"flipped": sum(judged.any_flip()), "correct": sum(judged.correct), "n": len(shard)}
-            rows.append({"threat": name, "attack": id, "tries": attack.tries, **counts})
+            rows.append({"threat": name, "attack": attack.id, "tries": attack.tries, **counts})
     return pd.DataFrame(rows)
 
 
@@ -291,7 +324,7 @@ def _report(n: int, correct: int, chains: dict[str, Chain], results: dict[str, C
     columns = ["example", "threat", "fooled", "attack", "try", "pred", "distance", "tie"]
     norms = [chain.threat.norm for chain in chains.values()]
     union = None
-    if len(set(norms)) == len(norms):
+    if norms and len(set(norms)) == len(norms):
         standing = [[not verdict.fooled for verdict in result.verdicts] for result in results.values()]
         union = sum(map(all, zip(*standing, strict=True))) / n
         if union > min(robust.values()):

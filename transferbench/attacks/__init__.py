@@ -4,30 +4,27 @@ A *row* is one (example, try). An attack starts rows, turns a network's output i
 loop around it is the pool (engine/pool.py) or the naive one (attacks/lockstep.py). An attack does not decide whether it
 succeeded: the judge does.
 
-A file of this folder lists its attacks in a literal `IDS`, has an integer `VERSION`, and
-`build(spec: AttackSpec, threat: Threat, num_classes: int) -> RowAttack`. Labelled paragraphs of its docstring
-(`Paper:`, `Threats:`, `Holds:`, `Counts:`, `Deviations:`) and the parameters in `build`'s docstring are its line in
-docs/protocol.md.
+A file of this folder lists its attacks in a literal `IDS`, their parameters with defaults in a literal `PARAMETERS`,
+has an integer `VERSION`, and `build(spec: AttackSpec, threat: Threat, num_classes: int) -> RowAttack`. Labelled
+paragraphs of its docstring (`Paper:`, `Threats:`, `Holds:`, `Counts:`, `Deviations:`) and what `build`'s docstring says
+about the parameters are its line in docs/protocol.md.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from transferbench import threats
-from transferbench.base import registry
+from transferbench.base import attack_parameters, registry
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, Chain, Scalar, ThreatModel
+from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.threats import Threat
 
 RowState = dict[str, Tensor]
 """An attack's state: tensors whose first dimension is the row, among them `x`, the point to evaluate next."""
-
-_MOST = 1_000_000
-"""The largest number of iterations, tries or the like that a specification may ask for."""
 
 T = TypeVar("T", bound=Threat)
 
@@ -104,23 +101,12 @@ def require(spec: AttackSpec, threat: Threat, *classes: type[T]) -> T:
     raise InputError(f"attack {spec.id} is defined in {names} only, not in {threat.name}")
 
 
-def parameters(spec: AttackSpec, **defaults: Scalar) -> dict[str, Scalar]:
-    """The attack's defaults, overridden by the specification. InputError for an unknown name or another type."""
-    params = dict(spec.params)
-    for name, value in params.items():
-        if name not in defaults:
-            raise InputError(registry.unknown(f"parameter of attack {spec.id}:", name, defaults))
-        default = defaults[name]
-        if isinstance(value, int) and abs(value) > _MOST:
-            raise InputError(f"attack {spec.id}: {name}={value} is more than {_MOST}")
-        wrong = isinstance(value, bool) != isinstance(default, bool) or (
-            not isinstance(value, type(default)) and not (isinstance(default, float) and isinstance(value, int))
-        )
-        if wrong:
-            raise InputError(
-                f"attack {spec.id}: {name}={value!r} is not of type {type(default).__name__} (default {default!r})"
-            )
-    return {**defaults, **params}
+def parameters(spec: AttackSpec) -> dict[str, Any]:
+    """The attack's parameters: the defaults of its file's `PARAMETERS`, overridden by the specification.
+
+    InputError for an unknown name or another type.
+    """
+    return attack_parameters.complete(spec)
 
 
 def select(state: RowState, rows: Tensor) -> RowState:

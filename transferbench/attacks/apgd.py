@@ -28,6 +28,12 @@ IDS = {
     "apgd-t": "Auto-PGD on the targeted DLR, one try per target class",
     "l1-screen": "10 iterations of Auto-PGD at the target radius, before the L1 chain; counted separately",
 }
+PARAMETERS = {
+    "apgd-ce": {"n_iter": 100, "restarts": 0, "large_radii": True},
+    "apgd-dlr": {"n_iter": 100, "restarts": 0, "large_radii": True},
+    "apgd-t": {"n_iter": 100, "targets": 0, "large_radii": True},
+    "l1-screen": {"n_iter": 10},
+}
 VERSION = 1
 
 _OBJECTIVES: dict[str, Objective] = {"apgd-ce": "ce", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted"}
@@ -50,12 +56,12 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
     if spec.id == SCREEN.id:
         if not isinstance(ball, L1Ball):
             raise InputError(f"attack {SCREEN.id} is a step of the L1 chain, not of {ball.name}")
-        n_iter = int(parameters(spec, n_iter=10)["n_iter"])
+        n_iter = int(parameters(spec)["n_iter"])
         if n_iter < 1:
             raise InputError(f"attack {SCREEN.id}: n_iter must be at least 1")
         return L1APGD(SCREEN.id, "ce", 1, ball, single_radius(ball.radius, n_iter))
     targeted = spec.id == "apgd-t"
-    params = parameters(spec, n_iter=100, large_radii=True, **{"targets" if targeted else "restarts": 0})
+    params = parameters(spec)
     if not l1 and "large_radii" in dict(spec.params):
         raise InputError(f"attack {spec.id}: large_radii is an option of the L1 attack, not of {ball.name}")
     n_iter = int(params["n_iter"])

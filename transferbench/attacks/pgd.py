@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,12 +20,16 @@ from torch import Tensor
 from transferbench.attacks import Keys, RowState, losses, parameters, require
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec, Scalar
+from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
 
 IDS = {
     "pgd": "Madry PGD: k sign steps from a random start, CE or CW margin; the end point counts",
     "fgsm": "fast gradient sign: one step of size eps from the clean image",
+}
+PARAMETERS = {
+    "pgd": {"k": 20, "step": 0.25, "restarts": 1, "random_start": True, "loss": "ce", "kappa": 0.0},
+    "fgsm": {},
 }
 VERSION = 1
 
@@ -80,7 +84,8 @@ class PGD:
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PGD:
-    """Parameters of pgd: k=20, step=0.25 (of eps), restarts=1, random_start=True, loss=ce|cw, kappa=0; fgsm has none.
+    """Parameters of pgd: k=20 steps, step=0.25 (of eps), restarts=1, random_start=True, loss=ce|cw, kappa=0 (of cw);
+    fgsm has none.
 
     InputError for a bad value, or a threat other than Linf.
     """
@@ -88,16 +93,12 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PGD:
     if spec.id == "fgsm":
         parameters(spec)
         return PGD("fgsm", ball, PGDSettings(k=1, step=1.0, random_start=False))
-    return PGD("pgd", ball, settings_of(spec, random_start=True, loss="ce", kappa=0.0))
+    return PGD("pgd", ball, settings_of(spec))
 
 
-def settings_of(spec: AttackSpec, **defaults: Scalar) -> PGDSettings:
-    """The settings in a specification, which may set k, step, restarts and the parameters in `defaults`.
-
-    InputError for an unknown parameter or a bad value.
-    """
-    params: dict[str, Any] = parameters(spec, k=20, step=0.25, restarts=1, **defaults)
-    settings = PGDSettings(**params)
+def settings_of(spec: AttackSpec) -> PGDSettings:
+    """The settings in a specification. InputError for an unknown parameter or a bad value."""
+    settings = PGDSettings(**parameters(spec))
     if settings.loss not in ("ce", "cw"):
         raise InputError(f"attack {spec.id}: loss={settings.loss!r} is not one of ce, cw")
     if not 0 < settings.step < math.inf:

@@ -27,30 +27,31 @@ from transferbench.base.specifications import AttackSpec
 from transferbench.threats import BoundedThreat, LinfBall, RenofeationBox, Threat
 
 IDS = {"pretrained-neuron": "source only: drive k penultimate neurons of the public network, one by one (Renofeation)"}
+PARAMETERS = {"pretrained-neuron": {"neuron": 0, "neurons": 8, "n_iter": 40, "step": 0.1, "m": 1000.0}}
 VERSION = 1
 
 
 class PretrainedNeuron:
-    """Try k drives neuron k. `output` is the public network's penultimate feature [B, width]."""
+    """Try k drives neuron `first` + k. `output` is the public network's penultimate feature [B, width]."""
 
     id = "pretrained-neuron"
     needs_grad = True
     counts: Literal["last"] = "last"
     sees: Literal["source-features"] = "source-features"
 
-    def __init__(self, threat: BoundedThreat, neurons: int, n_iter: int, step: float, m: float) -> None:
-        self.threat, self.step_size, self.m = threat, step * threat.radius, m
+    def __init__(self, threat: BoundedThreat, neurons: int, n_iter: int, step: float, m: float, first: int = 0) -> None:
+        self.threat, self.step_size, self.m, self.first = threat, step * threat.radius, m, first
         self.tries, self.passes = neurons, n_iter + 1
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
         start = self.threat.displace(x, 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1)
-        return {"x": start, "clean": x, "neuron": keys.tries.clone()}
+        return {"x": start, "clean": x, "neuron": keys.tries + self.first}
 
     def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
-        if output.shape[1] < self.tries:
+        if output.shape[1] < self.first + self.tries:
             raise InputError(
                 f"attack {self.id}: the public network has {output.shape[1]} penultimate neurons, fewer than the "
-                f"{self.tries} requested"
+                f"{self.first + self.tries} requested"
             )
         driven = losses.of_class(output, state["neuron"])
         others = (output.square().sum(1) - driven.square()) / (output.shape[1] - 1)
@@ -69,13 +70,16 @@ class PretrainedNeuron:
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PretrainedNeuron:
-    """Parameters: neurons=8, n_iter=40, step=0.1 (of eps), m=1000.
+    """Parameters: neurons=8, one try each, from neuron=0 on; n_iter=40, step=0.1 (of eps), m=1000, the value that a
+    neuron is driven to.
 
     InputError for a bad value, or a threat other than Linf and renofeation.
     """
     box = require(spec, threat, LinfBall, RenofeationBox)
-    params = parameters(spec, neurons=8, n_iter=40, step=0.1, m=1000.0)
-    neurons, n_iter = int(params["neurons"]), int(params["n_iter"])
+    params = parameters(spec)
+    first, neurons, n_iter, step, m = (params[name] for name in ("neuron", "neurons", "n_iter", "step", "m"))
     if neurons < 1 or n_iter < 1:
         raise InputError(f"attack {spec.id}: neurons={neurons} and n_iter={n_iter} must be at least 1")
-    return PretrainedNeuron(box, neurons, n_iter, float(params["step"]), float(params["m"]))
+    if first < 0 or step <= 0:
+        raise InputError(f"attack {spec.id}: neuron={first} must be at least 0, and step={step} above 0")
+    return PretrainedNeuron(box, neurons, n_iter, float(step), float(m), first)

@@ -22,6 +22,7 @@ from transferbench.base.specifications import AttackSpec
 from transferbench.threats import BoundedThreat, LinfBall, RenofeationBox, Threat
 
 IDS = {"random-sign": "noise control: k draws of random signs at the full radius, without a network"}
+PARAMETERS = {"random-sign": {"draws": 8}}
 VERSION = 1
 
 
@@ -56,7 +57,7 @@ class RandomSign:
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> RandomSign:
     """Parameters: draws=8. InputError for a bad value, or a threat other than Linf and renofeation."""
     box = require(spec, threat, LinfBall, RenofeationBox)
-    draws = int(parameters(spec, draws=8)["draws"])
+    draws = int(parameters(spec)["draws"])
     if draws < 1:
         raise InputError(f"attack {spec.id}: draws={draws} must be at least 1")
     return RandomSign(box, draws)

@@ -22,6 +22,7 @@ from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
 
 IDS = {"source-pgd": "source only: Madry PGD on the public network, against its own clean prediction"}
+PARAMETERS = {"source-pgd": {"k": 20, "step": 0.25, "restarts": 1}}
 VERSION = 1
 
 

@@ -19,7 +19,7 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from transferbench.base.errors import InputError
 
@@ -171,12 +171,19 @@ def _third_party_line(point: EntryPoint) -> str:
     """The plugin's own line, read from its file; its distribution's name where the file is not found."""
     if point.dist is None:
         return "third-party plugin"
-    module = Path(str(point.dist.locate_file(point.module.replace(".", "/"))))
-    file = next((path for path in (module.with_suffix(".py"), module / "__init__.py") if path.is_file()), None)
+    file = _third_party_file(point)
     if file is None:
         return f"third-party plugin of {point.dist.name}"
     source = _source(file)
     return source.ids.get(point.name, source.summary)
+
+
+def _third_party_file(point: EntryPoint) -> Path | None:
+    """The file of an entry point's module, None where it is not found."""
+    if point.dist is None:
+        return None
+    module = Path(str(point.dist.locate_file(point.module.replace(".", "/"))))
+    return next((path for path in (module.with_suffix(".py"), module / "__init__.py") if path.is_file()), None)
 
 
 _WARNED: set[tuple[str, str]] = set()
@@ -205,19 +212,41 @@ def _warn(entry: Entry) -> None:
         _LOG.warning("transferbench: warning: %s %r: %s", _NOUNS[entry.kind], entry.id, entry.problem)
 
 
-def literal(entry: Entry, name: str) -> dict[str, tuple[str, ...]]:
-    """A literal dictionary of tuples in an entry's file, read without importing it; empty where it has none."""
-    if entry.problem:
+@cache
+def literal(entry: Entry, name: str) -> dict[str, Any]:
+    """A literal dictionary in an entry's file, read without importing it; empty where it has none.
+
+    InputError where the dictionary is no literal.
+    """
+    file = None if entry.problem else _file_of(entry)
+    if file is None:
         return {}
-    folders = {f"transferbench.{folder.replace('/', '.')}": folder for folder in _FOLDERS.values()}
-    package, _, stem = entry.module.rpartition(".")
-    if package not in folders:
-        return {}
-    tree = ast.parse((_PACKAGE / folders[package] / f"{stem}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(file.read_bytes(), str(file))
     for node in tree.body:
         if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            return {str(key): tuple(value) for key, value in ast.literal_eval(node.value).items()}
+            try:
+                return dict(ast.literal_eval(node.value))
+            except (ValueError, TypeError) as error:
+                raise InputError(f"{_NOUNS[entry.kind]} {entry.id!r}: {name} is no literal ({reason(error)})") from None
     return {}
+
+
+def _file_of(entry: Entry) -> Path | None:
+    """The file of a plugin, None where it is not found."""
+    if entry.module.startswith("transferbench."):
+        return _PACKAGE.parent / f"{entry.module.replace('.', '/')}.py"
+    points = (point for point in entry_points(group=f"transferbench.{entry.kind}") if point.name == entry.id)
+    return next((file for file in map(_third_party_file, points) if file is not None), None)
+
+
+def parameters(entry: Entry) -> dict[str, str | int | float | bool]:
+    """The parameters of an attack with their defaults, by the literal `PARAMETERS` of its file."""
+    found = literal(entry, "PARAMETERS").get(entry.id, {})
+    if not isinstance(found, dict) or not all(isinstance(value, str | int | float) for value in found.values()):
+        raise InputError(
+            f"{_NOUNS[entry.kind]} {entry.id!r}: PARAMETERS must be {{id: {{name: default}}}} of numbers and texts"
+        )
+    return found
 
 
 def missing(entry: Entry, root: Path) -> list[Path]:

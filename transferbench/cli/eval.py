@@ -25,7 +25,8 @@ from transferbench.cli.output import say
     default="",
     type=options.NAMES,
     metavar="A,A",
-    help="Attacks in order (default: apgd-ce,apgd-t); standard is all of AutoAttack, with --backend autoattack.",
+    help="Attacks in order, with parameters: apgd-ce:restarts=5,apgd-t:targets=3 (default: apgd-ce,apgd-t; see "
+    "`list attacks`). With --backend autoattack also standard, plus and rand.",
 )
 @click.option("--source", metavar="ID", help="Also attack with this public model alone.")
 @click.option("--n", type=int, metavar="N", help="First N test examples (default: 1000, or all if fewer).")

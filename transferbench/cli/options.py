@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
+from transferbench.base import registry
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import Epsilon, Keep, Norm, parse_norm
+from transferbench.base.specifications import Epsilon, Keep, ThreatName
 
 F = TypeVar("F", bound=Callable[..., Any])
 Decorator = Callable[[F], F]
@@ -40,16 +41,18 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versi
         return self.read(value) if isinstance(value, str) else value
 
 
-def _norms(text: str) -> tuple[Norm, ...]:
-    norms = tuple(parse_norm(norm) for norm in text.split(","))
-    if len(set(norms)) != len(norms):
+def _threats(text: str) -> tuple[ThreatName, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        registry.find("threats", name)
+    if len(set(names)) != len(names):
         raise InputError(f"--norms {text!r}: a norm is named twice")
-    return norms
+    return names
 
 
-def _radii(text: str) -> dict[Norm, Epsilon]:
+def _radii(text: str) -> dict[ThreatName, Epsilon]:
     given = pairs("--eps", [part for part in text.split(",") if part])
-    return {parse_norm(norm): Epsilon.parse(eps) for norm, eps in given.items()}
+    return {registry.find("threats", name).id: Epsilon.parse(eps) for name, eps in given.items()}
 
 
 def _seeds(text: str) -> tuple[int, ...]:
@@ -102,7 +105,11 @@ def group(*options: Decorator[Any]) -> Decorator[Any]:
 model = click.option("--model", required=True, metavar="ID", help="A model of `list models`, a folder or a card.")
 dataset = click.option("--dataset", metavar="ID", help="Data set (default: the one on the model's card).")
 norms = click.option(
-    "--norms", default="Linf,L2,L1", metavar="N,N", type=Value("norms", _norms), help="Norms (default: Linf,L2,L1)."
+    "--norms",
+    default="Linf,L2,L1",
+    metavar="N,N",
+    type=Value("norms", _threats),
+    help="Norms (default: Linf,L2,L1), or renofeation, the box of that paper's own evaluation (with --source).",
 )
 eps = click.option(
     "--eps",

@@ -8,12 +8,13 @@ supported: the reference computes the step-size checkpoints in its constructor.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from transferbench import attacks
+from transferbench.base import attack_parameters
+from transferbench.base.attack_parameters import Defaults
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
@@ -24,11 +25,52 @@ from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled
 BATCH_SIZE = 250
 """The reference's default batch size."""
 
-_HONOURED = {"apgd-ce": {"n_iter", "restarts"}, "apgd-dlr": {"n_iter", "restarts"}, "apgd-t": {"n_iter", "targets"}}
-"""The parameters of a specification that reach the reference's attacks."""
+_APGD: Defaults = {"n_iter": 100, "restarts": 0, "large_radii": True, "eot": 1}
+PARAMETERS: Mapping[str, Defaults] = {
+    "apgd-ce": _APGD,
+    "apgd-dlr": _APGD,
+    "apgd-t": {"n_iter": 100, "targets": 0, "large_radii": True, "eot": 1},
+    "fab": {"restarts": 5},
+    "fab-t": {"targets": 9},
+    "square": {"queries": 5000},
+}
+"""What of a specification reaches the reference's attacks, with the defaults; restarts and targets of 0 are the number
+of the standard version. FAB and Square exist only in the reference."""
 
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
-"""The attacks of AutoAttack's standard version, in its order. FAB-T and Square exist only in the reference."""
+"""The attacks of AutoAttack's standard version, in its order."""
+
+VERSIONS: Mapping[str, tuple[str, ...]] = {
+    "standard": STANDARD,
+    "plus": (
+        "apgd-ce:restarts=5:large_radii=no",
+        "apgd-dlr:restarts=5:large_radii=no",
+        "fab:restarts=5",
+        "square",
+        "apgd-t:targets=9:large_radii=no",
+        "fab-t",
+    ),
+    "rand": ("apgd-ce:restarts=1:large_radii=no:eot=20", "apgd-dlr:restarts=1:large_radii=no:eot=20"),
+}
+"""AutoAttack's versions. `rand` is for randomised models: every gradient is the mean of 20 draws."""
+
+
+def parse(texts: Sequence[str | AttackSpec]) -> tuple[AttackSpec, ...]:
+    """The attacks in texts, each an attack with parameters or a version of AutoAttack (`rand`).
+
+    InputError for what the reference does not have, a version beside something else, or an attack named twice.
+    """
+    if any(text in VERSIONS for text in texts) and len(texts) > 1:
+        raise InputError(f"{', '.join(VERSIONS)} are whole versions of AutoAttack: give one alone")
+    parts = [part for text in texts for part in (VERSIONS.get(text, (text,)) if isinstance(text, str) else (text,))]
+    specs = tuple(
+        part if isinstance(part, AttackSpec) else attack_parameters.parse(part, PARAMETERS, "backend autoattack: ")
+        for part in parts
+    )
+    if len({spec.id for spec in specs}) != len(specs):
+        raise InputError("backend autoattack: an attack is named twice")
+    check(specs)
+    return specs
 
 
 class _CountingModel(nn.Module):
@@ -47,30 +89,48 @@ class _CountingModel(nn.Module):
         return output
 
 
-def check(chain: Chain, available: Sequence[str] = STANDARD) -> None:
-    """InputError when the reference (or its replay) cannot run the chain: another attack or number of iterations."""
-    for spec in chain.attacks:
+def check(specs: Sequence[AttackSpec], available: Mapping[str, Defaults] = PARAMETERS) -> None:
+    """InputError when the reference (or its replay) cannot run the attacks: another attack, parameter or number of
+    iterations."""
+    for spec in specs:
         if spec.id not in available:
             raise InputError(f"backend autoattack has no attack {spec.id!r}: it runs {', '.join(available)}")
-        ignored = sorted(dict(spec.params).keys() - _HONOURED.get(spec.id, set()))
+        ignored = sorted(dict(spec.params).keys() - available[spec.id].keys())
         if ignored:
             raise InputError(f"backend autoattack runs its own {spec.id}, which has no {', '.join(ignored)}")
-        if dict(spec.params).get("n_iter", 100) != 100:
+        params: dict[str, Any] = dict(attack_parameters.complete(spec, available[spec.id]))
+        if params.get("n_iter", 100) != 100:
             raise InputError("backend autoattack runs 100 iterations only: give no other n_iter")
+        for name in ("restarts", "targets", "queries", "eot"):
+            least = 0 if PARAMETERS[spec.id].get(name) == 0 else 1
+            if params.get(name, least) < least:
+                raise InputError(f"attack {spec.id}: {name}={params[name]} must be at least {least}")
 
 
 def _tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
-    """The number of restarts or target classes of the standard version, at most the number of other classes.
+    """The number of restarts or target classes, at most the number of other classes.
 
     InputError for targeted DLR below 4 classes, where the reference stops with an IndexError.
     """
     if spec.id == "apgd-t" and num_classes < 4:
         raise InputError(f"backend autoattack: its apgd-t needs 4 classes, the model has {num_classes}; use ours")
-    if spec.id == "square":
-        return 1
-    if spec.id == "fab-t":
-        return min(9, num_classes - 1)
-    return attacks.build(spec, threat, num_classes).tries
+    params = attack_parameters.complete(spec, PARAMETERS[spec.id])
+    l1 = threat.norm == "L1"
+    if "targets" in params:
+        return min(int(params["targets"]) or (5 if l1 else 9), num_classes - 1)
+    return int(params.get("restarts", 1)) or (5 if l1 else 1)
+
+
+def _configure(reference: Any, spec: AttackSpec, threat: ThreatModel, tries: int) -> None:
+    """Set what the specification sets in the reference's attacks."""
+    params = attack_parameters.complete(spec, PARAMETERS[spec.id])
+    reference.apgd.n_restarts = tries
+    reference.apgd_targeted.n_target_classes = reference.fab.n_target_classes = tries
+    reference.fab.n_restarts = tries if spec.id == "fab" else 1
+    reference.square.n_queries = params.get("queries", 5000)
+    for apgd in (reference.apgd, reference.apgd_targeted):
+        apgd.use_largereps = threat.norm == "L1" and params.get("large_radii", True)
+        apgd.eot_iter = params.get("eot", 1)
 
 
 def run_reference(
@@ -88,7 +148,7 @@ def run_reference(
     """
     from pyautoattack import AutoAttack
 
-    check(chain)
+    check(chain.attacks)
     began, checked = time.perf_counter(), target.judge.checks
     model, threat = _CountingModel(target.judge.model), chain.threat
     x, y, ids = examples
@@ -110,10 +170,7 @@ def run_reference(
                 seed=seed,
                 version="custom",
             )
-            reference.apgd.n_restarts = tries
-            reference.apgd_targeted.n_target_classes = reference.fab.n_target_classes = tries
-            reference.fab.n_restarts = 1
-            reference.apgd.use_largereps = reference.apgd_targeted.use_largereps = threat.norm == "L1"
+            _configure(reference, spec, threat, tries)
             before = model.forwards, model.backwards
             at = table.robust
             if len(at):

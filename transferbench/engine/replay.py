@@ -24,7 +24,8 @@ from transferbench.engine.reference import BATCH_SIZE, check
 from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 from transferbench.threats import L1Ball, LinfBall, LpBall
 
-REPLAYED = ("apgd-ce", "apgd-t")
+REPLAYED = {"apgd-ce": {"n_iter": 100, "restarts": 0}, "apgd-t": {"n_iter": 100, "targets": 0}}
+"""The attacks that can be replayed, with their parameters."""
 
 
 def global_draw(ball: LpBall, x: Tensor, keys: Keys) -> Tensor:
@@ -53,7 +54,7 @@ def run_replay(
     """`chain.run_chain` with the reference's random starts and batches, without checkpoints."""
     from pyautoattack.autopgd_base import L1_projection
 
-    check(chain, REPLAYED)
+    check(chain.attacks, REPLAYED)
     began, checked = time.perf_counter(), target.judge.checks
     model = target.judge.model
     x, y, ids = examples

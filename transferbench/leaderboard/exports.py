@@ -22,7 +22,7 @@ from transferbench.leaderboard.pooling import pooled, values
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.results.records import ChainRecord, Record
 
-_STANDARD = {APGD_CE, APGD_T, FAB_T, SQUARE}
+_STANDARD = (APGD_CE, APGD_T, FAB_T, SQUARE)
 KINDS = ("robustbench", "latex")
 
 
@@ -86,7 +86,8 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
     under another chain is in `reported`, and the footnote says what was run.
     """
     record = measurements.record
-    standard = {part["id"] for part in chain.attacks} == _STANDARD
+    # With parameters of its own an attack is not the standard version's.
+    standard = chain.attacks == [{"id": id} for id in _STANDARD]
     robust = measurements.robust[chain.name].percent
     return {
         "link": "",

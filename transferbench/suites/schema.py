@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from transferbench.base import registry
+from transferbench.base import attack_parameters, registry
 from transferbench.base.errors import InputError
 from transferbench.base.ids import chain_at
 from transferbench.base.radius import Radius
@@ -35,17 +35,26 @@ def _as_list(value: Any) -> Any:
 
 
 class Attack(StrictModel):
-    """An attack's id and its parameters: `{id: apgd-t, n_iter: 20, targets: 3}`."""
+    """An attack's id and its parameters: `{id: apgd-t, n_iter: 20, targets: 3}`, or as text, `apgd-t:n_iter=20`."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     id: str
 
-    @field_validator("id")
     @classmethod
-    def _registered(cls, id: str) -> str:
-        registry.find("attacks", id)
-        return id
+    def of(cls, spec: AttackSpec) -> Attack:
+        """The attack of a specification."""
+        return cls.model_validate(spec.as_dict())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, given: Any) -> Any:
+        return attack_parameters.parse(given).as_dict() if isinstance(given, str) else given
+
+    @model_validator(mode="after")
+    def _known(self) -> Attack:
+        attack_parameters.complete(self.spec())
+        return self
 
     def spec(self) -> AttackSpec:
         """The attack as the specification that jobs and records use."""

@@ -23,6 +23,8 @@ def lines(kind: str, data_dir: Path | None = None) -> dict[str, str]:
         return suites.available()
     entries = registry.entries(_KINDS[kind])
     descriptions = {id: _description(entry) for id, entry in entries.items()}
+    if kind == "attacks":
+        return {id: f"{line}{_parameters(entries[id])}" for id, line in descriptions.items()}
     if kind == "datasets":
         return {id: f"{_presence(entry, data_dir):<9}{descriptions[id]}" for id, entry in entries.items()}
     if kind != "models":
@@ -33,6 +35,13 @@ def lines(kind: str, data_dir: Path | None = None) -> dict[str, str]:
     families = {id.partition(":")[0] for id in public} | {"RB"}
     others = {id: line for id, line in descriptions.items() if id not in families}
     return dict(sorted((public | others).items()))
+
+
+def _parameters(entry: registry.Entry) -> str:
+    """The parameters that `--attacks` may set, as it writes them: `; n_iter=100 restarts=0`."""
+    known = {} if entry.problem else registry.parameters(entry)
+    words = {name: ("yes" if value else "no") if isinstance(value, bool) else value for name, value in known.items()}
+    return "; " + " ".join(f"{name}={value}" for name, value in words.items()) if words else ""
 
 
 def _description(entry: registry.Entry) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from transferbench import attacks, data, suites
+from transferbench import data, suites
 from transferbench.attacks.apgd import SCREEN
 from transferbench.base import full_precision, registry
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
-from transferbench.base.specifications import AttackSpec, Chain, Epsilon, Norm, ThreatModel
+from transferbench.base.specifications import NORMS, Chain, Epsilon, Norm, ThreatModel, ThreatName
 from transferbench.data import View
 from transferbench.engine import reference
 from transferbench.engine import selftest as engine_selftest
@@ -29,12 +29,9 @@ from transferbench.results.records import Record
 from transferbench.scheduling.plan import CraftedShard, Evaluation, Images, attack_jobs, source_only_jobs
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
-from transferbench.suites import Suite
-from transferbench.workflows import existing_record, gallery
+from transferbench.suites import SourceOnly, Suite
+from transferbench.workflows import chosen_attacks, existing_record, gallery
 from transferbench.workflows.records import Subject, assemble_record, write_records
-
-_ANY_RADIUS = Epsilon.parse("0.1")
-"""For checking an attack's parameters before the radius is known."""
 
 
 class AtChanceError(InputError):
@@ -43,12 +40,13 @@ class AtChanceError(InputError):
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What the user asked `eval` for. `attacks` replaces the suite's chain; `n` None means up to the suite's n."""
+    """What the user asked `eval` for. `norms` are threats: norms, or `renofeation`. `attacks` replaces the suite's
+    attacks of the same kind (workflows/chosen_attacks.py); `n` None means up to the suite's n."""
 
     model: str
     dataset: str | None = None
-    norms: tuple[Norm, ...] = ("Linf", "L2", "L1")
-    eps: dict[Norm, Epsilon] = field(default_factory=dict)
+    norms: tuple[ThreatName, ...] = NORMS
+    eps: dict[ThreatName, Epsilon] = field(default_factory=dict)
     attacks: tuple[str, ...] = ()
     source: str | None = None
     n: int | None = None
@@ -67,6 +65,11 @@ class EvaluationRequest:
             return f"{self.model}{entry}"
         return f"file:{self.network}={self.model.removeprefix('file:')}{entry}"
 
+    @property
+    def balls(self) -> tuple[Norm, ...]:
+        """The norms among the threats: each has a chain of attacks on the victim."""
+        return tuple(norm for norm in NORMS if norm in self.norms)
+
 
 def check(request: EvaluationRequest) -> None:
     """InputError for wrong names and numbers, before any file is looked for."""
@@ -82,16 +85,8 @@ def check(request: EvaluationRequest) -> None:
         raise InputError(f"--weights-key is for weights in a file: write --model file:{request.model}")
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
-    if request.backend == "autoattack":
-        for id in request.attacks:
-            if id not in (*reference.STANDARD, "standard"):
-                raise InputError(f"backend autoattack has no attack {id!r}: it runs standard, or any of its parts")
-    for id in request.attacks if request.backend == "transferbench" else ():
-        registry.find("attacks", id)
-        for norm in request.norms:
-            attack = attacks.build(AttackSpec.of(id), ThreatModel(norm, request.eps.get(norm, _ANY_RADIUS)), 10)
-            if attack.sees != "victim":
-                raise InputError(f"--attacks {id}: it attacks the source alone; name the source with --source instead")
+    chosen = chosen_attacks.parse(request.attacks, request.norms, request.backend)
+    chosen_attacks.check_source(chosen, request.norms, request.source is not None)
     if request.dataset is not None:
         registry.find_family("data", request.dataset)
 
@@ -100,7 +95,7 @@ def radii(request: EvaluationRequest, victim: Victim) -> dict[Norm, Epsilon]:
     """--eps, else the card's, else the data set's. InputError names the norm that has none."""
     chosen: dict[Norm, Epsilon] = {}
     defaults = radii_of(victim.card.dataset) or radii_of(request.dataset or "")
-    for norm in request.norms:
+    for norm in request.balls:
         eps = request.eps.get(norm) or victim.card.threats.get(norm) or defaults.get(norm)
         if eps is None:
             raise InputError(f"no radius for {norm}: {victim.id}'s card has none; give one with --eps {norm}=...")
@@ -119,6 +114,7 @@ class EvaluationSubjects:
     source_network: PublicNetwork | None
     images: Images
     chains: list[Chain]
+    source_only: list[SourceOnly]
 
 
 def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubjects:
@@ -152,6 +148,7 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
         source_network,
         images,
         _chains(request, suite, chosen),
+        _source_only(request, suite, chosen) if source is not None else [],
     )
 
 
@@ -165,7 +162,7 @@ def evaluate(
     root, images, resources = scheduler.store.root, subjects.images, scheduler.resources
     # The table is built of all records in the folder: an unreadable one is reported before the attack.
     attacked = resources.test(images.dataset, images.preprocessing).first(images.n)
-    existing_record.check(root, subjects.victim, attacked, subjects.chains, request.seed, subjects.source is not None)
+    existing_record.check(root, subjects.victim, attacked, subjects.chains, subjects.source_only, request.seed)
     for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
         for note in victim.card.weights_notes:
             reporter.note(f"{victim.id}: {note}")
@@ -197,12 +194,9 @@ def plan(request: EvaluationRequest, subjects: EvaluationSubjects) -> Evaluation
     network, images, seed = subjects.network, subjects.images, request.seed
     chains = {chain.name: attack_jobs(network, chain, images, seed, request.backend) for chain in subjects.chains}
     crafted: list[CraftedShard] = []
-    linf = next((chain.threat for chain in subjects.chains if chain.threat.norm == "Linf"), None)
-    if subjects.source_network is not None and linf is not None:
-        for protocol in subjects.suite.protocol.source_only:
-            # An entry of another threat has a radius of its own; that of a norm is the evaluation's.
-            at_radius = protocol.model_copy(update={"eps": linf.eps}) if protocol.norm == "Linf" else protocol
-            crafted.extend(source_only_jobs(network, subjects.source_network, at_radius, images, seed))
+    if subjects.source_network is not None:
+        for protocol in subjects.source_only:
+            crafted.extend(source_only_jobs(network, subjects.source_network, protocol, images, seed))
     return Evaluation(
         subjects.victim.id, "victim", seed, images.dataset, images.preprocessing, network, chains, crafted
     )
@@ -225,19 +219,27 @@ def _check_accuracy(
         )
 
 
-def _chains(request: EvaluationRequest, suite: Suite, chosen: dict[Norm, Epsilon]) -> list[Chain]:
+def _chains(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]) -> list[Chain]:
+    chosen = chosen_attacks.parse(request.attacks, request.norms, request.backend)
     chains = []
-    for norm, eps in chosen.items():
+    for norm, eps in radii.items():
         chain = suite.protocol.chain(norm, eps)
-        if request.attacks:
-            ids = reference.STANDARD if request.attacks == ("standard",) else request.attacks
-            chain = replace(chain, attacks=tuple(AttackSpec.of(id) for id in ids))
+        if chosen.on_victim:
+            chain = replace(chain, attacks=chosen.on_victim)
         if request.backend == "autoattack":
             # The screen is a step of our engine; the reference runs its own protocol only.
             chain = replace(chain, attacks=tuple(spec for spec in chain.attacks if spec != SCREEN))
-            reference.check(chain)
+            reference.check(chain.attacks)
         chains.append(chain)
     return chains
+
+
+def _source_only(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]) -> list[SourceOnly]:
+    """The source-only measurements under the request's threats: in Linf at the evaluation's radius."""
+    chosen = chosen_attacks.parse(request.attacks, request.norms, request.backend)
+    given: dict[ThreatName, Epsilon] = dict(radii) | request.eps
+    wanted = (part for part in suite.protocol.source_only if part.norm in request.norms)
+    return [chosen.protocol(part.model_copy(update={"eps": given.get(part.norm, part.eps)})) for part in wanted]
 
 
 def selftest(

@@ -12,10 +12,16 @@ from transferbench.data import Dataset
 from transferbench.models.loaders.from_python import UNREPEATABLE
 from transferbench.models.victim import Victim
 from transferbench.results.records import Record, read_all
+from transferbench.suites import SourceOnly
 
 
 def check(
-    root: Path, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int, has_source: bool = False
+    root: Path,
+    victim: Victim,
+    examples: Dataset,
+    chains: Sequence[Chain],
+    source_only: Sequence[SourceOnly],
+    seed: int,
 ) -> None:
     """InputError where the record that the victim's id has in the folder is of other weights, data, radii, attacks or
     another seed, or has examples, chains or source-only attacks that are left out now. More of them replace it."""
@@ -26,15 +32,25 @@ def check(
         other = file_stem(record.victim)
         if other.casefold() != stem.casefold():
             continue
-        what = _difference(record, victim, examples, chains, seed)
-        if not what and record.crafted and not has_source:
-            what = f"attacks that hold {record.crafted[0].source} alone, which is left out now (--source)"
+        what = _difference(record, victim, examples, chains, seed) or _other_crafted(record, source_only)
         if other != stem or record.victim != victim.id:
             what = f"the file of {record.victim}"
         if what:
             raise InputError(
                 f"--out {root}: the record of {victim.id} that is there has {what}: give another folder for this one"
             )
+
+
+def _other_crafted(record: Record, source_only: Sequence[SourceOnly]) -> str:
+    wanted = {(one.norm, part.id): (one.eps.text, part.spec().as_dict()) for one in source_only for part in one.parts}
+    for crafted in record.crafted:
+        id = crafted.attack["id"]
+        now = wanted.get((crafted.norm, id))
+        if now is None:
+            return f"{id} in {crafted.norm} with {crafted.source} alone, which is left out now"
+        if now != (crafted.eps, crafted.attack):
+            return f"another radius or other parameters of {id} in {crafted.norm}"
+    return ""
 
 
 def _difference(record: Record, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int) -> str:

@@ -1,0 +1,112 @@
+"""The attacks that a user names, `apgd-ce:restarts=5,source-pgd:k=10`, sorted by what the attacker holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transferbench import attacks
+from transferbench.base import attack_parameters
+from transferbench.base.errors import InputError
+from transferbench.base.ids import RANDOM_SIGN, RENOFEATION
+from transferbench.base.specifications import AttackSpec, Epsilon, ThreatModel, ThreatName
+from transferbench.engine import reference
+from transferbench.jobs.attack import EngineName
+from transferbench.suites import Attack, SourceOnly
+
+SOURCE_ONLY_THREATS: tuple[ThreatName, ...] = ("Linf", RENOFEATION)
+"""Threats in which an attacker who holds the source alone is defined."""
+
+_CLASSES = 10
+"""Attacks are built once for this many classes, to check their parameters."""
+_ANY_RADIUS = Epsilon.parse("0.1")
+
+
+@dataclass(frozen=True)
+class ChosenAttacks:
+    """`on_victim` take the place of every norm's chain, `source_only` of the attacks that hold the source alone; empty
+    where the user named none of the kind."""
+
+    on_victim: tuple[AttackSpec, ...] = ()
+    source_only: tuple[AttackSpec, ...] = ()
+
+    def protocol(self, default: SourceOnly) -> SourceOnly:
+        """The source-only measurement with the chosen attacks; its control has as many draws as the largest of them
+        has tries, unless the user gave the control."""
+        chosen = [spec for spec in self.source_only if spec.id != RANDOM_SIGN]
+        if not chosen:
+            return default
+        tries = max(attacks.build(spec, default.threat, _CLASSES).tries for spec in chosen)
+        control = next((spec for spec in self.source_only if spec.id == RANDOM_SIGN), None)
+        if control is None:
+            control = AttackSpec.of(RANDOM_SIGN, draws=tries)
+        elif attacks.build(control, default.threat, _CLASSES).tries < tries:
+            raise InputError(
+                f"attack {RANDOM_SIGN}: the control needs as many draws as the attack has tries, {tries}: write "
+                f"{RANDOM_SIGN}:draws={tries}, or leave it out"
+            )
+        first, *others = (Attack.of(spec) for spec in chosen)
+        return default.model_copy(update={"attack": first, "also": tuple(others), "control": Attack.of(control)})
+
+
+def parse(texts: Sequence[str | AttackSpec], threats: Sequence[ThreatName], backend: EngineName) -> ChosenAttacks:
+    """The attacks in texts, for an evaluation under the threats. InputError for an unknown attack or parameter, a bad
+    value, or an attack that is not defined in one of the threats."""
+    if backend == "autoattack":
+        return ChosenAttacks(on_victim=reference.parse(texts))
+    on_victim: list[AttackSpec] = []
+    source_only: list[AttackSpec] = []
+    for text in texts:
+        spec = _spec(text)
+        holds_source = _sees(spec, threats) != "victim"
+        (source_only if holds_source else on_victim).append(spec)
+        for threat in threats:
+            if (threat in SOURCE_ONLY_THREATS) if holds_source else threat != RENOFEATION:
+                attacks.build(spec, ThreatModel(threat, _ANY_RADIUS), _CLASSES)
+    for group in (on_victim, source_only):
+        _require_distinct(group)
+    return ChosenAttacks(tuple(on_victim), tuple(source_only))
+
+
+def _spec(given: str | AttackSpec) -> AttackSpec:
+    if isinstance(given, AttackSpec):
+        attack_parameters.complete(given)
+        return given
+    if given in reference.VERSIONS:
+        raise InputError(
+            f"{given!r} is a version of AutoAttack, which the reference runs: add --backend autoattack "
+            "(backend='autoattack'), or name attacks, apgd-ce,apgd-t"
+        )
+    return attack_parameters.parse(given)
+
+
+def _sees(spec: AttackSpec, threats: Iterable[ThreatName]) -> str:
+    """What the attack's `output` is of. InputError where it is defined in none of the threats."""
+    problem: InputError | None = None
+    for threat in threats:
+        try:
+            return attacks.build(spec, ThreatModel(threat, _ANY_RADIUS), _CLASSES).sees
+        except InputError as error:
+            problem = problem or error
+    assert problem is not None
+    raise problem
+
+
+def _require_distinct(specs: Sequence[AttackSpec]) -> None:
+    """InputError where an attack is named twice: records and tables name results by the attack's id."""
+    ids = [spec.id for spec in specs]
+    for id in ids:
+        if ids.count(id) > 1:
+            raise InputError(f"attack {id} is named twice: use its parameters (restarts, targets, neurons) instead")
+
+
+def check_source(chosen: ChosenAttacks, threats: Sequence[ThreatName], has_source: bool) -> None:
+    """InputError where source-only attacks are asked for without a source, or without a threat they are defined in."""
+    wants = [*(spec.id for spec in chosen.source_only), *(threat for threat in threats if threat == RENOFEATION)]
+    if wants and not has_source:
+        raise InputError(f"{wants[0]}: the attacker holds the public model alone: name it (--source, source=)")
+    if has_source and not set(threats) & set(SOURCE_ONLY_THREATS):
+        raise InputError(
+            f"a source is given, and attacks that hold it alone are defined in {' and '.join(SOURCE_ONLY_THREATS)}: "
+            "name one of them (--norms, threats=), or leave the source out"
+        )
