@@ -20,7 +20,7 @@ from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.ids import APGD_CE
 from transferbench.base.numbers import whole_number
-from transferbench.base.results import AttackTally, Cost
+from transferbench.base.results import AttackTally, Cost, DrawCounts
 from transferbench.base.settings import MIN_ROWS
 from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
 from transferbench.engine import canonical, preflight, reference
@@ -76,7 +76,8 @@ class Report:
     with the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
     n. `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of
     those that are counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's answers depend on
-    them; None otherwise.
+    them; None otherwise. `draws` by threat: how a randomised model was attacked and judged, with the spread over the
+    judge's seeds and the count by single draws.
     """
 
     n: int
@@ -90,6 +91,7 @@ class Report:
     flags: tuple[str, ...] = field(default=())
     flag_rows: dict[str, int] = field(default_factory=dict)
     batch: int | None = None
+    draws: dict[str, DrawCounts] = field(default_factory=dict)
 
 
 def evaluate(
@@ -344,4 +346,5 @@ def _report(n: int, correct: int, chains: dict[str, Chain], results: dict[str, C
         cost,
         flag_rows=flag_rows,
         batch=next((result.batch for result in results.values() if result.batch is not None), None),
+        draws={name: result.draws for name, result in results.items() if result.draws is not None},
     )

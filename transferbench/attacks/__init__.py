@@ -75,6 +75,8 @@ class RowAttack(Protocol):
 
 def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack:
     """The attack of a specification. InputError for an unknown id or parameter, or an unsupported threat."""
+    if int(parameters(spec).get("eot", 0)) < 0:
+        raise InputError(f"attack {spec.id}: eot must be at least 1, or 0 for the default")
     attack: RowAttack = registry.find("attacks", spec.id).load().build(spec, threats.build(threat), num_classes)
     return attack
 

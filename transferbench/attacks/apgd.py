@@ -29,10 +29,10 @@ IDS = {
     "l1-screen": "10 iterations of Auto-PGD at the target radius, before the L1 chain; counted separately",
 }
 PARAMETERS = {
-    "apgd-ce": {"n_iter": 100, "restarts": 0, "large_radii": True},
-    "apgd-dlr": {"n_iter": 100, "restarts": 0, "large_radii": True},
-    "apgd-t": {"n_iter": 100, "targets": 0, "large_radii": True},
-    "l1-screen": {"n_iter": 10},
+    "apgd-ce": {"n_iter": 100, "restarts": 0, "large_radii": True, "eot": 0},
+    "apgd-dlr": {"n_iter": 100, "restarts": 0, "large_radii": True, "eot": 0},
+    "apgd-t": {"n_iter": 100, "targets": 0, "large_radii": True, "order": "logits", "eot": 0},
+    "l1-screen": {"n_iter": 10, "eot": 0},
 }
 VERSION = 1
 
@@ -47,7 +47,9 @@ costs 62 passes; the screen needs a few. It can only add judged hits, which are 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
     """Parameters: n_iter=100; restarts=0 (apgd-ce, apgd-dlr) or targets=0 (apgd-t), 0 being the protocol's number;
-    large_radii=True (L1 only), the protocol's start at 3 eps. l1-screen: n_iter=10.
+    large_radii=True (L1 only), the protocol's start at 3 eps; order=logits|malt (apgd-t), what ranks the target classes
+    (engine/target_order.py); eot=0, the number of draws of every gradient, 0 being 20 for a randomised model and 1 for
+    others (engine/draws.py). l1-screen: n_iter=10.
 
     InputError for a bad value, large_radii outside L1, or apgd-dlr below 3 classes.
     """
@@ -64,6 +66,8 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
     params = parameters(spec)
     if not l1 and "large_radii" in dict(spec.params):
         raise InputError(f"attack {spec.id}: large_radii is an option of the L1 attack, not of {ball.name}")
+    if params.get("order", "logits") not in ("logits", "malt"):
+        raise InputError(f"attack {spec.id}: order={params['order']!r} is not one of logits, malt")
     n_iter = int(params["n_iter"])
     tries = int(params["targets" if targeted else "restarts"])
     if n_iter < 1 or tries < 0:

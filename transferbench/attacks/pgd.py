@@ -28,8 +28,8 @@ IDS = {
     "fgsm": "fast gradient sign: one step of size eps from the clean image",
 }
 PARAMETERS = {
-    "pgd": {"k": 20, "step": 0.25, "restarts": 1, "random_start": True, "loss": "ce", "kappa": 0.0},
-    "fgsm": {},
+    "pgd": {"k": 20, "step": 0.25, "restarts": 1, "random_start": True, "loss": "ce", "kappa": 0.0, "eot": 0},
+    "fgsm": {"eot": 0},
 }
 VERSION = 1
 
@@ -85,7 +85,7 @@ class PGD:
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PGD:
     """Parameters of pgd: k=20 steps, step=0.25 (of eps), restarts=1, random_start=True, loss=ce|cw, kappa=0 (of cw);
-    fgsm has none.
+    of both: eot=0, the number of draws of every gradient, 0 being 20 for a randomised model and 1 for others.
 
     InputError for a bad value, or a threat other than Linf.
     """
@@ -98,7 +98,9 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PGD:
 
 def settings_of(spec: AttackSpec) -> PGDSettings:
     """The settings in a specification. InputError for an unknown parameter or a bad value."""
-    settings = PGDSettings(**parameters(spec))
+    # The engine draws gradients (engine/draws.py).
+    params = {name: value for name, value in parameters(spec).items() if name != "eot"}
+    settings = PGDSettings(**params)
     if settings.loss not in ("ce", "cw"):
         raise InputError(f"attack {spec.id}: loss={settings.loss!r} is not one of ce, cw")
     if not 0 < settings.step < math.inf:

@@ -76,6 +76,30 @@ class AttackTally:
 
 
 @dataclass(frozen=True)
+class DrawCounts:
+    """How a randomised model was attacked and judged.
+
+    `eot`: the draws of each attack's gradients. `draws`: a verdict is made of the mean softmax of so many others.
+    `robust`: the number of robust examples by each of the judge's seeds, of which the first decides; `single`: by one
+    forward pass for the image and one for the end point, as other tools decide.
+    """
+
+    eot: tuple[int, ...]
+    draws: int
+    robust: tuple[int, ...]
+    single: int
+
+    def text(self, n: int) -> str:
+        """In a line, with counts out of n examples."""
+        gradients = "/".join(str(count) for count in dict.fromkeys(self.eot))
+        low, high = min(self.robust), max(self.robust)
+        return (
+            f"gradients of {gradients} draws, verdicts on the mean of {self.draws} others: {self.robust[0]} of {n} robust, "
+            f"{low} to {high} over {len(self.robust)} seeds of the judge, {self.single} by a single draw"
+        )
+
+
+@dataclass(frozen=True)
 class StoredFile:
     """A file of a run: its path relative to the run's folder, and its sha256."""
 
@@ -130,7 +154,8 @@ class AttackResult(JobResult):
     """One chain on one shard, or on all examples. `kept` says which end points `examples` holds (Keep, as text).
 
     `flag_rows`: the number of clean-correct examples of each flag that is counted. `batch`: the rows in flight, where
-    the verdicts belong to one batch size and order; None where they do not depend on it.
+    the verdicts belong to one batch size and order; None where they do not depend on it. `draws`: how a randomised
+    model was judged.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -143,6 +168,11 @@ class AttackResult(JobResult):
     examples: StoredFile | None = None
     flag_rows: dict[str, int] = field(default_factory=dict)
     batch: int | None = None
+    draws: DrawCounts | None = None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return () if self.draws is None else (f"randomised: {self.draws.text(len(self.verdicts))}",)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from rich.progress import Progress as RichProgress
 
 from transferbench.base.ids import SOURCE_PGD
 from transferbench.base.progress import OnProgress, Progress
+from transferbench.base.results import DrawCounts
 from transferbench.cli.failures import one_line, printable
 from transferbench.cli.output import say
 from transferbench.cli.summary_table import print_summary
@@ -139,6 +140,9 @@ def evaluation_report(record: Record, weights: str) -> str:
         lines.append(
             f"{chain.norm:<5}{chain.eps:>6} at {record.images}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})"
         )
+        if chain.draws is not None:
+            counts = DrawCounts(**{**dict(chain.draws), "eot": tuple(chain.draws.eot)})
+            lines.append(f"         {counts.text(record.n)}")
     survivors = union(record)
     if survivors is not None:
         lines.append(f"union    {_rate(survivors.count, record.n)}")

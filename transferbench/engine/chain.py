@@ -13,10 +13,11 @@ from transferbench import attacks
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.settings import ENGINE, MIN_ROWS, EngineOptions
 from transferbench.base.specifications import Chain
-from transferbench.engine import preflight
+from transferbench.engine import draws, preflight
+from transferbench.engine.final_judgement import judge_again
 from transferbench.engine.judge import Judge, floor_of
 from transferbench.engine.memory import Rows
-from transferbench.engine.pool import Pool
+from transferbench.engine.pool import PassOptions, Pool
 from transferbench.engine.row_counter import RowCounter
 from transferbench.engine.row_flags import RowFlags
 from transferbench.engine.row_independence import SHARE
@@ -77,7 +78,7 @@ class Target:
         counter = RowCounter(model)
         floor = floor_of(counter, sample) if copyable else options.min_rows
         return cls(
-            Judge(model, batch_size or 256, floor),
+            Judge(model, batch_size or 256, floor, draws.JUDGE if "randomised" in report.flags else 1),
             search,
             report.num_classes,
             report.flags,
@@ -87,6 +88,11 @@ class Target:
             report.batch_dependent,
             report.share,
         )
+
+    @property
+    def randomised(self) -> bool:
+        """Whether two calls on the same images differ: gradients and verdicts are means of draws."""
+        return self.judge.draws > 1
 
     def depend_on_batch(self) -> None:
         """Attack the model as it is from now on: its answers were found to depend on its batch."""
@@ -117,7 +123,11 @@ def run_chain(
     logits = target.clean_logits(x, ids)
     table = VerdictTable(examples, logits.argmax(1))
     robust = table.robust
-    pool = Pool(built, chain.threat, target.search, target.judge, target.rows, seed)
+    options = [
+        PassOptions(draws.eot_of(spec, target.randomised), str(dict(spec.params).get("order", "logits")))
+        for spec in chain.attacks
+    ]
+    pool = Pool(built, chain.threat, target.search, target.judge, target.rows, seed, options, target.randomised)
     if len(robust):
         outcome = pool.run(examples.at(robust), logits[robust], on_progress, checkpoint)
         for number, attack in enumerate(built):
@@ -127,7 +137,9 @@ def run_chain(
             table.add_hits(attack.id, outcome.rank[rows].tolist(), robust[rows], hits)
             spent = {name: int(values[ranks].sum()) for name, values in vars(outcome.spent).items()}
             table.close_attack(attack.id, len(ranks), spent)
-    return table.result(target.judge.checks - checked, time.perf_counter() - began)
+    result = table.result(target.judge.checks - checked, time.perf_counter() - began)
+    result.eot = tuple(part.draws for part in options)
+    return result
 
 
 class MixedRowsError(Exception):
@@ -153,6 +165,9 @@ def run_flagged(
     end points only is marked, and MixedRowsError tells the caller to attack all examples again.
     """
     result = engine(target, chain, examples, seed, on_progress, NO_CHECKPOINT if target.batch_dependent else checkpoint)
+    if target.randomised:
+        clean = target.clean_logits(examples.x, examples.ids)
+        judge_again(target.judge, chain.threat, examples, clean, result)
     counted, began = RowFlags(), time.perf_counter()
     attacked = torch.tensor([verdict.attack != "clean" for verdict in result.verdicts], device=examples.x.device)
     x, y, ids = examples.at(attacked.nonzero().flatten())

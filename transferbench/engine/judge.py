@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transferbench import threats
 from transferbench.base.errors import FaultError
 from transferbench.base.specifications import ThreatModel
+from transferbench.engine import draws
 from transferbench.engine.memory import Rows
+from transferbench.engine.verdicts import Examples
 
 FLOOR, LOW_FLOOR = 16, 4
 """Batches are padded to at least FLOOR rows: below 16 rows torch uses another convolution for small contiguous images
@@ -38,17 +40,22 @@ class Judgement(NamedTuple):
 
 
 class Judge:
-    """Evaluates the original model; `checks` counts the rows."""
+    """Evaluates the original model; `checks` counts the rows. `draws` (`draws_each`): the number of draws whose mean
+    softmax decides about a randomised model (engine/draws.py), 1 for others."""
 
-    def __init__(self, model: nn.Module, batch_size: int = 256, floor: int = FLOOR) -> None:
-        self.model, self.floor = model, floor
+    def __init__(self, model: nn.Module, batch_size: int = 256, floor: int = FLOOR, draws_each: int = 1) -> None:
+        self.model, self.floor, self.draws = model, floor, draws_each
         self.rows = Rows(batch_size, floor)
-        self.checks = 0
+        self.checks = self.confirmations = 0
 
-    def logits(self, x: Tensor, ids: Tensor | None = None) -> Tensor:
-        """float32 [B, C]: the original model's logits. FaultError with the example ids when a logit is not finite."""
-        logits = self.rows.within_memory(lambda most: self._logits(x, most))
-        self.checks += len(x)
+    def logits(self, x: Tensor, ids: Tensor | None = None, stream: object = 0) -> Tensor:
+        """float32 [B, C]: the original model's logits; of a randomised model the logarithm of the mean softmax of the
+        draws that `stream` seeds, in which the largest logit is the decision's class.
+
+        FaultError with the example ids when a logit is not finite.
+        """
+        logits = self.rows.within_memory(lambda most: self._mean_logits(x, most, stream))
+        self.checks += len(x) * self.draws
         bad = ~torch.isfinite(logits).all(1)
         if bool(bad.any()):
             rows = bad.nonzero().flatten().cpu()
@@ -59,6 +66,21 @@ class Judge:
             )
         return logits
 
+    def single_draw(self, x: Tensor) -> Tensor:
+        """float32 [B, C]: the logits of one forward pass, seeded apart from all other draws."""
+        draws.seed_draw("single draw")
+        self.checks += len(x)
+        return self.rows.within_memory(lambda most: self._logits(x, most))
+
+    def _mean_logits(self, x: Tensor, most: int, stream: object) -> Tensor:
+        if self.draws == 1:
+            return self._logits(x, most)
+        outputs = []
+        for draw in range(self.draws):
+            draws.seed_draw("judge", stream, draw)
+            outputs.append(self._logits(x, most))
+        return draws.mean_log_softmax(outputs)
+
     def _logits(self, x: Tensor, most: int) -> Tensor:
         with torch.no_grad():
             parts = [self.model(at_least(chunk, self.floor))[: len(chunk)].float() for chunk in x.split(most)]
@@ -66,8 +88,18 @@ class Judge:
 
     def __call__(self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor) -> Judgement:
         """Judge the points [B, ...] against the images x and labels y. FaultError for an inadmissible point."""
+        return self._judged(threat, Examples(x, y, ids), adversarial, 0)
+
+    def confirm(self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor) -> Judgement:
+        """The same while an attack runs: every call has draws of its own, because an attack that proposes a hundred
+        points to the same draws would be told which of them are lucky."""
+        self.confirmations += 1
+        return self._judged(threat, Examples(x, y, ids), adversarial, f"confirmation {self.confirmations}")
+
+    def _judged(self, threat: ThreatModel, examples: Examples, adversarial: Tensor, stream: object) -> Judgement:
+        x, y, ids = examples
         distance = check_admissible(threat, x, adversarial, ids)
-        logits = self.logits(adversarial, ids)
+        logits = self.logits(adversarial, ids, stream)
         pred = logits.argmax(1)
         fooled = torch.ne(pred, y)
         others = logits.scatter(1, y[:, None], -float("inf")).amax(1)

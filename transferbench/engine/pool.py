@@ -16,15 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from transferbench import threats
 from transferbench.attacks import Keys, RowAttack, RowState, lockstep, losses, replace, select
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.errors import FaultError
 from transferbench.base.specifications import ThreatModel
+from transferbench.engine import draws, target_order
 from transferbench.engine.judge import Judge, at_least
 from transferbench.engine.ledger import Ledger, Spent
 from transferbench.engine.memory import Rows
 from transferbench.engine.search_model import SearchModel
 from transferbench.engine.verdicts import Examples, OnSettled
+from transferbench.threats import LpBall
 
 EARLY_ROWS = 16
 """On a CPU larger batches are not faster per row: early tries (ledger.PATIENCE) fill the batch up to this size only."""
@@ -60,8 +63,32 @@ class PoolResult(NamedTuple):
     spent: Spent
 
 
+class TargetOrder(NamedTuple):
+    """MALT's scores [n, C] of the examples for which they are `known`, bool [n]."""
+
+    scores: Tensor
+    known: Tensor
+
+    @classmethod
+    def empty(cls, clean_logits: Tensor) -> TargetOrder:
+        return cls(
+            torch.zeros_like(clean_logits), torch.zeros(len(clean_logits), dtype=torch.bool, device=clean_logits.device)
+        )
+
+
+class PassOptions(NamedTuple):
+    """How the engine runs an attack's tries: the number of draws of every gradient (engine/draws.py), and what orders
+    the target classes (engine/target_order.py)."""
+
+    draws: int = 1
+    order: str = "logits"
+
+
 class Pool:
-    """Runs the tries of all attacks of a chain, in order, over examples that are classified correctly."""
+    """Runs the tries of all attacks of a chain, in order, over examples that are classified correctly.
+
+    `options` of each attack; `randomised`: every forward pass is seeded.
+    """
 
     def __init__(
         self,
@@ -71,9 +98,13 @@ class Pool:
         judge: Judge,
         rows: Rows,
         seed: int,
+        options: Sequence[PassOptions] | None = None,
+        randomised: bool = False,
     ) -> None:
         self.attacks, self.threat, self.search, self.judge = attacks, threat, search, judge
         self.rows, self.seed = rows, seed
+        self.options = options or [PassOptions()] * len(attacks)
+        self.randomised, self.iteration = randomised, 0
         self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
         self.attempt = [attempt for attack in attacks for attempt in range(attack.tries)]
 
@@ -92,6 +123,9 @@ class Pool:
         self.x, self.y, self.ids, self.clean_logits = x, y, examples.ids, clean_logits
         self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
         self.groups: list[RowGroup | None] = [None] * len(self.attacks)
+        self.orders = {
+            number: TargetOrder.empty(clean_logits) for number, part in enumerate(self.options) if part.order == "malt"
+        }
         self.points = x.clone()
         self.pred = clean_logits.argmax(1)
         self.tie = torch.zeros_like(y, dtype=torch.bool)
@@ -108,10 +142,26 @@ class Pool:
                 on_progress(self.ledger.settled, len(x) - self.ledger.fooled)
         decided = torch.from_numpy(self.ledger.decided).to(y.device)
         rank = torch.where(decided < self.ledger.ranks, decided, -1)
-        return PoolResult(rank, self.points, self.pred, self.tie, self.distance, self.ledger.spent())
+        return PoolResult(rank, self.points, self.pred, self.tie, self.distance, self._spent())
+
+    def _spent(self) -> Spent:
+        """The ledger's passes, a pass of several draws as so many, with those that ordered target classes."""
+        draws = np.array([self.options[owner].draws for owner in self.owner], dtype=np.int64)
+        spent = Spent(*(passes * draws for passes in vars(self.ledger.spent()).values()))
+        for number, order in self.orders.items():
+            first = self.owner.index(number)
+            # Without the attack's early tries only examples that reach it would have been looked at.
+            reached = order.known.cpu().numpy() & (self.ledger.decided >= first)
+            needed, early = int(reached.sum()), int(order.known.sum()) - int(reached.sum())
+            backwards = target_order.candidates(self.clean_logits.shape[1])
+            spent.forwards[first] += needed
+            spent.backwards[first] += needed * backwards
+            spent.wasted[first] += early * backwards
+        return spent
 
     def _iterate(self) -> None:
         """One pass of all rows, then the judge's confirmation of hits, the attacks' steps and the refill."""
+        self.iteration += 1
         live = [(number, group) for number, group in enumerate(self.groups) if group is not None]
         outputs, gradients, per_rows = self._pass([(number, group.state) for number, group in live])
         gone: dict[int, NDArray[np.bool_]] = {}
@@ -151,6 +201,7 @@ class Pool:
             "groups": [None if group is None else group._asdict() for group in self.groups],
             "fooled": fooled,
             "points": self.points[fooled],
+            "orders": {str(number): order._asdict() for number, order in self.orders.items()},
             "pred": self.pred,
             "tie": self.tie,
             "distance": self.distance,
@@ -165,6 +216,8 @@ class Pool:
             else RowGroup({name: tensor.to(device) for name, tensor in group["state"].items()}, group["tries"])
             for group in saved["groups"]
         ]
+        for number, order in saved["orders"].items():
+            self.orders[int(number)] = TargetOrder(*(part.to(device) for part in order.values()))
         self.points[saved["fooled"].to(device)] = saved["points"].to(device)
         self.pred, self.tie, self.distance = (saved[name].to(device) for name in ("pred", "tie", "distance"))
 
@@ -187,6 +240,33 @@ class Pool:
         return outputs, gradients, per_rows
 
     def _at_once(self, live: list[tuple[int, RowState]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Outputs, gradients and losses: by a single pass of all rows, or of each attack's as the mean of its draws."""
+        if not self.randomised and all(self.options[number].draws == 1 for number, _ in live):
+            return self._single(live)
+        outputs, gradients, per_rows = [], [], []
+        for number, state in live:
+            output, gradient, loss = self._mean_of_draws(number, state)
+            outputs.append(output)
+            gradients.append(gradient)
+            per_rows.append(loss)
+        return outputs, gradients, per_rows
+
+    def _mean_of_draws(self, number: int, state: RowState) -> tuple[Tensor, Tensor, Tensor]:
+        """The logarithm of the mean softmax, and the means of gradients and losses, of an attack's draws."""
+        outputs: list[Tensor] = []
+        gradients: list[Tensor] = []
+        per_rows: list[Tensor] = []
+        for draw in range(self.options[number].draws):
+            draws.seed_draw("attack", self.seed, self.iteration, number, draw)
+            output, gradient, loss = self._single([(number, state)])
+            outputs += output
+            # Sums, because a gradient is as large as the batch.
+            gradients = [gradients[0].add_(gradient[0])] if gradients else gradient
+            per_rows += loss
+        count = len(outputs)
+        return draws.mean_log_softmax(outputs), gradients[0] / count, torch.stack(per_rows).mean(0)
+
+    def _single(self, live: list[tuple[int, RowState]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Outputs, gradients and losses by a single pass of all rows."""
         sizes = [len(state["x"]) for _, state in live]
         rows = sum(sizes)
@@ -230,7 +310,9 @@ class Pool:
         fooled, rows = np.zeros_like(proposed), np.flatnonzero(proposed)
         example_of, ranks, _ = group.arrays()
         chosen, examples = (torch.from_numpy(part).to(self.x.device) for part in (rows, example_of[rows]))
-        judgement = self.judge(self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples])
+        judgement = self.judge.confirm(
+            self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples]
+        )
         fooled[rows] = judgement.fooled.cpu().numpy()
         for position, row in enumerate(rows):
             example = int(example_of[row])
@@ -287,9 +369,27 @@ class Pool:
             rows = (rank == value).to(self.x.device)
             noise[rows] = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, value, ids[rows])
         attempts = torch.tensor([self.attempt[value] for _, value in pairs], device=self.x.device)
-        state = self.attacks[number].start(self.x[examples], y, self.clean_logits[examples], Keys(noise, attempts))
+        logits = self._ranking(number, examples)
+        state = self.attacks[number].start(self.x[examples], y, logits, Keys(noise, attempts))
         state.update(row_y=y, row_id=ids)
         return RowGroup(state, {"example": example, "rank": rank, "age": torch.zeros_like(rank)})
+
+    def _ranking(self, number: int, examples: Tensor) -> Tensor:
+        """[B, C]: what ranks the examples' target classes: their clean logits, or MALT's scores, made when the first
+        try of an example that uses them starts."""
+        order = self.orders.get(number)
+        if order is None:
+            return self.clean_logits[examples]
+        new = examples[~order.known[examples]].unique()
+        ball = threats.build(self.threat)
+        for rows in new.split(self.rows.most) if len(new) else ():
+            assert isinstance(ball, LpBall)
+            if self.randomised:
+                draws.seed_draw("target order", self.seed, number)
+            x, y = self.x[rows], self.y[rows]
+            order.scores[rows] = target_order.malt_scores(self.search.network, ball, x, y, self.search.floor)
+            order.known[rows] = True
+        return order.scores[examples]
 
 
 def _split(rows: Tensor, sizes: list[int]) -> list[Tensor]:

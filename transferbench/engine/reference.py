@@ -128,6 +128,9 @@ def _configure(reference: Any, spec: AttackSpec, threat: ThreatModel, tries: int
     reference.apgd_targeted.n_target_classes = reference.fab.n_target_classes = tries
     reference.fab.n_restarts = tries if spec.id == "fab" else 1
     reference.square.n_queries = params.get("queries", 5000)
+    if params.get("eot", 1) > 1:
+        # Its check whether the model is randomised would advise what was asked for.
+        reference.version = "rand"
     for apgd in (reference.apgd, reference.apgd_targeted):
         apgd.use_largereps = threat.norm == "L1" and params.get("large_radii", True)
         apgd.eot_iter = params.get("eot", 1)
@@ -188,4 +191,6 @@ def run_reference(
             checkpoint.save({"verdicts": table.snapshot(), "rank": rank})
             if on_progress is not None:
                 on_progress(len(x), len(table.robust))
-    return table.result(target.judge.checks - checked, time.perf_counter() - began)
+    result = table.result(target.judge.checks - checked, time.perf_counter() - began)
+    result.eot = tuple(int(dict(spec.params).get("eot", 1)) for spec in chain.attacks)
+    return result

@@ -90,4 +90,6 @@ def run_replay(
                     on_progress(len(x), len(table.robust))
             table.close_attack(spec.id, attack.tries, {"forwards": rows, "backwards": rows, "wasted": 0})
             rank += attack.tries
-    return table.result(target.judge.checks - checked, time.perf_counter() - began)
+    done = table.result(target.judge.checks - checked, time.perf_counter() - began)
+    done.eot = (1,) * len(chain.attacks)
+    return done

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from transferbench.base.checkpoint import State
-from transferbench.base.results import AttackTally, Cost, Verdict
+from transferbench.base.results import AttackTally, Cost, DrawCounts, Verdict
 
 OnSettled = Callable[[int, int], None]
 """Called with (examples that have their verdict, examples that are still robust)."""
@@ -33,7 +33,8 @@ class ChainResult:
     """The verdicts in the examples' order, the end points [n, ...], the cost of the chain and of each attack.
 
     `flags` and `flag_rows`: names from preflight.FLAGS, and the number of clean-correct examples of those that are
-    counted. `batch`: the rows in flight, where the verdicts belong to one batch size and order.
+    counted. `batch`: the rows in flight, where the verdicts belong to one batch size and order. `eot`: the
+    draws of each attack's gradients; `draws`: how a randomised model was judged.
     """
 
     verdicts: list[Verdict]
@@ -43,6 +44,8 @@ class ChainResult:
     flags: tuple[str, ...] = ()
     flag_rows: dict[str, int] = field(default_factory=dict)
     batch: int | None = None
+    eot: tuple[int, ...] = ()
+    draws: DrawCounts | None = None
 
 
 class Hits(NamedTuple):

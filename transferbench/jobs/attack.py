@@ -93,6 +93,7 @@ class AttackJob(EvaluationJob[AttackResult]):
             flags=done.flags,
             flag_rows=done.flag_rows,
             batch=done.batch,
+            draws=done.draws,
             folded=target.search.folded,
             halvings=target.rows.halvings,
             kept=str(keep),

@@ -20,13 +20,15 @@ R = TypeVar("R", bound=JobResult)
 class EvaluationJob(Job[R]):
     """A job about `network` on `images`.
 
-    `batch`: the rows in flight, for a network whose answers depend on its batch (engine/preflight.py). The planned job
-    has None; `adapted` sets it, so that the key of such a result holds the batch size.
+    `batch`: the rows in flight, for a network whose answers depend on its batch (engine/preflight.py); `draws`: how
+    many a verdict about it is the mean of, for a randomised one. The planned job has None and 1; `adapted` sets them,
+    so that they are in the key of such a result.
     """
 
     network: NetworkReference
     images: ImagesInput
     batch: int | None = field(default=None, kw_only=True)
+    draws: int = field(default=1, kw_only=True)
 
     @property
     def size(self) -> str:
@@ -42,6 +44,7 @@ class EvaluationJob(Job[R]):
             "dataset": images.dataset,
             **({"preprocessing": images.preprocessing} if images.preprocessing else {}),
             **({"batch": self.batch} if self.batch is not None else {}),
+            **({"draws": self.draws} if self.draws > 1 else {}),
             **self._range(),
         }
 
@@ -68,7 +71,9 @@ class EvaluationJob(Job[R]):
 
     def adapted(self, resources: Resources, results: Results) -> Self:
         target = self._target(resources, results)
-        return replace(self, batch=target.rows.most) if target.batch_dependent else self
+        if not target.batch_dependent:
+            return self
+        return replace(self, batch=target.rows.most, draws=target.judge.draws)
 
     def mark_batch_dependent(self, resources: Resources, results: Results) -> None:
         self._target(resources, results).depend_on_batch()

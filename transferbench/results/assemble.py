@@ -7,9 +7,9 @@ from functools import reduce
 from typing import Any
 
 from transferbench.base.errors import FaultError
-from transferbench.base.results import AttackResult, AttackTally, Cost, JudgeResult, Verdict
+from transferbench.base.results import AttackResult, AttackTally, Cost, DrawCounts, JudgeResult, Verdict
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel, parse_norm
-from transferbench.results.records import Bits, ChainRecord, CraftedRecord
+from transferbench.results.records import Bits, ChainRecord, CraftedRecord, DrawsRecord
 
 
 def _verdicts(shards: Sequence[AttackResult]) -> list[Verdict]:
@@ -44,7 +44,12 @@ def chain_record(chain: Chain, shards: Sequence[AttackResult], n: int) -> ChainR
         jobs=[shard.key for shard in shards],
         forwards=sum(shard.cost.forwards for shard in shards),
         backwards=sum(shard.cost.backwards for shard in shards),
+        draws=next((_draws(shard.draws) for shard in shards if shard.draws is not None), None),
     )
+
+
+def _draws(counts: DrawCounts) -> DrawsRecord:
+    return DrawsRecord(eot=list(counts.eot), draws=counts.draws, robust=list(counts.robust), single=counts.single)
 
 
 def _attack_record(part: AttackTally) -> dict[str, Any]:

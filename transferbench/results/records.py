@@ -49,6 +49,17 @@ class Bits(StrictModel):
         return sum(self.list())
 
 
+class DrawsRecord(StrictModel):
+    """How a randomised victim was attacked and judged (base/results.DrawCounts): `eot` draws of each attack's
+    gradients, verdicts on the mean softmax of `draws` others; `robust` examples by each of the judge's seeds, the first of which
+    decides, and by a `single` draw."""
+
+    eot: list[int]
+    draws: int = Field(ge=1)
+    robust: Annotated[list[int], Field(min_length=1)]
+    single: int = Field(ge=0)
+
+
 class ChainRecord(StrictModel):
     """One chain: `robust`, the examples that survived all attacks, the counts of each attack, and the passes.
 
@@ -66,6 +77,13 @@ class ChainRecord(StrictModel):
     jobs: list[str]
     forwards: int = Field(ge=0)
     backwards: int = Field(ge=0)
+    draws: DrawsRecord | None = None
+
+    @model_validator(mode="after")
+    def _decided(self) -> ChainRecord:
+        if self.draws is not None and self.draws.robust[0] != self.robust.count:
+            raise ValueError(f"{self.name}: the judge's first seed has another number of robust examples")
+        return self
 
 
 class CraftedRecord(StrictModel):

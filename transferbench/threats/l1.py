@@ -46,6 +46,10 @@ class L1Ball(LpBall):
         """x + noise projected onto the intersection of ball and box; the clamp removes a rounding."""
         return (x + noise + l1_correction(x, noise, self.radius)).clamp(0, 1)
 
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """[B]: The Linf norm."""
+        return gradient.flatten(1).abs().amax(1)
+
     def _offset_sizes(self, x: Tensor, keys: Tensor, length: float) -> Tensor:
         """Equal moves of at most .45 of as few entries as possible, drawn by key; of all where those are too few."""
         count = min(max(int(-(-length // _LARGEST_MOVE)), 1), x[0].numel())

@@ -36,6 +36,10 @@ class L2Ball(LpBall):
         """The noise scaled onto the sphere, added, clamped to [0,1]."""
         return (x + self.radius * unit_l2(noise)).clamp(0, 1)
 
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """[B]: The L2 norm."""
+        return gradient.flatten(1).norm(dim=1)
+
     def _offset_sizes(self, x: Tensor, keys: Tensor, length: float) -> Tensor:
         weight = keyed_random.uniform(keys, tuple(x.shape[1:])).flatten(1) + 0.5
         return (length * weight / weight.norm(dim=1, keepdim=True)).view_as(x)

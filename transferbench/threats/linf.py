@@ -46,6 +46,10 @@ class LinfBall(LpBall):
         largest = per_row(noise.abs().flatten(1).amax(1), noise)
         return (x + self.radius * (noise / (largest + 1e-12))).clamp(0, 1)
 
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """[B]: The L1 norm."""
+        return gradient.flatten(1).abs().sum(1)
+
     def _offset_sizes(self, x: Tensor, keys: Tensor, length: float) -> Tensor:
         return torch.full_like(x, length)
 

@@ -45,6 +45,10 @@ class LpBall(BoundedThreat):
         """AutoAttack's random start (Croce and Hein 2020, arXiv:2003.01690; L1: 2021, arXiv:2103.01208)."""
         return self.start_from_noise(x, self.noise(keys, tuple(x.shape[1:])))
 
+    @abstractmethod
+    def dual_norm(self, gradient: Tensor) -> Tensor:
+        """[B]: the dual norm of each row: how fast a linear function with this gradient grows in the ball."""
+
     def interior_offset(self, x: Tensor, keys: Tensor, share: float) -> Tensor:
         """[B, ...]: offsets of length `share` times the radius, drawn by key, with x + offset inside [0,1].
 

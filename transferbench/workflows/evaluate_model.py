@@ -141,7 +141,9 @@ def _joined(store: Store, jobs: list[AttackJob], scheduler: Scheduler, dataset: 
     flags = tuple(sorted({flag for shard in shards for flag in shard.flags}))
     counted = {name: sum(shard.flag_rows.get(name, 0) for shard in shards) for name in flags}
     flag_rows = {name: count for name, count in counted.items() if count}
-    return ChainResult(verdicts, points, cost, assemble.summed(shards), flags, flag_rows, shards[0].batch)
+    return ChainResult(
+        verdicts, points, cost, assemble.summed(shards), flags, flag_rows, shards[0].batch, draws=shards[0].draws
+    )
 
 
 class _ChainReporter:
