@@ -94,8 +94,8 @@ class DrawCounts:
         gradients = "/".join(str(count) for count in dict.fromkeys(self.eot))
         low, high = min(self.robust), max(self.robust)
         return (
-            f"gradients of {gradients} draws, verdicts on the mean of {self.draws} others: {self.robust[0]} of {n} robust, "
-            f"{low} to {high} over {len(self.robust)} seeds of the judge, {self.single} by a single draw"
+            f"gradients of {gradients} draws, verdicts on the mean of {self.draws} others: "
+            f"{self.robust[0]} of {n} robust, {low} to {high} over {len(self.robust)} seeds of the judge, {self.single} by a single draw"
         )
 
 

@@ -123,7 +123,7 @@ def _tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
 
 def _configure(reference: Any, spec: AttackSpec, threat: ThreatModel, tries: int) -> None:
     """Set what the specification sets in the reference's attacks."""
-    params = attack_parameters.complete(spec, PARAMETERS[spec.id])
+    params: dict[str, Any] = dict(attack_parameters.complete(spec, PARAMETERS[spec.id]))
     reference.apgd.n_restarts = tries
     reference.apgd_targeted.n_target_classes = reference.fab.n_target_classes = tries
     reference.fab.n_restarts = tries if spec.id == "fab" else 1

@@ -51,8 +51,8 @@ class Bits(StrictModel):
 
 class DrawsRecord(StrictModel):
     """How a randomised victim was attacked and judged (base/results.DrawCounts): `eot` draws of each attack's
-    gradients, verdicts on the mean softmax of `draws` others; `robust` examples by each of the judge's seeds, the first of which
-    decides, and by a `single` draw."""
+    gradients, verdicts on the mean softmax of `draws` others; `robust` examples by each of the judge's seeds, the
+    first of which decides, and by a `single` draw."""
 
     eot: list[int]
     draws: int = Field(ge=1)
