@@ -76,8 +76,8 @@ class Report:
     with the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
     n. `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of
     those that are counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's
-    answers depend on them; None otherwise. `draws` by threat: how a randomised model was attacked and judged, with the spread over the
-    judge's seeds and the count by single draws.
+    answers depend on them; None otherwise. `draws` by threat: how a randomised model was
+    attacked and judged, with the spread over the judge's seeds and the count by single draws.
     """
 
     n: int

@@ -94,8 +94,8 @@ class DrawCounts:
         gradients = "/".join(str(count) for count in dict.fromkeys(self.eot))
         low, high = min(self.robust), max(self.robust)
         return (
-            f"gradients of {gradients} draws, verdicts on the mean of {self.draws} others: "
-            f"{self.robust[0]} of {n} robust, {low} to {high} over {len(self.robust)} seeds of the judge, {self.single} by a single draw"
+            f"gradients of {gradients} draws, verdicts on the mean of {self.draws} others: {self.robust[0]} of {n} "
+            f"robust, {low} to {high} over {len(self.robust)} seeds of the judge, {self.single} by a single draw"
         )
 
 
@@ -187,11 +187,16 @@ class CraftResult(JobResult):
 @dataclass(frozen=True)
 class JudgeResult(JobResult):
     """A crafted set shown to one victim: per example whether it is correct on the clean image, and per try and example
-    whether it is correct there and wrong at the crafted point."""
+    whether it is correct there and wrong at the crafted point.
+
+    `flags` and `batch` as of an AttackResult, from pre-flight alone.
+    """
 
     correct: tuple[bool, ...]
     flips: tuple[tuple[bool, ...], ...]
     cost: Cost
+    flags: tuple[str, ...] = ()
+    batch: int | None = None
 
     def any_flip(self) -> list[bool]:
         """Per example, whether any try flips it."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
-from transferbench.base.ids import SOURCE_PGD
+from transferbench.base.ids import RENOFEATION, SOURCE_PGD
 from transferbench.base.progress import OnProgress, Progress
 from transferbench.base.results import DrawCounts
 from transferbench.cli.failures import one_line, printable
@@ -151,6 +151,9 @@ def evaluation_report(record: Record, weights: str) -> str:
         if control is not None and crafted is not control:
             threat = f"{crafted.norm} {crafted.eps} at {record.images}"
             lines.append(f"source   {threat}: {_source_only(record, crafted, control)}")
+            if crafted.norm == RENOFEATION and len(crafted.flips) == 1 and record.clean.count:
+                share = 100 * crafted.any_of() / record.clean.count
+                lines.append(f"         Attack Success Rate, as Renofeation's evaluator prints it: {share:.2f}")
     if record.weights_sha256.startswith("python-"):
         lines.append(
             "note     the model declares no fingerprint: a second run will not find this result and attacks anew"
@@ -171,11 +174,19 @@ def _flag(record: Record, name: str) -> str:
 def _source_only(record: Record, crafted: CraftedRecord, control: CraftedRecord) -> str:
     """What an attacker who holds only the source achieves, beside noise of the same size."""
     correct, k = record.clean.count, len(crafted.flips)
-    how = "its gradient" if crafted.attack["id"] == SOURCE_PGD else f"any of {k} of its neurons"
+    how = "its gradient" if crafted.attack["id"] == SOURCE_PGD else _neurons(crafted)
     return (
         f"an attacker who holds only {crafted.source} fools {_count(crafted.any_of(), correct)} ({how}); equal-sized "
         f"noise {_count(control.any_of(k), correct)}"
     )
+
+
+def _neurons(crafted: CraftedRecord) -> str:
+    """Which neurons of the source were driven: `its neuron 0`, `any of 8 of its neurons`, from the first by default."""
+    first, count = int(crafted.attack.get("neuron", 0)), len(crafted.flips)
+    if count == 1:
+        return f"its neuron {first}"
+    return f"any of {count} of its neurons" + (f" from {first} on" if first else "")
 
 
 def _count(flipped: int, correct: int) -> str:

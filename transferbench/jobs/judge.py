@@ -89,5 +89,6 @@ def judge_points(
         wrong = torch.ne(target.judge.logits(attempt, shard.ids).argmax(1), shard.labels).tolist()
         flips.append([right and flipped for right, flipped in zip(correct, wrong, strict=True)])
         checkpoint.offer(partial(dict, correct=correct, flips=flips))
-    checks = len(shard) * (len(points) + 1)
-    return JudgeResult(tuple(correct), tuple(map(tuple, flips)), Cost(checks=checks))
+    checks = len(shard) * (len(points) + 1) * target.judge.draws
+    batch = target.rows.most if target.batch_dependent else None
+    return JudgeResult(tuple(correct), tuple(map(tuple, flips)), Cost(checks=checks), target.flags, batch)

@@ -21,7 +21,7 @@ from transferbench.engine.preflight import at_chance
 from transferbench.jobs.job import Results
 from transferbench.models.cards import ModelCard
 from transferbench.results import assemble
-from transferbench.results.records import UNTRAINED, CraftedRecord, Origin, Record, dump, read
+from transferbench.results.records import UNTRAINED, Bits, CraftedRecord, Origin, Record, dump, read
 from transferbench.scheduling.plan import Evaluation
 from transferbench.suites import Suite
 
@@ -64,16 +64,16 @@ def assemble_record(
     card = subject.card
     finished = evaluation.finished_chains(results)
     chains = evaluation.chain_results(results)
-    first = next(iter(chains.values()))
-    correct = assemble.clean_bits(first)
     attacked = [result for shards in chains.values() for result in shards]
     judged = [result for shard in evaluation.crafted if (result := results.find(shard.judge)) is not None]
+    correct = _clean(evaluation, results)
     clean = results.find(evaluation.clean)
-    flags = {flag for result in attacked for flag in result.flags}
+    measured: list[AttackResult | JudgeResult] = [*attacked, *judged]
+    flags = {flag for result in measured for flag in result.flags}
     flag_rows = {
         name: most
         for name in sorted(flags)
-        if (most := max(sum(part.flag_rows.get(name, 0) for part in shards) for shards in chains.values()))
+        if (most := max((sum(part.flag_rows.get(name, 0) for part in shards) for shards in chains.values()), default=0))
     }
     if at_chance(correct.count, suite.n, len(card.classes)):
         flags.add("accuracy-at-chance")
@@ -102,17 +102,29 @@ def assemble_record(
         weights_notes=list(card.weights_notes),
         flags=sorted(flags),
         flag_rows=flag_rows,
-        batch=next((result.batch for result in attacked if result.batch is not None), None),
+        batch=next((result.batch for result in measured if result.batch is not None), None),
         clean=correct,
         clean_full=None if clean is None else (clean.correct, clean.n),
         clean_full_job="" if clean is None else clean.key,
         chains=[assemble.chain_record(finished[name][0].chain, shards, suite.n) for name, shards in chains.items()],
         crafted=_crafted(evaluation, results),
         versions=packages(),
-        folded=all(result.folded for result in first),
+        folded=bool(attacked) and all(result.folded for result in next(iter(chains.values()))),
         origin=origin(suite, keep),
         cost=_cost(subject.training, attacked, judged),
     )
+
+
+def _clean(evaluation: Evaluation, results: Results) -> Bits:
+    """The examples that are classified correctly without an attack, as a chain found them, else a crafted set's
+    judge. InputError where neither has finished."""
+    for shards in evaluation.chain_results(results).values():
+        return assemble.clean_bits(shards)
+    for crafted in evaluation.crafted_sets():
+        judged = [result for shard in crafted if (result := results.find(shard.judge)) is not None]
+        if len(judged) == len(crafted):
+            return Bits.of([right for result in judged for right in result.correct])
+    raise InputError(f"{evaluation.victim}: nothing was measured")
 
 
 def _cost(
@@ -128,7 +140,7 @@ def _cost(
         "wasted": cost.wasted,
         "checks": cost.checks,
         "peak_memory_mb": max(execution.memory_mb for execution in (*trainings, *executions)),
-        "halvings": max(result.halvings for result in attacked),
+        "halvings": max((result.halvings for result in attacked), default=0),
         "hardware": " / ".join(sorted({execution.hardware for execution in executions})),
     }
 
