@@ -107,13 +107,17 @@ def check(specs: Sequence[AttackSpec], available: Mapping[str, Defaults] = PARAM
                 raise InputError(f"attack {spec.id}: {name}={params[name]} must be at least {least}")
 
 
-def _tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
+def tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
     """The number of restarts or target classes, at most the number of other classes.
 
-    InputError for targeted DLR below 4 classes, where the reference stops with an IndexError.
+    InputError for DLR below 3 classes and targeted DLR below 4, where the reference stops with an IndexError.
     """
-    if spec.id == "apgd-t" and num_classes < 4:
-        raise InputError(f"backend autoattack: its apgd-t needs 4 classes, the model has {num_classes}; use ours")
+    least = {"apgd-t": 4, "apgd-dlr": 3}.get(spec.id, 2)
+    if num_classes < least:
+        raise InputError(
+            f"backend autoattack: its {spec.id} needs {least} classes, the model has {num_classes}; use ours, or other "
+            "attacks"
+        )
     params = attack_parameters.complete(spec, PARAMETERS[spec.id])
     l1 = threat.norm == "L1"
     if "targets" in params:
@@ -121,12 +125,12 @@ def _tries(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> int:
     return int(params.get("restarts", 1)) or (5 if l1 else 1)
 
 
-def _configure(reference: Any, spec: AttackSpec, threat: ThreatModel, tries: int) -> None:
+def configure(reference: Any, spec: AttackSpec, threat: ThreatModel, count: int) -> None:
     """Set what the specification sets in the reference's attacks."""
     params: dict[str, Any] = dict(attack_parameters.complete(spec, PARAMETERS[spec.id]))
-    reference.apgd.n_restarts = tries
-    reference.apgd_targeted.n_target_classes = reference.fab.n_target_classes = tries
-    reference.fab.n_restarts = tries if spec.id == "fab" else 1
+    reference.apgd.n_restarts = count
+    reference.apgd_targeted.n_target_classes = reference.fab.n_target_classes = count
+    reference.fab.n_restarts = count if spec.id == "fab" else 1
     reference.square.n_queries = params.get("queries", 5000)
     if params.get("eot", 1) > 1:
         # Its check whether the model is randomised would advise what was asked for.
@@ -163,7 +167,7 @@ def run_reference(
         rank = saved["rank"]
     with plain_process():
         for spec in chain.attacks[len(table.by_attack) :]:
-            tries = _tries(spec, threat, target.num_classes)
+            count = tries(spec, threat, target.num_classes)
             reference: Any = AutoAttack(
                 model,
                 attacks=[spec.id],
@@ -173,7 +177,7 @@ def run_reference(
                 seed=seed,
                 version="custom",
             )
-            _configure(reference, spec, threat, tries)
+            configure(reference, spec, threat, count)
             before = model.forwards, model.backwards
             at = table.robust
             if len(at):
@@ -186,8 +190,8 @@ def run_reference(
                     hits = Hits(points[hit], judgement.pred[hit], judgement.distance[hit], judgement.tie[hit])
                     table.add_hits(spec.id, [rank] * int(hit.sum()), at[hit], hits)
             spent = {"forwards": model.forwards - before[0], "backwards": model.backwards - before[1], "wasted": 0}
-            table.close_attack(spec.id, tries, spent)
-            rank += tries
+            table.close_attack(spec.id, count, spent)
+            rank += count
             checkpoint.save({"verdicts": table.snapshot(), "rank": rank})
             if on_progress is not None:
                 on_progress(len(x), len(table.robust))
