@@ -18,7 +18,7 @@ from transferbench import suites
 from transferbench.attacks.apgd import SCREEN
 from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
-from transferbench.base.ids import APGD_CE
+from transferbench.base.ids import APGD_CE, APGD_T
 from transferbench.base.numbers import whole_number
 from transferbench.base.results import AttackTally, Cost, DrawCounts
 from transferbench.base.settings import MIN_ROWS
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | int]]
 Attacks = str | AttackSpec | Sequence[str | AttackSpec]
 Array = Tensor | np.ndarray[Any, Any] | Sequence[Any]
+
+DEFAULT = (AttackSpec.of(APGD_CE), AttackSpec.of(APGD_T))
+"""The attacks on the victim where none is named."""
 
 ITERATIONS = {"apgd-ce": "n_iter", "apgd-dlr": "n_iter", "apgd-t": "n_iter", "l1-screen": "n_iter", "pgd": "k"}
 """The parameter of each attack that `n_iter` sets."""
@@ -99,7 +102,7 @@ def evaluate(
     x: Array,
     y: Array,
     threats: Threats,
-    attacks: Attacks = ("apgd-ce", "apgd-t"),
+    attacks: Attacks | None = None,
     n_iter: int | None = None,
     seed: int = 0,
     screen: bool = True,
@@ -118,8 +121,8 @@ def evaluate(
     (engine/canonical.py says how other types than float32 are brought to it). `threats` is {"Linf": "8/255",
     "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are then named `Linf:8/255`. `attacks` are
     names with parameters, as of the command line: "apgd-ce:restarts=5,apgd-t:targets=3" or a list of such texts
-    (`transferbench list attacks` has the parameters). `n_iter` sets the iterations of all (default: each attack's own),
-    and is refused for attacks that do not iterate. `ids` int64 [n] key the random
+    (`transferbench list attacks` has the parameters), by default "apgd-ce,apgd-t". `n_iter` sets the iterations of
+    all (default: each attack's own), and is refused for attacks that do not iterate. `ids` int64 [n] key the random
     starts (0..n-1 by default), `batch_size` is rows in flight: neither it nor the order changes a verdict, except of a
     model that is flagged randomised, state-between-calls or mixes-rows; `Report.batch` is then the batch size that the
     verdicts belong to. `screen` puts 10 APGD iterations at the target radius before the L1 chain.
@@ -155,8 +158,11 @@ def evaluate(
         x, y, clamped = canonical.examples(x, y)
         plain = backend == "autoattack" or replay
         measured = _threats(threats)
-        chosen = chosen_attacks.parse(_texts(attacks), [threat.norm for threat in measured.values()], engine)
-        chosen_attacks.check_source(chosen, [threat.norm for threat in measured.values()], source is not None)
+        norms = [threat.norm for threat in measured.values()]
+        chosen = chosen_attacks.parse(_texts(attacks), norms, engine)
+        chosen_attacks.check_source(chosen, norms, source is not None)
+        if not chosen.on_victim:
+            chosen = replace(chosen, on_victim=DEFAULT)
         chains = _chains(measured, chosen, n_iter, screen and not plain)
         if plain:
             for chain in chains.values():
@@ -219,7 +225,9 @@ def _threats(given: object) -> dict[str, ThreatModel]:
 
 
 def _texts(attacks: Any) -> list[str | AttackSpec]:
-    """The attacks one by one, from a text with commas or a list."""
+    """The attacks one by one, from a text with commas or a list; none for None."""
+    if attacks is None:
+        return []
     given = [attacks] if isinstance(attacks, str | AttackSpec) else attacks
     if not isinstance(given, Sequence) or not all(isinstance(one, str | AttackSpec) for one in given):
         raise InputError(f"attacks={attacks!r}: give names of attacks, as ('apgd-ce', 'apgd-t:targets=3')")
@@ -236,7 +244,7 @@ def _chains(
     """The chain of every norm's threat by its name, in L1 after the screen."""
     specs = tuple(_with_iterations(spec, n_iter) for spec in chosen.on_victim)
     chains: dict[str, Chain] = {}
-    for name, threat in threats.items() if specs else ():
+    for name, threat in threats.items():
         if threat.norm in NORMS:
             has_ce = any(spec.id == APGD_CE for spec in specs)
             first = (SCREEN,) if screen and threat.norm == "L1" and has_ce else ()

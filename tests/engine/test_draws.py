@@ -32,7 +32,8 @@ class NoisyMargin(nn.Module):
 
 
 def linear_case(n: int) -> tuple[NoisyMargin, Tensor, Tensor, Tensor]:
-    """(model, x, y, robust): at eps 0.1 the margin under attack is STEP in half of the examples, -STEP in the others."""
+    """(model, x, y, robust): at eps 0.1 the margin under attack is STEP in half of the examples, -STEP in the
+    others."""
     weight = torch.randn(64, generator=torch.Generator().manual_seed(0))
     weight *= LENGTH / (0.1 * weight.abs().sum())
     robust = torch.arange(n) % 2 == 0
@@ -50,8 +51,8 @@ def test_a_point_that_fools_by_luck_does_not_count() -> None:
     assert counts.eot == (draws.EOT,)
     assert counts.robust[0] == round(40 * report.robust["Linf"])
     assert max(counts.robust) - min(counts.robust) <= 3
-    # The reference leaves an example at the first draw that is wrong: many of its points fooled by luck, and stand where
-    # they are judged on the mean of other draws.
+    # The reference leaves an example at the first draw that is wrong: many of its points fooled by luck, and stand
+    # where they are judged on the mean of other draws.
     eot = "apgd-ce:eot=20:restarts=2"
     theirs = transferbench.evaluate(model, x, y, {"Linf": "0.1"}, attacks=eot, backend="autoattack")
     assert theirs.robust["Linf"] > report.robust["Linf"]

@@ -132,9 +132,10 @@ class _RecordVerifier:
         """Verify everything. VerificationError for the first contradiction."""
         record = self.record
         shards = {chain.name: [self._job(key) for key in chain.jobs] for chain in record.chains}
-        if not shards:
+        parts = [*shards.values(), *([self._job(key) for key in crafted.jobs] for crafted in record.crafted)]
+        if not parts or not parts[0]:
             raise VerificationError("nothing was measured")
-        first = next(iter(shards.values()))[0]
+        first = parts[0][0]
         self.victim = self._victim(first)
         if self.victim.sha256 != record.weights_sha256:
             raise VerificationError(f"the weights now have sha256 {self.victim.sha256[:12]}..., not the record's")
@@ -256,6 +257,7 @@ class _RecordVerifier:
     def _crafted_set(self, record: CraftedRecord) -> None:
         """Verify a crafted set: points inside the threat, flips by the model's predictions, bits by the flips."""
         flipped = np.zeros((len(record.flips), self.record.n), dtype=bool)
+        correct = np.zeros(self.record.n, dtype=bool)
         for judge in map(self._job, record.jobs):
             crafted = self._craft_job(judge)
             result = judge.result(JudgeResult)
@@ -276,7 +278,10 @@ class _RecordVerifier:
                 self._right(where, points, labels, ~flips, right)
                 flipped[attempt, at] = flips
             self._right(where, images, labels, right, np.ones(len(right), dtype=bool))
+            correct[at] = right
             self.counts.points += len(right) * len(record.flips)
+        if not self.record.chains:
+            self._same("clean", self.record.clean, correct)
         for attempt, bits in enumerate(record.flips):
             self._same(f"{record.attack['id']} of {record.source}, try {attempt}", bits, flipped[attempt])
 
