@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from support.formula_weights import numbers, picture
 
 from transferbench.base.errors import InputError
 from transferbench.models import networks, victims
 
 BLOCKS = (4, 3, 4, 6, 2)
 """The blocks of layer1 to layer5 in fe_mobilenet.py."""
-
-
-def numbers(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict with cosines for weights, by the position of each tensor."""
-    made = {}
-    for position, (name, tensor) in enumerate(state.items()):
-        wave = torch.cos(1.7 * torch.arange(tensor.numel(), dtype=torch.float64) + position)
-        if not tensor.is_floating_point():
-            made[name] = tensor
-            continue
-        if name.endswith("running_var"):
-            wave = 1 + 0.5 * wave
-        elif tensor.dim() > 1:
-            wave *= math.sqrt(2 * tensor.shape[0] / tensor.numel())
-        else:
-            wave = 1 + 0.3 * wave if name.endswith("weight") else 0.2 * wave
-        made[name] = wave.view(tensor.shape).to(tensor.dtype)
-    return made
 
 
 def renofeation_name(name: str) -> str:
@@ -56,7 +37,7 @@ def checkpoint(path: Path, network: str, wrapper: str = "") -> Path:
 
 
 # The outputs of resnet18_dropout and mbnetv2_dropout (num_classes=5, dropout=.1, in eval mode) of Renofeation's
-# fe_resnet.py and fe_mobilenet.py with these weights, for the image below behind its normalisation; bit-equal to ours
+# fe_resnet.py and fe_mobilenet.py with these weights, for the picture behind its normalisation; bit-equal to ours
 # on the machine that ran both.
 LOGITS = {
     "torchvision:resnet18": [-39.792301, 15.481787, 8.985859, -33.063477, 56.396519],
@@ -68,10 +49,8 @@ LOGITS = {
 @pytest.mark.parametrize("wrapper", ["", "module."])
 def test_its_checkpoints_load_as_torchvisions_networks(network: str, wrapper: str, tmp_path: Path) -> None:
     victim = victims.load(f"file:{network}={checkpoint(tmp_path / 'w.pth', network, wrapper)}")
-    index = torch.arange(3 * 64 * 64, dtype=torch.float64)
-    image = (0.5 + 0.5 * torch.cos(0.37 * index + 0.001 * index**2)).float().view(1, 3, 64, 64)
     with torch.no_grad():
-        assert victim.model(image)[0].tolist() == pytest.approx(LOGITS[network], abs=2e-3)
+        assert victim.model(picture())[0].tolist() == pytest.approx(LOGITS[network], abs=2e-3)
     assert len(victim.card.classes) == 5
     translated = any("layer1 to layer5" in note for note in victim.card.weights_notes)
     assert translated == (network == "torchvision:mobilenet_v2"), "the translation is on the card"
