@@ -156,14 +156,6 @@ def test_three_pieces_by_hand() -> None:
         assert slope.tolist() == pytest.approx(slopes)
 
 
-@pytest.mark.parametrize(
-    "name", ["3prelu", "3prelu0", "3psmooth0.0", "3psmooth-1", "3prelu1e3", "softplus0", "gelu", ""]
-)
-def test_preact_activations_that_do_not_exist_are_named(name: str) -> None:
-    with pytest.raises(InputError, match="3prelu<d> or 3psmooth<d>"):
-        networks.build(f"preact-resnet18:{name}", 10)
-
-
 def test_normalisation_is_imagenets() -> None:
     model, x = Normalised(nn.Flatten()), torch.rand(1, 3, 2, 2)
     wanted = (x[0, :, 0, 0].numpy() - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])

@@ -29,9 +29,7 @@ from transferbench.models import batch_norm_means
 from transferbench.models.features import Layers
 from transferbench.models.networks import Built
 
-IDS = {
-    "preact-resnet18": "PreActResNet-18 of E-AT (robust-finetuning): softplus1, or preact-resnet18:relu, :3prelu1, :3psmooth1"
-}
+IDS = {"preact-resnet18": "PreActResNet-18 of E-AT: softplus1, or preact-resnet18:relu, :3prelu1, :3psmooth1, ..."}
 
 Activation = Callable[[Tensor], Tensor]
 DEFAULT = "softplus1"
