@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from transferbench.models import batch_norm_means, networks, victims
+from transferbench.models.networks.preact_resnet18 import three_piece_relu, three_piece_smooth
 
-CANDIDATES = {"relu": F.relu, "softplus1": F.softplus, "silu": F.silu}
+CANDIDATES = {
+    "relu": F.relu,
+    "softplus1": F.softplus,
+    "silu": F.silu,
+    **{f"3prelu{d}": partial(three_piece_relu, d=d) for d in (0.5, 1, 2)},
+    **{f"3psmooth{d}": partial(three_piece_smooth, d=d) for d in (0.5, 1, 2)},
+}
 
 
 def blocks_of(model: nn.Module) -> list[batch_norm_means.Block]:
@@ -20,7 +29,7 @@ def test_a_network_trained_with_relu_is_recognised() -> None:
     blocks = blocks_of(victims.load("AA_ResNet18").model)
     assert len(blocks) == 8
     for own in CANDIDATES:
-        assert batch_norm_means.activation_of(blocks, CANDIDATES, own) == "relu"
+        assert batch_norm_means.activations_of(blocks, CANDIDATES, own) == ["relu"]
 
 
 def test_a_network_that_was_not_trained_says_nothing() -> None:
@@ -29,4 +38,4 @@ def test_a_network_that_was_not_trained_says_nothing() -> None:
         for _ in range(seen):
             model(torch.rand(4, 3, 32, 32))
         for own in CANDIDATES:
-            assert batch_norm_means.activation_of(blocks_of(model), CANDIDATES, own) == own
+            assert batch_norm_means.activations_of(blocks_of(model), CANDIDATES, own) == [own]

@@ -6,18 +6,20 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.formula_weights import numbers, picture
 from torch import nn
 
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.models import networks
 from transferbench.models.features import find_layers, record_features, submodule
-from transferbench.models.networks import madry_wrn
+from transferbench.models.networks import madry_wrn, preact_resnet18
 from transferbench.models.networks.normalised import Normalised
 
 IDS = [
     *(id for id in registry.entries("networks") if id not in ("torchvision", "robustbench", "resized", "mlp-head")),
     "resized:64-32:preact-resnet18",
+    "preact-resnet18:3psmooth0.5",
     "resized:8-16:small-resnet",
     "mlp-head:24:small-resnet",
     "mlp-head:24,12+bn+dropout0.5:resized:8-16:small-resnet",
@@ -119,6 +121,39 @@ def test_preact_names_are_those_of_its_checkpoints() -> None:
         active = F.softplus(block.bn1(x))
         inner = block.conv2(F.softplus(block.bn2(block.conv1(active))))
         assert torch.allclose(block(x), inner + block.shortcut(active), atol=1e-6)
+
+
+# Logits of robust-finetuning's PreActResNet18(4, activation=...) in eval mode with the weights of
+# support/formula_weights.py for its picture(32).
+ACTIVATIONS = {
+    "relu": [16.82977, -22.49887, 27.66674, -32.24273],
+    "softplus1": [6.00807, -7.80929, 9.57783, -11.33147],
+    "softplus5": [14.61156, -19.48835, 23.95994, -27.95788],
+    "3prelu1": [5.59644, -7.24964, 8.88801, -10.53349],
+    "3prelu0.25": [15.18609, -20.26973, 24.92323, -29.07237],
+    "3psmooth1": [11.70603, -15.54115, 19.09698, -22.33427],
+    "3psmooth.5": [14.95717, -19.95872, 24.54005, -28.62925],
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_preact_activations_are_those_of_its_code(name: str) -> None:
+    model = networks.build(f"preact-resnet18:{name}", 4).model.eval()
+    model.load_state_dict(numbers(model.state_dict()))
+    with torch.no_grad():
+        assert model(picture(32))[0].tolist() == pytest.approx(ACTIVATIONS[name], abs=1e-3)
+
+
+def test_three_pieces_by_hand() -> None:
+    x = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0], requires_grad=True)
+    for function, expected, slopes in (
+        (preact_resnet18.three_piece_relu, [0.0, 0.25, 0.75, 1.25, 2.0], [0.0, 0.5, 0.5, 0.5, 1.0]),
+        (preact_resnet18.three_piece_smooth, [0.0, 0.25 / 6, 2.25 / 6, 6.25 / 6, 2.0], [0, 1 / 6, 0.5, 5 / 6, 1]),
+    ):
+        found = function(x, 1.5)
+        assert found.tolist() == pytest.approx(expected)
+        (slope,) = torch.autograd.grad(found.sum(), x)
+        assert slope.tolist() == pytest.approx(slopes)
 
 
 def test_normalisation_is_imagenets() -> None:

@@ -255,7 +255,7 @@ def calibrated(activation: str) -> Victim:
 
 @pytest.fixture(scope="module")
 def trained_with() -> dict[str, nn.Module]:
-    models = {activation: calibrated(activation) for activation in ("relu", "softplus1")}
+    models = {activation: calibrated(activation) for activation in ("relu", "softplus1", "3prelu2")}
     for model in models.values():
         for name, buffer in model.named_buffers():
             if name.endswith("num_batches_tracked"):
@@ -304,9 +304,19 @@ def test_an_activation_that_is_assumed_is_said(tmp_path: Path, trained_with: dic
         victims.load(f"file:preact-resnet18:relu={tmp_path / 'w.pth'}")
 
 
-@pytest.mark.parametrize("activation", ["3prelu0.5", "gelu", "softplus", "softplus0", "softplus1.5", ""])
+def test_a_three_piece_activation_is_told_from_the_others(tmp_path: Path, trained_with: dict[str, nn.Module]) -> None:
+    torch.save(trained_with["3prelu2"].state_dict(), tmp_path / "w.pth")
+    for own in ("relu", "3prelu1", "3psmooth0.5"):
+        with pytest.raises(InputError, match=r"trained with the activation .*3prelu2"):
+            victims.load(f"file:preact-resnet18:{own}={tmp_path / 'w.pth'}")
+    assert victims.load(f"file:preact-resnet18:3prelu2={tmp_path / 'w.pth'}").card.weights_notes == ()
+
+
+@pytest.mark.parametrize(
+    "activation", ["3prelu", "3prelu0", "3psmooth-1", "3p1", "gelu", "softplus0", "softplus1.5", ""]
+)
 def test_an_activation_that_the_network_does_not_have_is_refused(activation: str) -> None:
-    with pytest.raises(InputError, match="the activation is relu, or softplus<beta>"):
+    with pytest.raises(InputError, match=r"the activation is relu, softplus<beta> .*3prelu<d> or 3psmooth<d>"):
         networks.build(f"preact-resnet18:{activation}", 10)
     assert torch.isfinite(networks.build("preact-resnet18:softplus10", 10).model.eval()(torch.rand(1, 3, 32, 32))).all()
 

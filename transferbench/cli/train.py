@@ -30,6 +30,12 @@ from transferbench.cli.output import say
 )
 @click.option("--shots", type=int, metavar="K", help="Train on K images of each class, drawn by the seed.")
 @click.option(
+    "--shots-rule",
+    type=click.Choice(["keyed", "renofeation"]),
+    default="keyed",
+    help="Which ones: by the seed, or those that Renofeation's code draws (seed 98).",
+)
+@click.option(
     "--preprocessing", default="", metavar="TEXT", help="What photographs go through (default: the source's own size)."
 )
 @click.option("--download", is_flag=True, help=options.DOWNLOAD)
@@ -63,7 +69,7 @@ def command(
     from transferbench.workflows import settings as settings_check
 
     values = {**(train.read_config(config) if config is not None else {}), **options.pairs("--set", set_)}
-    names = ("source", "network", "shots", "preprocessing", "download")
+    names = ("source", "network", "shots", "shots_rule", "preprocessing", "download")
     request = train.TrainingRequest(plugin, target, settings=values, **{name: given.pop(name) for name in names})
     request, added = default_task.completed(request)
     if out is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from transferbench.base.errors import InputError
-from transferbench.data import Dataset, Split, View, listed
+from transferbench.data import Dataset, Split, View, few_shot, listed
 from transferbench.data.listed import ListedImage
 
 IDS = {"dogs120": "Stanford Dogs, 120 breeds, 12000/8580 images"}
@@ -26,6 +26,11 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     classes = [names.get(label, f"label {label + 1}") for label in range(max(names) + 1)]
     rows = listed.hashed(whole["test"]) if split == "test" else listed.cut(id, whole["train"], split)
     return listed.dataset(id, split, base / "Images", rows, classes, view)
+
+
+def renofeation_shots(id: str, root: Path, view: View, k: int) -> list[str]:
+    """Each class of train_list.mat shuffled by itself."""
+    return few_shot.of_each_class(_rows(root / "stanford_dog" / "train_list.mat"), k)
 
 
 def _rows(path: Path) -> list[ListedImage]:

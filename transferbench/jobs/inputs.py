@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transferbench.base.results import StoredFile
 from transferbench.data import Dataset
+from transferbench.data.few_shot import Rule
 from transferbench.models import trained, victims
 from transferbench.models.victim import Victim
 from transferbench.store.reader import read_examples
@@ -94,7 +95,7 @@ class SampleInput:
 class SplitsInput:
     """The training and validation splits; with `shots`, so many training images per class, drawn by the seed.
 
-    `validation` is that of load_splits.
+    `validation` and `shots_rule` are those of load_splits.
     """
 
     dataset: str
@@ -102,11 +103,13 @@ class SplitsInput:
     shots: int | None
     seed: int | None
     validation: Validation = "tenth"
+    shots_rule: Rule = "keyed"
 
     def read(self, resources: Resources) -> Splits:
         settings = resources.settings
         view = resources.view(self.preprocessing)
-        return load_splits(self.dataset, settings.data_dir, view, self.shots, self.seed or 0, self.validation)
+        seed = self.seed or 0
+        return load_splits(self.dataset, settings.data_dir, view, self.shots, seed, self.validation, self.shots_rule)
 
     def share(self, resources: Resources) -> Splits:
         train, val = resources.splits(self)

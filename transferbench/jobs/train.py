@@ -13,6 +13,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.progress import OnProgress, ignore
 from transferbench.base.results import TrainResult
 from transferbench.base.specifications import Keep, Scalar, ThreatModel
+from transferbench.data.few_shot import Rule
 from transferbench.jobs.inputs import SplitsInput
 from transferbench.jobs.job import Job, Need, Output, Results
 from transferbench.jobs.networks import NetworkReference, specified
@@ -47,6 +48,7 @@ class TrainJob(Job[TrainResult]):
     source: NetworkReference | None = None
     shots: int | None = None
     untrained: bool = False
+    shots_rule: Rule = "keyed"
     threats: tuple[ThreatModel, ...] = ()
 
     @property
@@ -70,20 +72,21 @@ class TrainJob(Job[TrainResult]):
             **({"preprocessing": self.preprocessing} if self.preprocessing else {}),
             "network": self.network,
             **({"shots": self.shots} if self.shots is not None else {}),
+            **({"shots rule": self.shots_rule} if self.shots_rule != "keyed" else {}),
             **specified(self.source, "source"),
             **({"untrained": True} if self.untrained else {}),
         }
 
     @property
     def splits(self) -> SplitsInput:
-        # Without shots the splits do not depend on the seed, and are loaded once for all seeds.
-        seed = None if self.shots is None else self.seed
+        # Unless shots are drawn by the seed the splits do not depend on it, and are loaded once for all seeds.
+        seed = None if self.shots is None or self.shots_rule != "keyed" else self.seed
         validation = methods.build(self.method, dict(self.settings)).params.validation
-        return SplitsInput(self.dataset, self.preprocessing, self.shots, seed, validation)
+        return SplitsInput(self.dataset, self.preprocessing, self.shots, seed, validation, self.shots_rule)
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe(self.victim, self.method, self.dataset, self.network, self.shots, self.untrained)
+        return Recipe(self.victim, self.method, self.dataset, self.network, self.shots, self.untrained, self.shots_rule)
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
         content = resources.circumstances()

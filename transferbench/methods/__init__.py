@@ -96,7 +96,7 @@ class Phase:
     """A part of the training with a new optimiser (momentum starts at zero).
 
     `trains(name)`: whether a parameter is updated. With `average_every` n, every n-th step's weights enter a stochastic
-    weight average, which replaces the weights at the end of the phase.
+    weight average, which replaces the weights at the end of the phase; the first `average_after` steps' do not.
     """
 
     name: str
@@ -105,6 +105,7 @@ class Phase:
     schedule: Schedule
     trains: Callable[[str], bool] = field(default=lambda _: True)
     average_every: int = 0
+    average_after: int = 0
 
 
 class BaseMethod(Generic[P]):

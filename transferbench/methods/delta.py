@@ -5,7 +5,8 @@ Paper: Chin et al. 2020 (arXiv:2002.02998), the baseline in Renofeation's code; 
 Loss: CE + beta/2 ||head||^2 + lambda_f times the sum over stages of the mean over all elements of
 (F_student - F_source)^2.
 Phases: one, all weights.
-Options: `attention=true` weighs the channels of every stage.
+Options: `attention=true` weighs the channels of every stage; `feat_layers`, `dropout` and `l2sp_lmda` are the code's
+flags.
 Deviations: the rise of the loss behind the attention is measured on `attention_batches` batches, the code uses the
 whole training set; channels are a stage's outputs, the code puts the filters of its last convolution to 0.
 
@@ -23,15 +24,16 @@ import copy
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
-from transferbench.models.features import record_features, submodule
+from transferbench.models.features import record_features, spatial_dropout, submodule
 
 VERSION = 2
 
@@ -45,6 +47,11 @@ class Params(BaseParams):
 
     The original with `attention` has lambda_f .01 (its alpha) and beta .01. Before the channels are weighted, a head is
     trained for `attention_steps` at learning rate .01.
+
+    `feat_layers` are the digits of the stages that are matched (`1234` are all of a ResNet, `12345` of MobileNetV2).
+    `dropout` is the spatial dropout after every stage, also those that are not matched; features are taken before it.
+    `l2sp_lmda` adds l2sp's pull of all weights, the new head's too, to where they were when the network was made; the
+    code then sets the optimiser's weight decay to 0, here it must be set to 0.
     """
 
     lr: NotNegative = 5e-3
@@ -54,6 +61,19 @@ class Params(BaseParams):
     attention: bool = False
     attention_steps: Positive = 500
     attention_batches: Positive = 8
+    feat_layers: Annotated[str, Field(pattern=r"^(all|[1-9]+)$")] = "all"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    l2sp_lmda: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        """InputError for a stage named twice, and for a weight decay beside l2sp_lmda."""
+        if self.feat_layers != "all" and len(set(self.feat_layers)) < len(self.feat_layers):
+            raise InputError(f"feat_layers={self.feat_layers}: each stage once, as in 1234 or 34")
+        if self.l2sp_lmda and self.weight_decay:
+            raise InputError(
+                f"l2sp_lmda={self.l2sp_lmda}: Renofeation's code leaves the weight decay out then: set weight_decay=0 "
+                f"(it is {self.weight_decay})"
+            )
 
 
 class Method(BaseMethod[Params]):
@@ -63,7 +83,20 @@ class Method(BaseMethod[Params]):
         if source is not None and not source.layers.stages:
             raise InputError("delta needs the stages of the source network, and this one names none")
         self.channels: list[Tensor] = []
-        return super().student(source, fresh, num_classes)
+        if source is not None:
+            self._matched(source)
+        student = super().student(source, fresh, num_classes)
+        self.start = start_of(student.model) if self.params.l2sp_lmda else {}
+        return student
+
+    def _matched(self, network: Network) -> tuple[str, ...]:
+        """The names of the stages that are matched. InputError where the network has fewer."""
+        stages, chosen = network.layers.stages, self.params.feat_layers
+        if chosen == "all":
+            return stages
+        if int(max(chosen)) > len(stages):
+            raise InputError(f"feat_layers={chosen}: the source network has {len(stages)} stages")
+        return tuple(stages[int(digit) - 1] for digit in sorted(chosen))
 
     def prepare(self, student: Network, source: Network | None, batches: Callable[[], Iterator[Batch]]) -> None:
         if self.params.attention:
@@ -78,11 +111,15 @@ class Method(BaseMethod[Params]):
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         assert source is not None
-        with record_features(student.model, student.layers, student.layers.stages) as student_features:
+        stages = self._matched(student)
+        with (
+            spatial_dropout(student.model, student.layers.stages, self.params.dropout),
+            record_features(student.model, student.layers, stages) as student_features,
+        ):
             logits = student.model(batch.x)
-        with torch.no_grad(), record_features(source.model, source.layers, source.layers.stages) as source_features:
+        with torch.no_grad(), record_features(source.model, source.layers, stages) as source_features:
             source.model(batch.x)
-        pairs = [(student_features.stages[name], source_features.stages[name]) for name in student.layers.stages]
+        pairs = [(student_features.stages[name], source_features.stages[name]) for name in stages]
         if self.params.attention:
             distances = [
                 0.5 * _weighted_distance(own, target, weights.to(own.device))
@@ -90,11 +127,14 @@ class Method(BaseMethod[Params]):
             ]
         else:
             distances = [F.mse_loss(own, target) for own, target in pairs]
-        return {
+        terms = {
             "ce": self.cross_entropy(logits, batch.y),
             "head": 0.5 * self.params.beta * linear_norm(student.model),
             "features": self.params.feat_lmda * torch.stack(distances).sum(),
         }
+        if self.start:
+            terms["start"] = self.params.l2sp_lmda * squared_distance(student.model, self.start)
+        return terms
 
     def _attention(self, student: Network, source: Network, batches: Callable[[], Iterator[Batch]]) -> list[Tensor]:
         """The weights [C] of every stage's channels, with a head that is trained on the source's frozen features."""
@@ -113,7 +153,7 @@ class Method(BaseMethod[Params]):
             loss.backward()
             optimiser.step()
         sample = list(itertools.islice(batches(), self.params.attention_batches))
-        return [attention(_loss_increases(probe, stage, sample)) for stage in probe.layers.stages]
+        return [attention(_loss_increases(probe, stage, sample)) for stage in self._matched(probe)]
 
 
 def attention(increases: Tensor) -> Tensor:
@@ -155,6 +195,20 @@ def _weighted_distance(features: Tensor, target: Tensor, weights: Tensor) -> Ten
     """The sum over images and channels of C w_c times the mean squared difference over positions."""
     distances = (features - target).flatten(2).square().mean(2)
     return (len(weights) * weights * distances).sum()
+
+
+def start_of(model: nn.Module, without: str = "\0") -> dict[str, Tensor]:
+    """Copies of the parameters by name, but for those whose name begins with `without`."""
+    return {
+        name: parameter.detach().clone() for name, parameter in model.named_parameters() if not name.startswith(without)
+    }
+
+
+def squared_distance(model: nn.Module, start: dict[str, Tensor]) -> Tensor:
+    """The sum of squares of the differences of the parameters in `start` from their values there."""
+    weights = dict(model.named_parameters())
+    distances = [(weights[name] - w0.to(weights[name].device)).square().sum() for name, w0 in start.items()]
+    return torch.stack(distances).sum()
 
 
 def linear_norm(model: nn.Module) -> Tensor:

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, delta
@@ -40,19 +39,13 @@ class Method(BaseMethod[Params]):
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
-        head = f"{student.layers.head}."
-        self.start = {
-            name: parameter.detach().clone()
-            for name, parameter in student.model.named_parameters()
-            if self.params.head == "seed" or not name.startswith(head)
-        }
+        without = "\0" if self.params.head == "seed" else f"{student.layers.head}."
+        self.start = delta.start_of(student.model, without)
         return student
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
-        weights = dict(student.model.named_parameters())
-        distances = [(weights[name] - w0.to(weights[name].device)).square().sum() for name, w0 in self.start.items()]
         return {
             "ce": self.cross_entropy(student.model(batch.x), batch.y),
             "head": 0.5 * self.params.beta * delta.linear_norm(student.model),
-            "start": self.params.l2sp_lmda * torch.stack(distances).sum(),
+            "start": self.params.l2sp_lmda * delta.squared_distance(student.model, self.start),
         }

@@ -21,18 +21,25 @@ _FITS, _BETTER = 0.6, 3.0
 Of the ResNet-18 of the reference AutoAttack package, trained with ReLU, the errors of its eight blocks have the median
 0.18 for ReLU and 14 for softplus.
 """
+_ALIKE = 1.5
+"""Activations whose error is below the smallest times this are not told apart."""
 
 Block = tuple[nn.BatchNorm2d, nn.Conv2d, nn.BatchNorm2d]
 
 
-def activation_of(blocks: Sequence[Block], candidates: Mapping[str, Callable[[Tensor], Tensor]], own: str) -> str:
-    """The candidate that made the running means of the blocks' second batch norms: `own` unless another fits clearly.
+def activations_of(
+    blocks: Sequence[Block], candidates: Mapping[str, Callable[[Tensor], Tensor]], own: str
+) -> list[str]:
+    """The candidates that may have made the running means of the blocks' second batch norms, the best first: `own`
+    alone unless another fits clearly better.
 
     The means of a network that was trained for less than 100 batches, or not at all, say nothing.
     """
     errors = {name: _error(blocks, function) for name, function in candidates.items()}
     best = min(errors, key=lambda name: errors[name])
-    return best if errors[best] < min(_FITS, errors[own] / _BETTER) else own
+    if errors[best] >= min(_FITS, errors[own] / _BETTER):
+        return [own]
+    return [name for name in sorted(errors, key=lambda name: errors[name]) if errors[name] <= _ALIKE * errors[best]]
 
 
 def _error(blocks: Sequence[Block], activation: Callable[[Tensor], Tensor]) -> float:

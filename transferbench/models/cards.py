@@ -55,6 +55,7 @@ class ModelCard(StrictModel):
     params: dict[str, str | int | float | bool | list[str] | list[float]] = Field(default={})
     seed: int | None = None
     shots: int | None = Field(default=None, ge=1)
+    shots_rule: Literal["", "renofeation"] = ""
     threats: dict[Norm, Radius] = Field(default={})
     weights: str = ""
     weights_notes: tuple[str, ...] = ()

@@ -268,6 +268,7 @@ class _Planner:
                 network=network or "",
                 source=None if source is None else source.network,
                 shots=None if source is None else self.block.shots,
+                shots_rule="keyed" if source is None else self.block.shots_rule,
                 untrained=self.suite.untrained,
             )
         )

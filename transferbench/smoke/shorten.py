@@ -28,6 +28,8 @@ _TRAININGS: dict[str, Scalar] = {
     "attention_steps": 2,
     "attention_batches": 1,
 }
+_LENGTHS = ("swa_steps", "swa_freq", "swa_start")
+"""What is left to its default, because it counts steps of the whole training."""
 _STEPS = {"lwf": 4, "renofeation": 8}
 """Where a method's phases take shares of the steps, so many that each has two."""
 
@@ -84,6 +86,7 @@ def _chosen(blocks: Iterable[Training]) -> tuple[Training, ...]:
                 "sources": tuple(sources),
                 "rows": tuple(rows),
                 "shots": None,
+                "shots_rule": "keyed",
                 "attack_sources": len(used) == 1 and not found,
             }
             found.append(block.model_copy(update=less))
@@ -105,6 +108,7 @@ def _uses(block: Training, row: SuiteRow, source: Source) -> set[tuple[str, str]
 def _settings(method: str, given: dict[str, Scalar]) -> dict[str, Scalar]:
     known = {item.name for item in fields(registry.find("methods", method).load().Params)}
     short = {name: value for name, value in _TRAININGS.items() if name in known}
+    given = {name: value for name, value in given.items() if name not in _LENGTHS}
     return {**given, **short, "steps": _STEPS.get(method, 2)}
 
 

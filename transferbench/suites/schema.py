@@ -205,7 +205,8 @@ class Training(StrictModel):
     `name` is the prefix of its victims' names in a suite of several blocks. `network` is the architecture of trained
     sources, and of rows whose method uses no source. Sources are attacked themselves unless `attack_sources` is false
     or there is no `source_dataset`. The preprocessings (`Res256Crop224`) apply to photographs of any size; `shots` is
-    the number of training images per class of the target data (all by default).
+    the number of training images per class of the target data (all by default), drawn by the seed, or with `shots_rule`
+    `renofeation` as Renofeation's code draws them.
     """
 
     name: Name | Literal[""] = ""
@@ -216,6 +217,7 @@ class Training(StrictModel):
     source_preprocessing: PreprocessingText = ""
     target_preprocessing: PreprocessingText = ""
     shots: Annotated[int, Field(ge=1)] | None = None
+    shots_rule: Literal["keyed", "renofeation"] = "keyed"
     sources: Annotated[tuple[Source, ...], Field(min_length=1)]
     rows: Annotated[tuple[SuiteRow, ...], Field(min_length=1)]
 

@@ -251,7 +251,8 @@ class _PhaseSteps:
         loss.backward()
         self.optimiser.step()
         training.method.after_step(training.student, batch)
-        if self.average is not None and (local + 1) % phase.average_every == 0:
+        done = local + 1
+        if self.average is not None and done > phase.average_after and done % phase.average_every == 0:
             self.average.update_parameters(model)
         lr = self.optimiser.param_groups[0]["lr"]
         if local % LOG_EVERY == 0 or local == phase.steps - 1:

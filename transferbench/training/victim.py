@@ -10,6 +10,7 @@ from torch import nn
 from transferbench.base.errors import InputError
 from transferbench.base.versions import versions
 from transferbench.data import Dataset
+from transferbench.data.few_shot import Rule
 from transferbench.methods import BaseMethod, Network
 from transferbench.models import networks
 from transferbench.models.cards import ModelCard
@@ -34,6 +35,7 @@ class Recipe:
     network: str
     shots: int | None = None
     untrained: bool = False
+    shots_rule: Rule = "keyed"
 
 
 def check(recipe: Recipe, method: BaseMethod[Any], source: Victim | None, train: Dataset) -> tuple[Victim | None, str]:
@@ -111,6 +113,7 @@ def train_victim(
         input_shape=train.shape,
         preprocessing=train.preprocessing,
         shots=recipe.shots,
+        shots_rule="" if recipe.shots_rule == "keyed" else recipe.shots_rule,
         untrained=recipe.untrained,
         method=recipe.method,
         source=source.id if source is not None and uses_source else "",

@@ -11,7 +11,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import Chain
-from transferbench.data import Dataset, Split, View
+from transferbench.data import Dataset, Split, View, few_shot
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.train import TrainJob
 from transferbench.leaderboard import build, example_gallery, figures, page
@@ -45,7 +45,9 @@ def check(suite: Suite) -> None:
         trainings: list[Source | SuiteRow] = [*block.sources, *block.rows]
         for row in trainings:
             if row.method is not None:
-                methods.build(row.method, dict(row.set))
+                params = methods.build(row.method, dict(row.set)).params
+                if isinstance(row, SuiteRow):
+                    few_shot.check(block.target_dataset, block.shots_rule, block.shots, params.validation)
 
 
 def absent(planned: Plan, settings: RunSettings) -> list[str]:

@@ -14,6 +14,8 @@ from transferbench.base.names import victim_name
 from transferbench.base.results import TrainResult
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import ThreatModel
+from transferbench.data import few_shot
+from transferbench.data.few_shot import Rule
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.train import TrainJob
@@ -46,6 +48,7 @@ class TrainingRequest:
     source: str | None = None
     network: str = ""
     shots: int | None = None
+    shots_rule: Rule = "keyed"
     preprocessing: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     download: bool = False
@@ -64,6 +67,7 @@ def check(request: TrainingRequest, settings: RunSettings) -> None:
     if request.source and (source.parent if source.is_file() else source) == settings.root.resolve():
         raise InputError(f"--out {settings.root}: this is the source's folder; give another one")
     params = methods.build(request.method, dict(request.settings)).params
+    few_shot.check(request.target, request.shots_rule, request.shots, params.validation)
     if settings.eval_freq is not None and params.validation == "none":
         raise InputError("--eval-freq measures on validation images, which validation=none does not keep: drop one")
 
@@ -94,7 +98,9 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
         if not data.are_photographs(request.target):
             raise InputError(f"--preprocessing: {request.target} is no data set of photographs of any size")
     params = method.params
-    splits = load_splits(request.target, settings.data_dir, view, request.shots, params.seed, params.validation)
+    splits = load_splits(
+        request.target, settings.data_dir, view, request.shots, params.seed, params.validation, request.shots_rule
+    )
     threats = (source.card.threats if source is not None else {}) or radii_of(request.target)
     if settings.eval_freq is not None and not threats:
         raise InputError(f"--eval-freq: nothing says at which radii: neither the source's card nor {request.target}")
@@ -109,6 +115,7 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
         network=network,
         source=None if source is None else PublicNetwork(canonical(str(request.source), source), source.id),
         shots=request.shots,
+        shots_rule=request.shots_rule,
         threats=tuple(ThreatModel(norm, eps) for norm, eps in threats.items()),
     )
     read_back.check(job.recipe, methods.build(request.method, dict(request.settings)), source, splits)

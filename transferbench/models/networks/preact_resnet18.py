@@ -1,6 +1,12 @@
 """Pre-activation ResNet-18 of E-AT: `preact-resnet18[:<activation>]`, no input normalisation.
 
-The activation is `relu` or `softplus<beta>`, as robust-finetuning's `--act` names it; without one it is softplus1.
+The activation is one of robust-finetuning's `--act`, by its name there; without one it is softplus1. None of them has
+parameters.
+
+    relu         max(x, 0)
+    softplus<b>  log(1 + exp(b x)) / b, b a whole number
+    3prelu<d>    0 below -d, x above d, and (x + d) / 2 between: continuous, with two kinks
+    3psmooth<d>  0 below -d, x above d, and (x + d)^2 / (4 d) between: continuous, with a continuous derivative
 
 Croce and Hein 2022 (arXiv:2105.12508), robust-finetuning's `fast_models.py`: 3x3 stem of 64, four stages of two
 blocks, widths 64/128/256/512, strides 1/2/2/2, block activation softplus(beta=1) (`softplus1` in its file names),
@@ -14,6 +20,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -22,10 +29,13 @@ from transferbench.models import batch_norm_means
 from transferbench.models.features import Layers
 from transferbench.models.networks import Built
 
-IDS = {"preact-resnet18": "PreActResNet-18 of E-AT (robust-finetuning): softplus, or preact-resnet18:relu, 32x32 RGB"}
+IDS = {"preact-resnet18": "PreActResNet-18 of E-AT: softplus1, or preact-resnet18:relu, :3prelu1, :3psmooth1, ..."}
 
 Activation = Callable[[Tensor], Tensor]
 DEFAULT = "softplus1"
+
+_TOLD_APART = (DEFAULT, "relu", *(f"3p{kind}{width}" for kind in ("relu", "smooth") for width in ("0.5", "1", "2")))
+"""The activations that weights are compared with, besides the one that the id states."""
 
 _STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -86,13 +96,13 @@ def unstated(id: str) -> str:
 def check_loaded(id: str, model: nn.Module, name: str) -> None:
     """InputError where the batch norms' running means were made by another activation than the id's."""
     own = _name(id)
-    candidates = {other: _activation(other, id) for other in dict.fromkeys((own, DEFAULT, "relu"))}
+    candidates = {other: _activation(other, id) for other in dict.fromkeys((own, *_TOLD_APART))}
     blocks = [block for block in model.modules() if isinstance(block, PreActBlock)]
-    made_by = batch_norm_means.activation_of([(block.bn1, block.conv1, block.bn2) for block in blocks], candidates, own)
-    if made_by != own:
+    found = batch_norm_means.activations_of([(block.bn1, block.conv1, block.bn2) for block in blocks], candidates, own)
+    if found != [own]:
         raise InputError(
-            f"weights {name}: trained with the activation {made_by}, as the running means of the batch norms show, not "
-            f"{own}: name the network preact-resnet18:{made_by} (--network, or `network:` of the card)"
+            f"weights {name}: trained with the activation {' or '.join(found)}, as the running means of the batch "
+            f"norms show, not {own}: name the network preact-resnet18:{found[0]} (--network, or `network:` of the card)"
         )
 
 
@@ -100,11 +110,27 @@ def _name(id: str) -> str:
     return id.partition(":")[2] if ":" in id else DEFAULT
 
 
+def three_piece_relu(x: Tensor, d: float) -> Tensor:
+    """0 below -d, (x + d) / 2 up to d, x above; tp_relu of robust-finetuning."""
+    return torch.where(x > d, x, torch.where(x < -d, 0.0, 0.5 * (x + d)))
+
+
+def three_piece_smooth(x: Tensor, d: float) -> Tensor:
+    """0 below -d, (x + d)^2 / (4 d) up to d, x above; tp_smoothed_relu of robust-finetuning."""
+    return torch.where(x > d, x, torch.where(x < -d, 0.0, (x + d) ** 2 / (4 * d)))
+
+
 def _activation(name: str, id: str) -> Activation:
-    """The function of that name. InputError for the ones of robust-finetuning that are not here, and any other."""
-    softplus = re.fullmatch(r"softplus([1-9]\d*)", name)
+    """The function of that name. InputError for any other name, and for a width that is not above 0."""
     if name == "relu":
         return F.relu
-    if softplus is None:
-        raise InputError(f"network {id}: the activation is relu, or softplus<beta> with a whole beta (softplus1)")
-    return F.softplus if softplus[1] == "1" else partial(F.softplus, beta=int(softplus[1]))
+    softplus = re.fullmatch(r"softplus([1-9]\d*)", name)
+    if softplus is not None:
+        return F.softplus if softplus[1] == "1" else partial(F.softplus, beta=int(softplus[1]))
+    three_piece = re.fullmatch(r"3p(relu|smooth)(\d+(?:\.\d+)?|\.\d+)", name)
+    if three_piece is None or float(three_piece[2]) == 0:
+        raise InputError(
+            f"network {id}: the activation is relu, softplus<beta> with a whole beta (softplus1), or 3prelu<d> or "
+            "3psmooth<d> with a width d above 0 (3prelu1, 3psmooth0.5)"
+        )
+    return partial(three_piece_relu if three_piece[1] == "relu" else three_piece_smooth, d=float(three_piece[2]))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from transferbench.models.weights import renamings
+
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_module")
 """Parts of names that are no part of a network, wherever they are: DataParallel, torch.compile, FSDP, Opacus."""
 ATTRIBUTES = ("model", "net", "network")
@@ -75,10 +77,15 @@ def match(
 
     Without a `prefix` only names of WRAPPERS and ATTRIBUTES are taken off, and every name of the file must be used,
     be a LEFTOVER, or belong to another copy of the network behind another prefix. With one, all others are left out.
-    Names that end with one of `unused` are dropped.
+    Names that end with one of `unused` are dropped. Where the names do not fit, those of weights/renamings.py are
+    tried.
     """
     bare, wrappers = unwrapped(model, [name for name in names if not name.endswith(tuple(unused) or ("\0",))])
     added, fitting = prefixes(model, bare, constants)
+    renamed = {} if fitting else renamings.of_mobilenet(model.state_dict(), bare)
+    if renamed:
+        bare = {name: bare[file_name] for name, file_name in renamed.items()}
+        added, fitting = prefixes(model, bare, constants)
     if prefix is not None:
         own = set(model.state_dict())
         prefix = ".".join(part for part in prefix.split(".") if part not in WRAPPERS or _has_part(own, part))
@@ -92,6 +99,7 @@ def match(
         if (file_name := f"{chosen}{name.removeprefix(added)}") in bare and name.startswith(added)
     }
     notes = [f"{wrapper}. taken out of the names" for wrapper in wrappers]
+    notes += [renamings.RENOFEATION] if renamed else []
     notes += [f"prefix {chosen} removed"] if chosen else []
     used = set(found.values())
     rest = [name for name in bare if bare[name] not in used]
