@@ -35,8 +35,18 @@ def board(folder: Path, protocol: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("environment", ASCII)
-@pytest.mark.parametrize("words", [["leaderboard", "."], ["card", "modèle.md"], ["runs", "modèle"]])
+COMMANDS = [["leaderboard", "."], ["card", "modèle.md"], ["runs", "modèle"]]
+QUICK = [(ASCII[0], COMMANDS[0]), (ASCII[3], COMMANDS[1]), (ASCII[4], COMMANDS[0]), (ASCII[2], COMMANDS[2])]
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        pytest.param(one, words, marks=() if (one, words) in QUICK else pytest.mark.slow)
+        for one in ASCII
+        for words in COMMANDS
+    ],
+)
 def test_characters_that_the_terminal_lacks_are_escaped(
     tmp_path: Path, environment: dict[str, str], words: list[str]
 ) -> None:

@@ -43,20 +43,26 @@ def module(name: str, side: int = 8) -> str:
     return f"python:{name}:net"
 
 
+VICTIMS = [
+    ("python", "ft1", "finetune"),
+    ("python", "my victim (2)", "probe"),
+    ("larger", "runs/a b", "finetune"),
+    ("letters-madry", "RB_mine", "probe"),
+    ("letters-madry", "letters-natural", "finetune"),
+    ("file", "file:x", "probe"),
+    ("letters-natural", "it's $HOME", "finetune"),
+    ("letters-natural", ".", "probe"),
+]
+OTHERS = {"finetune": "probe", "probe": "finetune"}
+
+
 @pytest.mark.parametrize(
-    ("source", "out"),
+    ("source", "out", "plugin"),
     [
-        ("python", "ft1"),
-        ("python", "my victim (2)"),
-        ("larger", "runs/a b"),
-        ("letters-madry", "RB_mine"),
-        ("letters-madry", "letters-natural"),
-        ("file", "file:x"),
-        ("letters-natural", "it's $HOME"),
-        ("letters-natural", "."),
+        *VICTIMS,
+        *(pytest.param(source, out, OTHERS[plugin], marks=pytest.mark.slow) for source, out, plugin in VICTIMS),
     ],
 )
-@pytest.mark.parametrize("plugin", ["finetune", "probe"])
 def test_the_printed_line_works_as_it_is(
     here: Path, capsys: pytest.CaptureFixture[str], source: str, out: str, plugin: str
 ) -> None:

@@ -30,6 +30,9 @@ class Small:
         keep = self.logits.argmax(1) == self.y
         return Small(self.model, self.x[keep], self.y[keep], self.ids[keep])
 
+    def first(self, n: int) -> Small:
+        return Small(self.model, self.x[:n], self.y[:n], self.ids[:n])
+
 
 def train_small(classes: int, steps: int, n: int, noise: float = 0.1) -> Small:
     """The demo's network, trained on noisy letters of the first `classes` classes: partly robust."""
