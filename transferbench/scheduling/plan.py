@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from transferbench import data
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.ids import with_seed
 from transferbench.base.results import AttackResult
@@ -211,7 +212,7 @@ class _Planner:
             return self._evaluated(public, "source", images, self._chains(), seed=0)
         assert source.method is not None
         assert dataset is not None
-        name = with_seed(f"{dataset}-{source.name}", self.seed)
+        name = with_seed(f"{DatasetId.parse(dataset).name}-{source.name}", self.seed)
         train = self._train(name, source.method, source.set, images, source.network or block.network, None)
         planned = PlannedVictim("", TrainedNetwork(train), None)
         return self._evaluated(planned, "source", images, self._chains()) if block.attack_sources else planned

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from transferbench import data, suites
 from transferbench.attacks.apgd import SCREEN
-from transferbench.base import full_precision, registry
+from transferbench.base import dataset_id, full_precision, registry
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS, Chain, Epsilon, Norm, ThreatModel, ThreatName
@@ -88,7 +88,7 @@ def check(request: EvaluationRequest) -> None:
     chosen = chosen_attacks.parse(request.attacks, request.norms, request.backend)
     chosen_attacks.check_source(chosen, request.norms, request.source is not None)
     if request.dataset is not None:
-        registry.find_family("data", request.dataset)
+        dataset_id.find(request.dataset)
 
 
 def radii(request: EvaluationRequest, victim: Victim) -> dict[Norm, Epsilon]:

@@ -6,6 +6,7 @@ import json
 from functools import cache
 from pathlib import Path
 
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.specifications import Epsilon, Norm
 
 NAMES = Path(__file__).parent / "classes.json"
@@ -26,8 +27,8 @@ _RADII: dict[str, dict[Norm, str]] = {
 @cache
 def radii_of(dataset: str) -> dict[Norm, Epsilon]:
     """The radii of evaluations of models trained on a data set, in [0,1] pixels: E-AT's for photographs; empty for a
-    data set without."""
-    return {norm: Epsilon.parse(eps) for norm, eps in _RADII.get(dataset, {}).items()}
+    data set without. A subset of its classes has the whole data set's."""
+    return {norm: Epsilon.parse(eps) for norm, eps in _RADII.get(DatasetId.parse(dataset).base, {}).items()}
 
 
 @cache
