@@ -106,7 +106,7 @@ def test_the_base_decides_what_is_not_about_classes(tmp_path: Path) -> None:
     assert data.are_photographs("imagenet[0-9]")
     assert not data.are_photographs("cifar10[0-9]")
     assert classes.radii_of("cifar10[cat,dog]") == classes.radii_of("cifar10")
-    with pytest.raises(InputError, match="data set cifar100: .*cifar-100-python missing"):
+    with pytest.raises(InputError, match=r"data set cifar100: .*cifar-100-python missing"):
         data.load("cifar100[0-49]", "test", tmp_path)
     with pytest.raises(InputError, match="cannot be downloaded"):
         data.download("imagenet[0-9]", tmp_path)
