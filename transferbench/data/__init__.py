@@ -29,6 +29,8 @@ from transferbench.data.preprocessing import Preprocessing
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+FOLDER = Path("data")
+"""The folder of data sets' files where none is named."""
 Augment = Literal["none", "crop-flip", "resized-crop-flip"]
 
 
@@ -200,7 +202,7 @@ def load(id: str, split: Split, root: Path | None = None, view: View | None = No
         raise InputError(
             f"data set {id}: is it the folder of that name? Then write {id}/; or rename it, to take a subset"
         )
-    whole: Dataset = parsed.find().load().load(parsed.base, split, root or Path("data"), view or View())
+    whole: Dataset = parsed.find().load().load(parsed.base, split, root or FOLDER, view or View())
     return class_subset.subset(whole, parsed) if parsed.items else whole
 
 
@@ -214,9 +216,9 @@ def download(id: str, root: Path | None = None) -> None:
     """Download a data set's files if they are missing. InputError where no download exists, or when it fails."""
     parsed = DatasetId.parse(id)
     entry = parsed.find()
-    if not registry.missing(entry, root or Path("data")):
+    if not registry.missing(entry, root or FOLDER):
         return
     module = entry.load()
     if not hasattr(module, "download"):
         raise InputError(f"data set {id}: it cannot be downloaded; leave --download out to see where it is")
-    module.download(parsed.base, root or Path("data"))
+    module.download(parsed.base, root or FOLDER)
