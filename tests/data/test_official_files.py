@@ -15,6 +15,7 @@ from support import official
 
 from transferbench import data
 from transferbench.base import registry
+from transferbench.base.corruptions import BENCHMARKS
 from transferbench.base.errors import InputError
 from transferbench.data import View, downloads
 from transferbench.data.files import Files
@@ -41,7 +42,8 @@ def paths(dataset: data.Dataset) -> list[Path]:
 
 def test_every_data_set_with_files_has_a_tree() -> None:
     with_files = {id for id, entry in registry.entries("data").items() if registry.literal(entry, "NEEDS").get(id)}
-    assert with_files == set(MAKERS) - {"folder"} | {"cifar10", "cifar100"}
+    corrupted = {one.family for one in BENCHMARKS}
+    assert with_files == set(MAKERS) - {"folder"} | {"cifar10", "cifar100"} | corrupted
 
 
 def test_labels_splits_and_order_are_the_official_ones(tree: Tree) -> None:

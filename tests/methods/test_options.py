@@ -240,7 +240,7 @@ def test_train_without_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert main([*words, "--out", "v"]) == 0, "a finished training is found again"
 
 
-@pytest.mark.parametrize("name", ["croce2021", "igam2020", "renofeation2020", "shafahi2020"])
+@pytest.mark.parametrize("name", ["croce2021", "igam2020", "renofeation2020", "shafahi2020", "shafahi2020-split"])
 def test_the_papers_suites_train_on_every_image(name: str) -> None:
     suite = suites.load(name)
     trainings = [job for job in plan(suite, suite.seeds).jobs if job.kind == "train"]

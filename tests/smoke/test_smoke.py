@@ -23,7 +23,7 @@ from transferbench.suites import Suite
 from transferbench.workflows import run_suite
 from transferbench.workflows.publish import publish
 
-PAPERS = ("croce2021", "igam2020", "renofeation2020", "shafahi2020")
+PAPERS = ("croce2021", "igam2020", "renofeation2020", "shafahi2020", "shafahi2020-split")
 
 
 def used(suite: Suite) -> set[tuple[str, str]]:

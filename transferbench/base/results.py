@@ -212,6 +212,20 @@ class CleanResult(JobResult):
     cost: Cost
 
 
+@dataclass(frozen=True)
+class CorrectResult(JobResult):
+    """Which of `n` images are classified correctly without an attack, as the hex of base/bits.py, in their order.
+
+    `flags` are the pre-flight's; `batch`: the rows in flight, where the answers belong to one batch size and order.
+    """
+
+    correct: str
+    n: int
+    flags: tuple[str, ...]
+    cost: Cost
+    batch: int | None = None
+
+
 def to_json(result: JobResult) -> dict[str, Any]:
     """JSON values, without the key."""
     values = asdict(result)

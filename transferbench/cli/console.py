@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from transferbench.base.corruptions import SEVERITIES
 from transferbench.base.ids import RENOFEATION, SOURCE_PGD
 from transferbench.base.progress import OnProgress, Progress
 from transferbench.base.results import DrawCounts
@@ -20,7 +21,8 @@ from transferbench.cli.failures import one_line, printable
 from transferbench.cli.output import say
 from transferbench.cli.summary_table import print_summary
 from transferbench.jobs.job import Job
-from transferbench.leaderboard.measurements import union
+from transferbench.leaderboard.corruptions import CorruptionScores, Score
+from transferbench.leaderboard.measurements import Measurements, union
 from transferbench.leaderboard.statistics import wilson
 from transferbench.results.records import CraftedRecord, Record
 from transferbench.results.verification import VerificationCounts
@@ -154,6 +156,11 @@ def evaluation_report(record: Record, weights: str) -> str:
             if crafted.norm == RENOFEATION and len(crafted.flips) == 1 and record.clean.count:
                 share = 100 * crafted.any_of() / record.clean.count
                 lines.append(f"         Attack Success Rate, as Renofeation's evaluator prints it: {share:.2f}")
+    for threat, scores in Measurements(record).corruptions.items():
+        lines += _corruptions(record, threat, scores)
+    if record.unmeasured_threat:
+        how = f"--norms {record.unmeasured_threat}"
+        lines.append(f"note     the model is one for {record.unmeasured_threat}, which was not measured ({how})")
     if record.weights_sha256.startswith("python-"):
         lines.append(
             "note     the model declares no fingerprint: a second run will not find this result and attacks anew"
@@ -163,6 +170,28 @@ def evaluation_report(record: Record, weights: str) -> str:
     if record.flags:
         lines.append(f"flags    {', '.join(_flag(record, name) for name in record.flags)}")
     return "\n".join(lines)
+
+
+def _corruptions(record: Record, threat: str, scores: CorruptionScores) -> list[str]:
+    """A benchmark of corrupted images: its mean with n and interval, mCE, and the accuracies by severity."""
+    parts = f"mean of {len(scores.counts)} corruptions x {len(SEVERITIES)} severities, {record.n} images each"
+    lines = [f"{threat:<8} {_score(scores.accuracy)}  ({parts})"]
+    if scores.mce is not None:
+        lines.append(f"mCE      {_score(scores.mce)}  (relative to AlexNet)")
+    low, high = wilson(record.n // 2, record.n)
+    lines.append(
+        f"         each rate below is of {record.n} images: its 95 % interval at 50 % is +-{50 * (high - low):.1f}"
+    )
+    lines.append(f"         {'severity':<18}{''.join(f'{severity:>8}' for severity in SEVERITIES)}{'mean':>8}")
+    for name, counts in scores.counts.items():
+        shares = [100 * count / record.n for count in counts]
+        lines.append(f"         {name:<18}{''.join(f'{share:8.2f}' for share in (*shares, sum(shares) / len(shares)))}")
+    return lines
+
+
+def _score(score: Score) -> str:
+    low, high = score.interval
+    return f"{100 * score.value:6.2f} %  [{low}, {high}]"
 
 
 def _flag(record: Record, name: str) -> str:

@@ -29,7 +29,8 @@ from transferbench.cli.output import say
     "`list attacks`). With --backend autoattack also standard, plus and rand.",
 )
 @click.option("--source", metavar="ID", help="Also attack with this public model alone.")
-@click.option("--n", type=int, metavar="N", help="First N test examples (default: 1000, or all if fewer).")
+@click.option("--n", type=int, metavar="N", help="First N test examples (default: 1000, or all if fewer; "
+              "all where only corruptions are measured).")  # fmt: skip
 @click.option("--seed", type=int, default=0, metavar="S", help="Seed of the random starts (default: 0).")
 @click.option("--out", type=options.FOLDER, metavar="DIR", help="The run's folder (default: runs/eval).")
 @click.option("--download", is_flag=True, help=options.DOWNLOAD)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from transferbench.base import registry
+from transferbench.base.corruptions import CORRUPTION_THREATS
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import Epsilon, Keep, ThreatName
 
@@ -41,10 +42,17 @@ class Value(click.ParamType):  # type: ignore[type-arg]  # generic in some versi
         return self.read(value) if isinstance(value, str) else value
 
 
+def _check_threat(name: str) -> None:
+    """InputError for what is neither a threat of attacks nor one of corruptions."""
+    known = registry.entries("threats")
+    if name not in CORRUPTION_THREATS and name not in known:
+        raise InputError(registry.unknown("threat", name, (*known, *CORRUPTION_THREATS)))
+
+
 def _threats(text: str) -> tuple[ThreatName, ...]:
-    names = tuple(text.split(","))
+    names = tuple(text.split(",")) if text else ()
     for name in names:
-        registry.find("threats", name)
+        _check_threat(name)
     if len(set(names)) != len(names):
         raise InputError(f"--norms {text!r}: a norm is named twice")
     return names
@@ -106,10 +114,11 @@ model = click.option("--model", required=True, metavar="ID", help="A model of `l
 dataset = click.option("--dataset", metavar="ID", help="Data set (default: the one on the model's card).")
 norms = click.option(
     "--norms",
-    default="Linf,L2,L1",
+    default="",
     metavar="N,N",
     type=Value("norms", _threats),
-    help="Norms (default: Linf,L2,L1), or renofeation, the box of that paper's own evaluation (with --source).",
+    help="Norms (default: Linf,L2,L1; of a model for corruptions these); renofeation, the box of that paper's own "
+    "evaluation (with --source); corruptions, and corruptions_3d of ImageNet: accuracy on corrupted images.",
 )
 eps = click.option(
     "--eps",

@@ -7,8 +7,10 @@ from typing import Any
 
 import click
 
-from transferbench.base.errors import FaultError
+from transferbench.base.corruptions import CORRUPTION_THREATS
+from transferbench.base.errors import FaultError, InputError
 from transferbench.base.settings import RunSettings
+from transferbench.base.specifications import NORMS
 from transferbench.cli import options
 from transferbench.cli.output import say
 
@@ -28,6 +30,10 @@ def command(**given: Any) -> None:
     from transferbench.workflows import settings as settings_check
 
     settings = RunSettings(**{name: given.pop(name) for name in ("device", "data_dir", "model_dir", "batch_size")})
+    given["norms"] = given["norms"] or NORMS
+    without_attack = [threat for threat in given["norms"] if threat in CORRUPTION_THREATS]
+    if without_attack:
+        raise InputError(f"selftest: there is no attack under {without_attack[0]} that could miss anything; name norms")
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)

@@ -3,7 +3,8 @@
 A module of this package lists its data sets in a literal `IDS` and has
 `load(id: str, split: Split, root: Path, view: View) -> Dataset`. Data sets that need files list them in a literal
 `NEEDS = {id: paths below the folder of data sets}`, and may have `download(id: str, root: Path) -> None`. Data sets of
-photographs of any size set `PHOTOGRAPHS = True`.
+photographs of any size set `PHOTOGRAPHS = True`. A module never sees a subset of classes (`cifar100[0-49]`): it loads
+the whole data set, and `load` here takes the subset.
 """
 
 from __future__ import annotations
@@ -19,13 +20,17 @@ import torch
 from torch import Tensor
 
 from transferbench.base import keyed_random, registry
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import FaultError, InputError
+from transferbench.data import class_subset
 from transferbench.data.augment import crop_flip
 from transferbench.data.files import Files
 from transferbench.data.preprocessing import Preprocessing
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+FOLDER = Path("data")
+"""The folder of data sets' files where none is named."""
 Augment = Literal["none", "crop-flip", "resized-crop-flip"]
 
 
@@ -190,26 +195,30 @@ class Dataset:
 def load(id: str, split: Split, root: Path | None = None, view: View | None = None) -> Dataset:
     """A split of a data set. `root` is the folder of data sets' files (None: `data`).
 
-    InputError for an unknown id, or for missing or wrong files.
+    InputError for an unknown id or class, or for missing or wrong files.
     """
-    family, _, _ = id.partition(":")
-    entry = registry.find("data", family)
-    dataset: Dataset = entry.load().load(id, split, root or Path("data"), view or View())
-    return dataset
+    parsed = DatasetId.parse(id)
+    if parsed.items and parsed.base.startswith("folder:") and Path(id.partition(":")[2]).is_dir():
+        raise InputError(
+            f"data set {id}: is it the folder of that name? Then write {id}/; or rename it, to take a subset"
+        )
+    whole: Dataset = parsed.find().load().load(parsed.base, split, root or FOLDER, view or View())
+    return class_subset.subset(whole, parsed) if parsed.items else whole
 
 
 def are_photographs(id: str) -> bool:
     """Whether a data set's images come in any size, so that a `View` decides the size that is attacked."""
-    module = registry.find("data", id.partition(":")[0]).load()
+    module = DatasetId.parse(id).find().load()
     return bool(getattr(module, "PHOTOGRAPHS", False))
 
 
 def download(id: str, root: Path | None = None) -> None:
     """Download a data set's files if they are missing. InputError where no download exists, or when it fails."""
-    entry = registry.find("data", id.partition(":")[0])
-    if not registry.missing(entry, root or Path("data")):
+    parsed = DatasetId.parse(id)
+    entry = parsed.find()
+    if not registry.missing(entry, root or FOLDER):
         return
     module = entry.load()
     if not hasattr(module, "download"):
         raise InputError(f"data set {id}: it cannot be downloaded; leave --download out to see where it is")
-    module.download(id, root or Path("data"))
+    module.download(parsed.base, root or FOLDER)

@@ -38,10 +38,15 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     images = torch.from_numpy(np.asarray(bundle.data)).permute(0, 3, 1, 2).float() / 255
     labels, ids = torch.tensor(bundle.targets), torch.arange(len(bundle.targets))
     if split != "test":
-        order = keyed_random.permutation(keyed_random.stream("validation", id), len(labels))
+        order = validation_order(id, len(labels))
         at = order[:validation] if split == "val" else order[validation:].sort().values
         images, labels, ids = images[at], labels[at], ids[at]
     return Dataset(id, split, images.contiguous(), labels, ids, tuple(bundle.classes), augment="crop-flip")
+
+
+def validation_order(id: str, n: int) -> torch.Tensor:
+    """The order of the n training images whose first ones are for validation, int64 [n]."""
+    return keyed_random.permutation(keyed_random.stream("validation", id), n)
 
 
 def download(id: str, root: Path) -> None:

@@ -20,19 +20,13 @@ WHERE = "https://image-net.org (the validation images sorted into val/<wnid>/, f
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     """A split; only its own folder is needed. Labels are RobustBench's: the sorted WordNet ids."""
-    # A smoke run generates its own list of images.
-    helper = root / SYNTHETIC_LISTS if view.synthetic else _robustbench()
-    labels: dict[str, int] = json.loads((helper / "imagenet_class_to_id_map.json").read_text(encoding="utf-8"))
-    classes = sorted(labels, key=labels.__getitem__)
     part = "val" if split == "test" else "train"
     base = listed.require(id, root, (f"imagenet/{part}",), WHERE) / "imagenet" / part
     left_out = LeftOut()
-    if split == "test":
-        paths = listed.lines(helper / "imagenet_test_image_ids.txt")
-        rows = [ListedImage(path, labels[path.partition("/")[0]]) for path in paths]
-    else:
+    rows, classes = attacked(root, view)
+    if split != "test":
         rows = []
-        for wnid, label in labels.items():
+        for label, wnid in enumerate(classes):
             found = listing.images_below(base / wnid)
             rows += [ListedImage(f"{wnid}/{path}", label) for path in found.paths]
             left_out += found.left_out
@@ -40,6 +34,16 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     if not view.preprocessing and view.side in (None, 224):
         view = view._replace(preprocessing="Res256Crop224")
     return listed.dataset(id, split, base, rows, classes, view, [listing.text(left_out)])
+
+
+def attacked(root: Path, view: View) -> tuple[list[ListedImage], list[str]]:
+    """RobustBench's images, relative to a folder of classes, in its order, with their labels; and the classes."""
+    # A smoke run generates its own list of images.
+    helper = root / SYNTHETIC_LISTS if view.synthetic else _robustbench()
+    labels: dict[str, int] = json.loads((helper / "imagenet_class_to_id_map.json").read_text(encoding="utf-8"))
+    paths = listed.lines(helper / "imagenet_test_image_ids.txt")
+    rows = [ListedImage(path, labels[path.partition("/")[0]]) for path in paths]
+    return rows, sorted(labels, key=labels.__getitem__)
 
 
 def _robustbench() -> Path:

@@ -18,6 +18,7 @@ from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.spelling import composed
 from transferbench.data import Dataset, Split, View
+from transferbench.data.class_subset import missing_note
 from transferbench.data.files import Files
 from transferbench.data.preprocessing import Preprocessing
 
@@ -107,8 +108,7 @@ def dataset(
             raise InputError(f"data set {id}: {row.path} has label {row.label}, there are {len(classes)} classes")
         counts[row.label] += 1
     empty = [classes[label] for label, count in enumerate(counts) if count == 0]
-    missing = f"{len(empty)} of {len(classes)} classes have no images (first: {empty[0]!r})" if empty else ""
-    notes = tuple(note for note in (*notes, missing) if note)
+    notes = tuple(note for note in (*notes, missing_note(empty, len(classes))) if note)
     if (empty and split == "train") or not rows:
         raise InputError(f"data set {id}, split {split}: {'; '.join(notes)}")
     absent = [row.path for row in rows if not os.path.isfile(base / row.path)]

@@ -66,7 +66,7 @@ class EvaluationJob(Job[R]):
         return [
             Need(self.images, content["data"]),
             Need(self.network.input(results), content[self._network_field]),
-            Need(resources.sample(self.images.dataset, self.images.preprocessing)),
+            Need(resources.sample(*self._sample_images)),
         ]
 
     def adapted(self, resources: Resources, results: Results) -> Self:
@@ -79,4 +79,9 @@ class EvaluationJob(Job[R]):
         self._target(resources, results).depend_on_batch()
 
     def _target(self, resources: Resources, results: Results) -> Target:
-        return resources.target(self.network.input(results), self.images.dataset, self.images.preprocessing)
+        return resources.target(self.network.input(results), *self._sample_images)
+
+    @property
+    def _sample_images(self) -> tuple[str, str]:
+        """The data set, and its preprocessing, on whose first images the network is prepared."""
+        return self.images.dataset, self.images.preprocessing

@@ -32,6 +32,8 @@ from transferbench.training.splits import Splits
 _NETWORKS = 4
 """Maximum number of cached networks: a source and a few victims in turn."""
 _SPLITS = 2
+_TESTS = 4
+"""Maximum number of cached test splits: corrupted images are 75 data sets of their own."""
 
 
 class Resources:
@@ -49,7 +51,8 @@ class Resources:
         self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
         self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
         self._source_batches: dict[tuple[str, str, SampleInput], int | None] = {}
-        self._tests: dict[tuple[str, str], Dataset] = {}
+        self._given_tests: dict[tuple[str, str], Dataset] = {}
+        self._tests: OrderedDict[tuple[str, str], Dataset] = OrderedDict()
         self._splits: OrderedDict[SplitsInput, Splits] = OrderedDict()
         self._fingerprints: dict[ImagesInput, str] = {}
         self._notes: dict[str, bool] = {}
@@ -70,7 +73,7 @@ class Resources:
 
     def provide_data(self, dataset: Dataset) -> None:
         """Use this as the test split of its id."""
-        self._tests[dataset.id, ""] = dataset
+        self._given_tests[dataset.id, ""] = dataset
 
     def provide_fingerprint(self, wanted: ImagesInput, fingerprint: str) -> None:
         """Name these images so in keys."""
@@ -158,12 +161,17 @@ class Resources:
         return self._source_batches[name]
 
     def test(self, dataset: str, preprocessing: str) -> Dataset:
-        """A test split of this machine's files, loaded once."""
-        if (dataset, preprocessing) not in self._tests:
-            view = self.view(preprocessing)
-            self._tests[dataset, preprocessing] = data.load(dataset, "test", self.settings.data_dir, view)
-            self._note(self._tests[dataset, preprocessing])
-        return self._tests[dataset, preprocessing]
+        """A test split of this machine's files; those used last stay loaded."""
+        wanted = (dataset, preprocessing)
+        if wanted in self._given_tests:
+            return self._given_tests[wanted]
+        if wanted not in self._tests:
+            self._tests[wanted] = data.load(dataset, "test", self.settings.data_dir, self.view(preprocessing))
+            self._note(self._tests[wanted])
+            if len(self._tests) > _TESTS:
+                self._tests.popitem(last=False)
+        self._tests.move_to_end(wanted)
+        return self._tests[wanted]
 
     def images(self, wanted: ImagesInput | SampleInput) -> Dataset:
         """Test images, not decoded."""

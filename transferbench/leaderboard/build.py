@@ -9,7 +9,7 @@ from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.leaderboard import markdown, transfer
-from transferbench.leaderboard.column import Row
+from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
@@ -23,7 +23,7 @@ def render(records: Sequence[Record]) -> dict[str, str]:
     """File name -> content, a pure function of the records: building twice gives the same bytes."""
     rows = leaderboard_rows(records)
     return {
-        "leaderboard.csv": csv_table(LEADERBOARD, rows),
+        "leaderboard.csv": csv_table(present(LEADERBOARD, rows), rows),
         "cost.csv": csv_table(COST, cost_rows(records)),
         "transfer.csv": csv_table(transfer.TRANSFER, transfer.rows(records)),
         "leaderboard.md": markdown.render(records, rows),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -21,6 +21,7 @@ class Group(Enum):
 
     VICTIM = "victim", True
     ROBUST = "robustness", True
+    CORRUPTIONS = "corruptions", True
     CRAFTED = "attacks with the source alone", True
     SOURCE = "source on its own task", False
     CHANGE = "change from the source", False
@@ -74,8 +75,15 @@ class Column(Generic[Context]):
     """Moves to the page's subtitle and last group where every row has the same value."""
     link: Callable[[Path, str], str] | None = None
     """Target of the cell's link on the page, from the board's folder and the value."""
+    optional: bool = False
+    """Left out of tables in which no row has a value."""
     page_order: int = 0
     """Sorts the columns of a group on the page before the order of the list."""
+
+
+def present(columns: Iterable[Column[Context]], rows: Sequence[Row]) -> list[Column[Context]]:
+    """The columns without the optional ones that no row fills."""
+    return [column for column in columns if not column.optional or any(row[column.name] != "" for row in rows)]
 
 
 def build_row(columns: Sequence[Column[Context]], context: Context) -> Row:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from transferbench.base.ids import PGD20, PRETRAINED_NEURON, RENOFEATION, SOURCE_PGD
 from transferbench.base.names import file_stem
 from transferbench.leaderboard.column import Cell, Column, Group
+from transferbench.leaderboard.corruptions import Score
 from transferbench.leaderboard.families import (
     BoardColumn,
     RateColumn,
     accuracy,
     change,
+    corrupted,
     cost,
     crafted_radius,
     end,
@@ -38,6 +42,14 @@ def _clean_full(m: Measurements) -> Rate | None:
 
 def _n_full(m: Measurements) -> Cell:
     return "" if m.record.clean_full is None else m.record.clean_full[1]
+
+
+def _corruptions_acc(threat: str) -> Callable[[Measurements], Score | None]:
+    return lambda m: found.accuracy if (found := m.corruptions.get(threat)) else None
+
+
+def _corruptions_mce(threat: str) -> Callable[[Measurements], Score | None]:
+    return lambda m: found.mce if (found := m.corruptions.get(threat)) else None
 
 
 RANK: BoardColumn = Column(
@@ -255,6 +267,36 @@ LEADERBOARD: list[BoardColumn] = [
     over_all(PRETRAINED),
     over_all(NOISE),
     *(column for rate in (CLEAN, LINF, L2, L1, PGD, PRETRAINED, NOISE) for column in ends(rate)),
+    *corrupted(
+        "corruptions_acc",
+        "RobustBench's score on common corruptions (CIFAR-10-C, CIFAR-100-C, ImageNet-C): the mean accuracy over 15 "
+        "corruptions at 5 severities, on the first n images of each, %",
+        "corruptions",
+        _corruptions_acc("corruptions"),
+        summary="corruptions",
+    ),
+    *corrupted(
+        "corruptions_mce",
+        "likewise the mean corruption error: the mean over corruptions of the error over severities, relative to "
+        "AlexNet's, %; ImageNet-C alone",
+        "mCE",
+        _corruptions_mce("corruptions"),
+        summary="mCE",
+    ),
+    *corrupted(
+        "corruptions_acc_3d",
+        "the mean accuracy over ImageNet-3DCC's 12 corruptions at 5 severities, %",
+        "3D corruptions",
+        _corruptions_acc("corruptions_3d"),
+        summary="3D corruptions",
+    ),
+    *corrupted(
+        "corruptions_mce_3d",
+        "likewise the mean corruption error, relative to AlexNet's, %",
+        "3D mCE",
+        _corruptions_mce("corruptions_3d"),
+        summary="3D mCE",
+    ),
     Column(
         "images",
         "size of the attacked images, CxHxW, with what files went through: radii mean something at one size only",

@@ -76,7 +76,49 @@ def model_infos(records: Sequence[Record]) -> dict[str, str]:
             if chain is not None:
                 path = f"model_info/{file_stem(record.target_dataset)}/{norm}/{file_stem(record.victim)}.json"
                 infos[path] = dump(read(dump(_model_info(Measurements(record), chain))))
+        if record.corruptions:
+            # RobustBench has both threats of corruptions in one file.
+            path = f"model_info/{file_stem(record.target_dataset)}/corruptions/{file_stem(record.victim)}.json"
+            infos[path] = dump(read(dump(_corruptions_info(Measurements(record)))))
     return infos
+
+
+def _corruptions_info(measurements: Measurements) -> dict[str, Any]:
+    """The content of a model_info file of corruptions: mean accuracies and mCE as text, in percent."""
+    record, found = measurements.record, measurements.corruptions
+    fields: dict[str, str] = {}
+    for threat, ending in (("corruptions", ""), ("corruptions_3d", "_3d")):
+        scores = found.get(threat)
+        if scores is not None:
+            fields[f"corruptions_acc{ending}"] = scores.accuracy.percent
+        if scores is not None and scores.mce is not None:
+            fields[f"corruptions_mce{ending}"] = scores.mce.percent
+    return {
+        **_identity(measurements),
+        "eps": None,
+        "images": record.images,
+        "clean_acc": measurements.clean.percent,
+        "reported": "",
+        **fields,
+        "unreliable": bool(record.flags),
+        "footnote": f"Measured by transferbench on the first {record.n} images of every corruption.",
+    }
+
+
+def _identity(measurements: Measurements) -> dict[str, Any]:
+    """What a model_info file says of the model, whatever the threat."""
+    record = measurements.record
+    return {
+        "link": "",
+        "name": plain(f"{record.method} from {record.source}" if record.source else record.method),
+        "authors": "",
+        # Without a classifier, kept or new, the training took nothing of the source.
+        "additional_data": bool(record.head) and record.source_dataset != record.target_dataset,
+        "number_forward_passes": 1,
+        "dataset": record.target_dataset,
+        "venue": "Unpublished",
+        "architecture": record.network,
+    }
 
 
 def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any]:
@@ -90,15 +132,7 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
     standard = chain.attacks == [{"id": id} for id in _STANDARD]
     robust = measurements.robust[chain.name].percent
     return {
-        "link": "",
-        "name": plain(f"{record.method} from {record.source}" if record.source else record.method),
-        "authors": "",
-        # Without a classifier, kept or new, the training took nothing of the source.
-        "additional_data": bool(record.head) and record.source_dataset != record.target_dataset,
-        "number_forward_passes": 1,
-        "dataset": record.target_dataset,
-        "venue": "Unpublished",
-        "architecture": record.network,
+        **_identity(measurements),
         "eps": chain.eps,
         "images": record.images,
         "clean_acc": measurements.clean.percent,
@@ -119,7 +153,7 @@ def latex(records: Sequence[Record]) -> str:
     import pandas as pd
 
     table, lines = leaderboard_rows(records), []
-    columns = [column for column in summary_columns() if values(table, column.name)]
+    columns = [column for column in summary_columns(table) if values(table, column.name)]
     for method, source, rows in pooled(table):
         rates = {column.summary: mean_and_range(rows, column.name) for column in columns}
         lines.append({"method": plain(method), "source": plain(source), "rank": rank_range(rows), **rates})

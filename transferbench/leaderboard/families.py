@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from transferbench.base.ids import PRETRAINED_NEURON
 from transferbench.base.specifications import Norm, ThreatName
 from transferbench.leaderboard.column import Cell, Column, Group
+from transferbench.leaderboard.corruptions import Score
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.rates import Rate
 from transferbench.results.records import Record
 
 BoardColumn = Column[Measurements]
 RateOf = Callable[[Measurements], Rate | None]
+ScoreOf = Callable[[Measurements], Score | None]
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,34 @@ def accuracy(name: str, meaning: str, norm: Norm) -> RateColumn:
         terminal=norm,
         metric="robust_accuracy",
     )
+
+
+def corrupted(name: str, meaning: str, heading: str, score: ScoreOf, *, summary: str = "") -> list[BoardColumn]:
+    """A score on corrupted images, and the columns that hold the ends of its interval."""
+
+    def value(m: Measurements) -> Cell:
+        found = score(m)
+        return "" if found is None else found.percent
+
+    def of_end(place: int) -> Callable[[Measurements], Cell]:
+        return lambda m: "" if (found := score(m)) is None else found.interval[place]
+
+    low, high = ends_of(name)
+    return [
+        Column(
+            name,
+            meaning,
+            value,
+            heading,
+            Group.CORRUPTIONS,
+            interval=(low, high),
+            summary=summary,
+            summary_order=2,
+            optional=True,
+        ),
+        Column(low, f"lower end of the 95 % interval of {name}, an image its unit, %", of_end(0), optional=True),
+        Column(high, f"upper end of the 95 % interval of {name}, an image its unit, %", of_end(1), optional=True),
+    ]
 
 
 def flagged(record: Record) -> list[str]:

@@ -7,7 +7,7 @@ from statistics import mean
 
 from transferbench.base.specifications import NORMS
 from transferbench.leaderboard import figures, transfer
-from transferbench.leaderboard.column import Row
+from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.families import BoardColumn
@@ -17,9 +17,10 @@ from transferbench.leaderboard.tables import table
 from transferbench.results.records import Record
 
 
-def summary_columns() -> list[BoardColumn]:
+def summary_columns(rows: Sequence[Row]) -> list[BoardColumn]:
     """The columns of the tables of leaderboard.md, in their order."""
-    return sorted((column for column in LEADERBOARD if column.summary), key=lambda column: column.summary_order)
+    columns = (column for column in present(LEADERBOARD, rows) if column.summary)
+    return sorted(columns, key=lambda column: column.summary_order)
 
 
 def mean_and_range(rows: Sequence[Row], column: str) -> str:
@@ -40,12 +41,12 @@ def rank_range(rows: Sequence[Row]) -> str:
 
 def summary(rows: Sequence[Row]) -> str:
     """The table over seeds: one line per (method, source)."""
-    return _over_seeds(rows, summary_columns())
+    return _over_seeds(rows, summary_columns(rows))
 
 
 def readme_excerpt(rows: Sequence[Row]) -> str:
     """The part of the summary that README.md shows."""
-    return _over_seeds(rows, [column for column in summary_columns() if column.readme])
+    return _over_seeds(rows, [column for column in summary_columns(rows) if column.readme])
 
 
 def _over_seeds(rows: Sequence[Row], columns: Sequence[BoardColumn]) -> str:
@@ -67,7 +68,7 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
     radii = sorted({(NORMS.index(chain.norm), chain.eps) for chain in chains})
     fewest = min(victim.n for victim in victims)
     half_width = 100 * (wilson(fewest // 2, fewest)[1] - 0.5)
-    columns = summary_columns()
+    columns = summary_columns(rows)
     return (
         "\n\n".join(
             [
@@ -89,7 +90,7 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
                 ),
                 *filter(None, [transfer.markdown(records), figures.markdown(rows)]),
                 "## Columns",
-                "\n".join(f"- `{column.name}`: {column.meaning}" for column in LEADERBOARD),
+                "\n".join(f"- `{column.name}`: {column.meaning}" for column in present(LEADERBOARD, rows)),
             ]
         )
         + "\n"

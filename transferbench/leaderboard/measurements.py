@@ -8,6 +8,7 @@ from functools import cached_property
 
 from transferbench.base.ids import chain_at
 from transferbench.base.specifications import NORMS, Epsilon, Norm, ThreatName
+from transferbench.leaderboard.corruptions import CorruptionScores, scores
 from transferbench.leaderboard.rates import Rate
 from transferbench.leaderboard.statistics import expected
 from transferbench.results.records import Bits, Record
@@ -53,6 +54,12 @@ class Measurements:
     def union(self) -> Rate | None:
         bits = union(self.record)
         return None if bits is None else Rate(bits.count, self.record.n)
+
+    @cached_property
+    def corruptions(self) -> dict[str, CorruptionScores]:
+        """The scores of the benchmarks of corrupted images by their threat."""
+        measured = {one.threat: scores(self.record, one.threat) for one in self.record.corruptions}
+        return {threat: found for threat, found in measured.items() if found is not None}
 
     def expected(self, norm: Norm) -> float | None:
         """Mean robust accuracy over radii up to the norm's own; None without a curve."""

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 from itertools import pairwise
+from math import sqrt
+from statistics import NormalDist
 
 from scipy.stats import binomtest
+
+Z_95 = NormalDist().inv_cdf(0.975)
 
 
 @cache
@@ -15,6 +19,13 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a rate, as shares. n must be at least 1."""
     interval = binomtest(successes, n).proportion_ci(0.95, "wilson")
     return float(interval.low), float(interval.high)
+
+
+def wilson_of_share(share: float, n: float) -> tuple[float, float]:
+    """The 95 % Wilson score interval of a share of n independent units; n need not be whole (an effective number)."""
+    centre, spread = share + Z_95**2 / (2 * n), Z_95 * sqrt(share * (1 - share) / n + Z_95**2 / (4 * n * n))
+    low, high = ((centre + side * spread) / (1 + Z_95**2 / n) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def expected(points: Sequence[tuple[Fraction, float]]) -> float:

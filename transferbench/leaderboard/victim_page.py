@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from transferbench.base.corruptions import SEVERITIES
 from transferbench.base.ids import chain_at
 from transferbench.base.names import file_stem
 from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard import example_gallery
 from transferbench.leaderboard.column import Row
 from transferbench.leaderboard.columns import CLEAN, UNION
+from transferbench.leaderboard.corruptions import Score
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.links import card_file, card_link, environment, page_of
 from transferbench.leaderboard.measurements import Measurements, curve
@@ -38,6 +40,7 @@ def render(folder: Path, record: Record, row: Row | None, victims: set[str]) -> 
             facts=_facts(folder, record, row, card, victims),
             results=_results(record),
             chains=[_breakdown(record, chain) for chain in record.chains],
+            corruptions=_corruptions(record),
             curves=curves,
             gallery=_gallery(folder, record),
             command=plain(shlex.join(record.origin.command)),
@@ -97,6 +100,14 @@ def _results(record: Record) -> list[dict[str, str]]:
         results.append(_result(f"{chain.name} (eps {chain.eps})", tip, measurements.robust[chain.name]))
     if measurements.union is not None:
         results.append(_result(UNION.heading, UNION.meaning, measurements.union))
+    for threat, scores in measurements.corruptions.items():
+        names, severities = len(scores.counts), len(SEVERITIES)
+        count = f"{sum(map(sum, scores.counts.values()))} of {names * severities * record.n}"
+        tip = f"mean accuracy over {names} corruptions at {severities} severities; an image is the interval's unit"
+        results.append(_score(threat, tip, scores.accuracy, count))
+        if scores.mce is not None:
+            tip = "mean over corruptions of the error over severities, relative to AlexNet's"
+            results.append(_score(f"{threat} mCE", tip, scores.mce, ""))
     for crafted in record.crafted:
         tip = (
             f"share of the clean-correct that any of {len(crafted.flips)} points flips, "
@@ -115,6 +126,31 @@ def _result(name: str, tip: str, rate: Rate) -> dict[str, str]:
         "interval": "\u2013".join(filter(None, rate.interval)),
         "count": f"{rate.successes} of {rate.n}",
     }
+
+
+def _score(name: str, tip: str, score: Score, count: str) -> dict[str, str]:
+    interval = "\u2013".join(score.interval)
+    return {"name": name, "tip": tip, "rate": score.percent, "interval": interval, "count": count}
+
+
+def _corruptions(record: Record) -> list[dict[str, Any]]:
+    """Per benchmark of corrupted images, its threat and the accuracies by corruption and severity, in percent."""
+    return [
+        {
+            "threat": one.threat,
+            "severities": SEVERITIES,
+            "lines": [
+                (name, [(rate.percent, _tip(rate)) for rate in (Rate(count, record.n) for count in counts)])
+                for name, counts in one.counts().items()
+            ],
+        }
+        for one in record.corruptions
+    ]
+
+
+def _tip(rate: Rate) -> str:
+    """`1010 of 5000, 95 % interval 19.11-21.33`."""
+    return f"{rate.successes} of {rate.n}, 95 % interval {'-'.join(rate.interval)}"
 
 
 def _breakdown(record: Record, chain: ChainRecord) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from transferbench.base import strict_yaml
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.radius import Radius
 from transferbench.base.specifications import PREPROCESSING, Epsilon, Norm, ThreatModel, content_hash
@@ -117,7 +118,8 @@ def write(card: ModelCard, body: str = "") -> str:
         license=card.license,
         library_name="transferbench",
         tags=["adversarial-robustness", "transfer-learning", "image-classification"],
-        datasets=[card.dataset],
+        # The hub knows data sets, not subsets of their classes.
+        datasets=[DatasetId.parse(card.dataset).base],
         base_model=card.source or None,
         model_name=card.id if measured else None,
         eval_results=measured or None,

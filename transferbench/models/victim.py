@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.models import heads, networks, weights
@@ -81,7 +82,13 @@ class Victim:
                 f"{self.id} takes images of shape {tuple(self.card.input_shape)}, {dataset} has {tuple(shape)}"
             )
         if len(classes) != self.num_classes:
-            raise InputError(f"{self.id} has {self.num_classes} classes, {dataset} has {len(classes)}")
+            raise InputError(
+                f"{self.id} has {self.num_classes} classes, {dataset} has {len(classes)}{_of_subset(dataset)}"
+            )
+        own_data, given = DatasetId.parse(self.card.dataset), DatasetId.parse(dataset)
+        # Names that are numbers would pass for numberings: those of one data set are the same names everywhere.
+        if own_data.base == given.base and own_data != given and tuple(classes) != self.card.classes:
+            raise InputError(f"{self.id} was trained on the classes of {own_data}, those of {given} are others")
         label = first_difference(self.card.classes, classes)
         if label is not None:
             own, name = self.card.classes[label], classes[label]
@@ -93,6 +100,15 @@ class Victim:
     def to(self, device: torch.device | str) -> Victim:
         """The victim with its network on the device."""
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
+
+
+def _of_subset(dataset: str) -> str:
+    """Why a network of more classes is not evaluated on a subset of them: whether its other logits count is not for us
+    to choose."""
+    base, items = DatasetId.parse(dataset)
+    if not items:
+        return ""
+    return f": evaluate it on {base}, or train a head for the subset (whether its other logits count would be a choice)"
 
 
 def fitted(victim: Victim, shape: tuple[int, ...]) -> Victim:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
 from transferbench.base.bits import pack_bits, unpack_bits
+from transferbench.base.corruptions import CorruptionThreat, benchmark
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.ids import RANDOM_SIGN
 from transferbench.base.specifications import Norm, ThreatName
@@ -49,6 +51,18 @@ class Bits(StrictModel):
         return sum(self.list())
 
 
+class SparseModel(StrictModel):
+    """A part of a record that came to have more fields: those of `newer` are left out of the file while they hold
+    nothing, so that a record without them has the bytes, and the stamp, that it had before."""
+
+    newer: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return {name: value for name, value in values.items() if name not in self.newer or value not in (None, [], "")}
+
+
 class DrawsRecord(StrictModel):
     """How a randomised victim was attacked and judged (base/results.DrawCounts): `eot` draws of each attack's
     gradients, verdicts on the mean softmax of `draws` others; `robust` examples by each of the judge's seeds, the
@@ -60,12 +74,14 @@ class DrawsRecord(StrictModel):
     single: int = Field(ge=0)
 
 
-class ChainRecord(StrictModel):
+class ChainRecord(SparseModel):
     """One chain: `robust`, the examples that survived all attacks, the counts of each attack, and the passes.
 
     `ties` counts verdicts with a logit margin below 1e-4 of the logit range. `jobs` are the keys of the shards' jobs in
     the run's store, which holds the verdict and the end point of every example.
     """
+
+    newer = ("draws",)
 
     name: str
     norm: Norm
@@ -105,6 +121,34 @@ class CraftedRecord(StrictModel):
         return sum(any(flips) for flips in zip(*(bits.list() for bits in self.flips[:tries]), strict=True))
 
 
+class CorruptedRecord(StrictModel):
+    """The images of one corruption at one severity: `correct`, those that are classified correctly, their fingerprint,
+    and the key of the job."""
+
+    corruption: str
+    severity: int = Field(ge=1, le=5)
+    correct: Bits
+    data_fingerprint: str
+    job: str
+
+
+class CorruptionRecord(StrictModel):
+    """A benchmark of corrupted images (base/corruptions.py): every corruption at every severity, in its order.
+
+    The images of all of them are the record's, corrupted, so that a mean over them has one image as its unit.
+    """
+
+    threat: CorruptionThreat
+    parts: list[CorruptedRecord]
+
+    def counts(self) -> dict[str, list[int]]:
+        """Per corruption, the number of correct images by severity."""
+        counts: dict[str, list[int]] = {}
+        for part in self.parts:
+            counts.setdefault(part.corruption, []).append(part.correct.count)
+        return counts
+
+
 class Origin(StrictModel):
     """How to reproduce the record: command, commit of the code, suite, `--keep-examples`, version of Python.
 
@@ -134,7 +178,7 @@ class Stamp(StrictModel):
     disagreements: int = Field(ge=0)
 
 
-class Record(StrictModel):
+class Record(SparseModel):
     """All measurements of a victim. Only `cost` and `origin` may differ between machines.
 
     `image_shape` [C, H, W] and `preprocessing` say what images were attacked: a radius means something
@@ -147,7 +191,13 @@ class Record(StrictModel):
     example, the largest number of clean-correct examples that one holds for, over the chains. `batch`: the rows in
     flight that the verdicts belong to, where the network's answers depend on its batch. `head`: whether the training
     kept the source's classifier.
+
+    `corruptions`: the benchmarks of corrupted images. `clean_job`: the key of the job that predicted the clean images
+    of a record without chains. `unmeasured_threat`: the threat that the model was trained for, where the record has
+    other ones alone.
     """
+
+    newer = ("corruptions", "clean_job", "unmeasured_threat")
 
     schema_version: Literal[3] = 3
     suite: str
@@ -178,6 +228,9 @@ class Record(StrictModel):
     chains: list[ChainRecord]
     crafted: list[CraftedRecord] = Field(default=[])
     clean_full_job: str = ""
+    corruptions: list[CorruptionRecord] = Field(default=[])
+    clean_job: str = ""
+    unmeasured_threat: str = ""
     versions: dict[str, str]
     precision: Literal["fp32"] = "fp32"
     folded: bool
@@ -198,6 +251,25 @@ class Record(StrictModel):
                 raise ValueError(f"{name} counts an example that was wrong on clean")
         return self
 
+    @model_validator(mode="after")
+    def _whole_benchmarks(self) -> Record:
+        """A mean is over every corruption and severity of a benchmark of the record's data set."""
+        threats = [one.threat for one in self.corruptions]
+        if len(set(threats)) != len(threats):
+            raise ValueError("a threat of corruptions is there twice")
+        for one in self.corruptions:
+            expected = benchmark(one.threat, DatasetId.parse(self.target_dataset).base).parts()
+            parts = [(part.corruption, part.severity) for part in one.parts]
+            if parts != [(part.corruption, part.severity) for part in expected]:
+                raise ValueError(
+                    f"{one.threat} has not every corruption of {self.target_dataset} at every severity, once"
+                )
+            if any(part.correct.n != self.n for part in one.parts):
+                raise ValueError(f"{one.threat} has other numbers of images than n={self.n}")
+        if not self.chains and not self.clean_job and self.corruptions:
+            raise ValueError("no job says which clean images are correct")
+        return self
+
     @property
     def images(self) -> str:
         """The size of the attacked images, with what was done to them: `3x224x224 (Res256Crop224)`."""
@@ -212,6 +284,10 @@ class Record(StrictModel):
     def control(self, threat: ThreatName = "Linf") -> CraftedRecord | None:
         """The noise control, or None. Random signs do not depend on the source that they are recorded under."""
         return next((c for c in self.crafted if (c.attack["id"], c.norm) == (RANDOM_SIGN, threat)), None)
+
+    def corrupted(self, threat: str) -> CorruptionRecord | None:
+        """The benchmark of a threat of corruptions, or None."""
+        return next((one for one in self.corruptions if one.threat == threat), None)
 
     def chain(self, name: str) -> ChainRecord | None:
         """The chain of that name, or None."""

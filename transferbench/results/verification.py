@@ -18,9 +18,18 @@ from numpy.typing import NDArray
 
 from transferbench import data
 from transferbench.base import atomic_files, full_precision
+from transferbench.base.corruptions import benchmark
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.results import AttackResult, CleanResult, CraftResult, JudgeResult, StoredFile
+from transferbench.base.results import (
+    AttackResult,
+    CleanResult,
+    CorrectResult,
+    CraftResult,
+    JudgeResult,
+    StoredFile,
+)
 from transferbench.base.specifications import NORMS, Epsilon
 from transferbench.base.versions import versions
 from transferbench.data import Dataset, View
@@ -30,6 +39,8 @@ from transferbench.results.records import (
     UNTRAINED,
     Bits,
     ChainRecord,
+    CorruptedRecord,
+    CorruptionRecord,
     CraftedRecord,
     Record,
     Stamp,
@@ -133,6 +144,7 @@ class _RecordVerifier:
         record = self.record
         shards = {chain.name: [self._job(key) for key in chain.jobs] for chain in record.chains}
         parts = [*shards.values(), *([self._job(key) for key in crafted.jobs] for crafted in record.crafted)]
+        parts += [[self._job(record.clean_job)]] if record.clean_job else []
         if not parts or not parts[0]:
             raise VerificationError("nothing was measured")
         first = parts[0][0]
@@ -163,7 +175,37 @@ class _RecordVerifier:
             self._crafted_set(crafted)
         if record.clean_full is not None:
             self._clean_full(record.clean_full)
+        if record.clean_job:
+            self._correct("clean images", record.clean, record.clean_job, self.examples)
+        for one in record.corruptions:
+            for part in one.parts:
+                self._corrupted(one.threat, part)
         return self.counts
+
+    def _corrupted(self, threat: str, part: CorruptedRecord) -> None:
+        """Verify one corruption at one severity: the images, and which of them the model classifies correctly."""
+        where = f"{threat}, {part.corruption} {part.severity}"
+        base, items = DatasetId.parse(self.record.target_dataset)
+        id = str(DatasetId(f"{benchmark(threat, base).family}:{part.corruption}:{part.severity}", items))
+        images = data.load(id, "test", self.data_dir, View()).first(self.record.n)
+        if images.fingerprint != part.data_fingerprint:
+            raise VerificationError(f"{where}: data set {id} now has fingerprint {images.fingerprint}")
+        if images.labels.tolist() != self.labels.tolist():
+            raise VerificationError(f"{where}: the images' labels are not those of the clean ones")
+        if self._job(part.job).specification.values.get("dataset") != id:
+            raise VerificationError(f"{where}: the store's job is of other images")
+        self._correct(where, part.correct, part.job, images)
+
+    def _correct(self, where: str, recorded: Bits, key: str, images: Dataset) -> None:
+        """Compare the record's correct images with the store's and the model's."""
+        result = self._job(key).result(CorrectResult)
+        if (result.correct, result.n) != (recorded.hex, recorded.n):
+            raise VerificationError(f"{where}: the record's bits are not the store's")
+        right = np.array(recorded.list())
+        for start in range(0, len(images), _CHUNK):
+            part = images.select(range(start, min(start + _CHUNK, len(images))))
+            of_part = right[start : start + _CHUNK]
+            self._right(where, part.pixels.numpy(), part.labels.numpy(), of_part, np.ones(len(of_part), dtype=bool))
 
     def _job(self, key: str) -> FinishedJob:
         job = self.reader.job(key)
@@ -426,6 +468,20 @@ def _check_renofeation(where: str, eps: float, images: Array, points: Array) -> 
         raise VerificationError(f"{where}: end point {at} lies outside the renofeation ball of {eps}")
 
 
+def _mce(record: Record, measured: CorruptionRecord) -> str:
+    """The mean over corruptions of the model's mean error over severities relative to AlexNet's on RobustBench's 5000
+    images, in percent; empty where RobustBench has none (CIFAR), and on a subset of classes."""
+    base, items = DatasetId.parse(record.target_dataset)
+    baseline = benchmark(measured.threat, base).baseline
+    if items or not baseline:
+        return ""
+    ratios = []
+    for corruption, correct in baseline.items():
+        own = np.mean([1 - part.correct.count / record.n for part in measured.parts if part.corruption == corruption])
+        ratios.append(own / np.mean(1 - np.array(correct) / 5000))
+    return f"{100 * float(np.mean(ratios)):.2f}"
+
+
 def _table(root: Path) -> dict[str, dict[str, str]] | None:
     """The rows of leaderboard.csv by victim, or None when the file does not exist."""
     path = root / "leaderboard.csv"
@@ -459,6 +515,11 @@ def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> Non
         if column is not None and crafted.source == record.source:
             flipped = np.logical_or.reduce([bits.list() for bits in crafted.flips])
             expected[column] = rate(flipped, int(clean.sum()))
+    for one in record.corruptions:
+        ending = one.threat.removeprefix("corruptions")
+        right = sum(part.correct.count for part in one.parts)
+        expected[f"corruptions_acc{ending}"] = f"{100 * right / (len(one.parts) * record.n):.2f}"
+        expected[f"corruptions_mce{ending}"] = _mce(record, one)
     for column, value in expected.items():
-        if row[column] != value:
-            raise VerificationError(f"leaderboard.csv says {column} = {row[column]}, the verdicts give {value}")
+        if row.get(column, "") != value:
+            raise VerificationError(f"leaderboard.csv says {column} = {row.get(column, '')}, the verdicts give {value}")

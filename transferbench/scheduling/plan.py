@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
 from transferbench import data
+from transferbench.base.corruptions import CorruptionBenchmark
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.ids import with_seed
 from transferbench.base.results import AttackResult
@@ -16,6 +18,7 @@ from transferbench.data import View
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.clean import CleanJob
+from transferbench.jobs.correct import CorrectJob
 from transferbench.jobs.craft import CraftJob
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Job, Results
@@ -28,6 +31,15 @@ from transferbench.suites import Source, SourceOnly, Suite, SuiteRow, Training
 J = TypeVar("J", bound=Job[Any])
 
 
+class CorruptedImages(NamedTuple):
+    """The images of one corruption at one severity, a part of a benchmark, and the job that classifies them."""
+
+    benchmark: CorruptionBenchmark
+    corruption: str
+    severity: int
+    job: CorrectJob
+
+
 class CraftedShard(NamedTuple):
     """One shard of a crafted set and its judging on one victim; `source` is the id of the network it was made with."""
 
@@ -38,7 +50,8 @@ class CraftedShard(NamedTuple):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The evaluation jobs whose results make one record: the shards of each chain, crafted sets, clean accuracy."""
+    """The evaluation jobs whose results make one record: the shards of each chain, crafted sets, clean accuracy,
+    corrupted images. `clean_bits` is for an evaluation without chains, whose clean predictions they are otherwise."""
 
     victim: str
     role: str
@@ -49,12 +62,15 @@ class Evaluation:
     chains: dict[str, list[AttackJob]]
     crafted: list[CraftedShard] = field(default_factory=list)
     clean: CleanJob | None = None
+    clean_bits: CorrectJob | None = None
+    corrupted: list[CorruptedImages] = field(default_factory=list)
 
     def jobs(self) -> list[Job[Any]]:
         """All of them, inputs first."""
         jobs: list[Job[Any]] = [job for shards in self.chains.values() for job in shards]
         jobs += [job for shard in self.crafted for job in (shard.craft, shard.judge)]
-        return jobs + ([self.clean] if self.clean is not None else [])
+        jobs += [job for job in (self.clean, self.clean_bits) if job is not None]
+        return jobs + [part.job for part in self.corrupted]
 
     def finished_chains(self, results: Container[str]) -> dict[str, list[AttackJob]]:
         """The chains of which every shard has a result, by name."""
@@ -211,7 +227,7 @@ class _Planner:
             return self._evaluated(public, "source", images, self._chains(), seed=0)
         assert source.method is not None
         assert dataset is not None
-        name = with_seed(f"{dataset}-{source.name}", self.seed)
+        name = with_seed(f"{DatasetId.parse(dataset).name}-{source.name}", self.seed)
         train = self._train(name, source.method, source.set, images, source.network or block.network, None)
         planned = PlannedVictim("", TrainedNetwork(train), None)
         return self._evaluated(planned, "source", images, self._chains()) if block.attack_sources else planned

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from transferbench.base import registry
+from transferbench.base import dataset_id, registry
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.settings import EngineOptions, RunSettings
 from transferbench.models import networks, victims
@@ -43,9 +44,12 @@ def prepared(suite: Suite, settings: RunSettings) -> RunSettings:
     folder = settings.root / "synthetic"
     shutil.rmtree(folder, ignore_errors=True)
     ids = {id for block in suite.training for id in (block.source_dataset, block.target_dataset) if id}
-    for id in sorted(ids):
-        if registry.literal(registry.find("data", id.partition(":")[0]), "NEEDS").get(id):
-            trees.make(id, folder / "data")
+    subsets: dict[str, list[DatasetId]] = {}
+    for parsed in map(DatasetId.parse, sorted(ids)):
+        subsets.setdefault(parsed.base, []).append(parsed)
+    for base, of_base in subsets.items():
+        if registry.literal(dataset_id.find(base), "NEEDS").get(base):
+            trees.make(base, folder / "data", of_base)
     for id in sorted({source.model for block in suite.training for source in block.sources if source.model}):
         _make_weights(id, folder / "models")
     return replace(

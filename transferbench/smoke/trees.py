@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,11 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.data.caltech256 import SYNTHETIC_TEST_IMAGES
+from transferbench.data.cifar import validation_order
+from transferbench.data.class_subset import labels_of
 from transferbench.data.imagenet import SYNTHETIC_LISTS
 from transferbench.models.catalogue import classes
 
@@ -211,28 +214,46 @@ MAKERS: dict[str, Callable[[Path], Tree]] = {
 }
 
 
-def cifar(root: Path, id: str, small: bool = False) -> Path:
-    """The python version's pickles. `small`: 8 images a file; else enough for the official cut."""
+def cifar(root: Path, id: str, small: bool = False, labels: Sequence[int] | None = None) -> Path:
+    """The python version's pickles. `small`: 8 images a file, else enough for the official cut.
+
+    `labels`: so many images a file, of these classes in turn, also among the images that are for validation.
+    """
     from torchvision.datasets import CIFAR10, CIFAR100
 
     kind = CIFAR10 if id == "cifar10" else CIFAR100
     base = root / kind.base_folder
     base.mkdir(parents=True)
     rng, many = np.random.default_rng(0), 10 if id == "cifar10" else 100
-    for name, _ in (*kind.train_list, *kind.test_list):
-        labels = [int(k % many) for k in range(8 if small else 600 if id == "cifar10" else 3000)]
-        pixels = rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8)
-        content = {"data": pixels, "labels" if id == "cifar10" else "fine_labels": labels}
+    own = labels or [int(k % many) for k in range(8 if small else 600 if id == "cifar10" else 3000)]
+    train = [*own] * len(kind.train_list)
+    if labels:
+        for place, label in zip(validation_order(id, len(train)).tolist(), [*train], strict=True):
+            train[place] = label
+    for number, (name, _) in enumerate((*kind.train_list, *kind.test_list)):
+        of_file = (train[number * len(own) :] or own)[: len(own)]
+        pixels = rng.integers(0, 256, (len(own), 3072), dtype=np.uint8)
+        content = {"data": pixels, "labels" if id == "cifar10" else "fine_labels": of_file}
         (base / name).write_bytes(pickle.dumps(content))
     names = {kind.meta["key"]: list(classes.of(id))}
     (base / kind.meta["filename"]).write_bytes(pickle.dumps(names))
     return base
 
 
-def make(id: str, root: Path) -> None:
-    """Make the tree of a data set below the folder of data sets. InputError for one that has no maker."""
+def _spread(id: str, subsets: Sequence[DatasetId]) -> list[int] | None:
+    """Labels of 8 images for each subset, its classes evenly, the subsets in turn; None where there is no subset."""
+    if not any(subset.items for subset in subsets):
+        return None
+    names = classes.of(id)
+    chosen = [labels_of(subset, names) if subset.items else list(range(len(names))) for subset in subsets]
+    return [own[k * len(own) // 8] for k in range(8) for own in chosen]
+
+
+def make(id: str, root: Path, subsets: Sequence[DatasetId] = ()) -> None:
+    """Make the tree of a whole data set below the folder of data sets, with images of each of the subsets' classes
+    where it has many classes and few images. InputError for one that has no maker."""
     if id in ("cifar10", "cifar100"):
-        cifar(root, id, small=True)
+        cifar(root, id, small=True, labels=_spread(id, subsets))
     elif id in MAKERS:
         MAKERS[id](root)
     else:

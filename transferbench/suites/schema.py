@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-from transferbench.base import attack_parameters, registry
+from transferbench.base import attack_parameters, dataset_id, registry
 from transferbench.base.errors import InputError
 from transferbench.base.ids import chain_at
 from transferbench.base.radius import Radius
@@ -153,7 +153,7 @@ def _network(id: str) -> str:
 
 
 def _dataset(id: str) -> str:
-    registry.find_family("data", id)
+    dataset_id.find(id)
     return id
 
 

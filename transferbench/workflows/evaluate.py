@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 
 from transferbench import data, suites
 from transferbench.attacks.apgd import SCREEN
-from transferbench.base import full_precision, registry
+from transferbench.base import dataset_id, full_precision, registry
+from transferbench.base.corruptions import CORRUPTION_THREATS, CorruptionBenchmark
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS, Chain, Epsilon, Norm, ThreatModel, ThreatName
@@ -30,7 +31,7 @@ from transferbench.scheduling.plan import CraftedShard, Evaluation, Images, atta
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import SourceOnly, Suite
-from transferbench.workflows import chosen_attacks, existing_record, gallery
+from transferbench.workflows import chosen_attacks, corruptions, existing_record, gallery
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
 
@@ -40,12 +41,13 @@ class AtChanceError(InputError):
 
 @dataclass(frozen=True)
 class EvaluationRequest:
-    """What the user asked `eval` for. `norms` are threats: norms, or `renofeation`. `attacks` replaces the suite's
+    """What the user asked `eval` for. `norms` are threats: norms, `renofeation`, or those of corruptions; empty for the
+    model's own where that is corruptions, else all norms (`completed`). `attacks` replaces the suite's
     attacks of the same kind (workflows/chosen_attacks.py); `n` None means up to the suite's n."""
 
     model: str
     dataset: str | None = None
-    norms: tuple[ThreatName, ...] = NORMS
+    norms: tuple[ThreatName, ...] = ()
     eps: dict[ThreatName, Epsilon] = field(default_factory=dict)
     attacks: tuple[str, ...] = ()
     source: str | None = None
@@ -66,17 +68,35 @@ class EvaluationRequest:
         return f"file:{self.network}={self.model.removeprefix('file:')}{entry}"
 
     @property
+    def threats(self) -> tuple[ThreatName, ...]:
+        """The threats, all norms where none is named."""
+        return self.norms or NORMS
+
+    def completed(self, victim: Victim) -> EvaluationRequest:
+        """The request with its threats. Who names none, and nothing about attacks, wants the model's own."""
+        about_attacks = self.norms or self.eps or self.attacks or self.source or self.backend != "transferbench"
+        own = corruptions.own_threat(victim.card)
+        if not about_attacks and own in CORRUPTION_THREATS:
+            return replace(self, norms=(own,))
+        return replace(self, norms=self.threats)
+
+    @property
+    def attacked_threats(self) -> tuple[ThreatName, ...]:
+        """The threats under which something is attacked."""
+        return tuple(threat for threat in self.threats if threat not in CORRUPTION_THREATS)
+
+    @property
     def balls(self) -> tuple[Norm, ...]:
         """The norms among the threats: each has a chain of attacks on the victim."""
-        return tuple(norm for norm in NORMS if norm in self.norms)
+        return tuple(norm for norm in NORMS if norm in self.threats)
 
 
 def check(request: EvaluationRequest) -> None:
     """InputError for wrong names and numbers, before any file is looked for."""
     for norm, eps in request.eps.items():
         ThreatModel(norm, eps)
-        if norm not in request.norms:
-            raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.norms)}")
+        if norm not in request.threats:
+            raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.threats)}")
     if request.network is not None:
         registry.find_family("networks", request.network)
         if not request.model.startswith("file:"):
@@ -85,10 +105,12 @@ def check(request: EvaluationRequest) -> None:
         raise InputError(f"--weights-key is for weights in a file: write --model file:{request.model}")
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
-    chosen = chosen_attacks.parse(request.attacks, request.norms, request.backend)
-    chosen_attacks.check_source(chosen, request.norms, request.source is not None)
+    has_source = request.source is not None
+    corruptions.check_request(request.norms, request.attacks, request.backend, has_source)
+    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
+    chosen_attacks.check_source(chosen, request.attacked_threats, has_source)
     if request.dataset is not None:
-        registry.find_family("data", request.dataset)
+        dataset_id.find(request.dataset)
 
 
 def radii(request: EvaluationRequest, victim: Victim) -> dict[Norm, Epsilon]:
@@ -115,12 +137,15 @@ class EvaluationSubjects:
     images: Images
     chains: list[Chain]
     source_only: list[SourceOnly]
+    corruptions: list[CorruptionBenchmark]
+    unmeasured_threat: str
 
 
 def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubjects:
     """Load the models and the data of a checked request. InputError where one is missing or they do not fit."""
     suite = suites.load("eval")
     victim = load_victim(request.victim, settings.model_dir, request.download)
+    request = request.completed(victim)
     source = None
     if request.source is not None:
         source = load_victim(request.source, settings.model_dir, request.download)
@@ -133,8 +158,15 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     test = data.load(dataset, "test", settings.data_dir, View.of(victim.card.preprocessing, victim.card.input_shape))
     source = None if source is None else fitted(source, test.shape)
     victim.check_fits(dataset, test.shape, test.classes)
-    n = request.n or min(suite.n, test.attackable or len(test))
+    most = test.attackable or len(test)
+    # Corrupted images alone are cheap: RobustBench takes all.
+    n = request.n or (min(suite.n, most) if request.attacked_threats else most)
     test.first(n)
+    corrupted = corruptions.named(request.norms)
+    benchmarks = corruptions.check_data(corrupted, dataset, victim, n, settings, request.download)
+    if not request.attacked_threats:
+        described = suite.protocol.model_copy(update={"description": corruptions.description(benchmarks)})
+        suite = suite.model_copy(update={"protocol": described})
     network = PublicNetwork(canonical(request.victim, victim), victim.id)
     source_network = None
     if source is not None:
@@ -149,6 +181,8 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
         images,
         _chains(request, suite, chosen),
         _source_only(request, suite, chosen) if source is not None else [],
+        benchmarks,
+        corruptions.unmeasured(victim.card, request.norms),
     )
 
 
@@ -162,7 +196,8 @@ def evaluate(
     root, images, resources = scheduler.store.root, subjects.images, scheduler.resources
     # The table is built of all records in the folder: an unreadable one is reported before the attack.
     attacked = resources.test(images.dataset, images.preprocessing).first(images.n)
-    existing_record.check(root, subjects.victim, attacked, subjects.chains, subjects.source_only, request.seed)
+    threats = [one.threat for one in subjects.corruptions]
+    existing_record.check(root, subjects.victim, attacked, subjects.chains, subjects.source_only, request.seed, threats)
     for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
         for note in victim.card.weights_notes:
             reporter.note(f"{victim.id}: {note}")
@@ -178,10 +213,11 @@ def evaluate(
     record = assemble_record(
         subjects.suite,
         evaluation,
-        Subject(subjects.victim.card, subjects.victim.sha256, source_dataset),
+        Subject(subjects.victim.card, subjects.victim.sha256, source_dataset, None, subjects.unmeasured_threat),
         scheduler.results,
         examples,
         scheduler.settings.keep,
+        {part.job.name: resources.fingerprint(part.job.images) for part in evaluation.corrupted},
     )
     write_records(root, [record])
     gallery.write(root, evaluation, scheduler.results, examples)
@@ -197,9 +233,10 @@ def plan(request: EvaluationRequest, subjects: EvaluationSubjects) -> Evaluation
     if subjects.source_network is not None:
         for protocol in subjects.source_only:
             crafted.extend(source_only_jobs(network, subjects.source_network, protocol, images, seed))
-    return Evaluation(
+    evaluation = Evaluation(
         subjects.victim.id, "victim", seed, images.dataset, images.preprocessing, network, chains, crafted
     )
+    return corruptions.plan(evaluation, subjects.corruptions, network, images)
 
 
 def _check_accuracy(
@@ -220,7 +257,7 @@ def _check_accuracy(
 
 
 def _chains(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]) -> list[Chain]:
-    chosen = chosen_attacks.parse(request.attacks, request.norms, request.backend)
+    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
     chains = []
     for norm, eps in radii.items():
         chain = suite.protocol.chain(norm, eps)
@@ -236,7 +273,7 @@ def _chains(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]
 
 def _source_only(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]) -> list[SourceOnly]:
     """The source-only measurements under the request's threats: in Linf at the evaluation's radius."""
-    chosen = chosen_attacks.parse(request.attacks, request.norms, request.backend)
+    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
     given: dict[ThreatName, Epsilon] = dict(radii) | request.eps
     wanted = (part for part in suite.protocol.source_only if part.norm in request.norms)
     return [chosen.protocol(part.model_copy(update={"eps": given.get(part.norm, part.eps)})) for part in wanted]

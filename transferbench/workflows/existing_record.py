@@ -22,9 +22,11 @@ def check(
     chains: Sequence[Chain],
     source_only: Sequence[SourceOnly],
     seed: int,
+    corruptions: Sequence[str] = (),
 ) -> None:
     """InputError where the record that the victim's id has in the folder is of other weights, data, radii, attacks or
-    another seed, or has examples, chains or source-only attacks that are left out now. More of them replace it."""
+    another seed, or has examples, chains, source-only attacks or corruptions that are left out now. More of them
+    replace it."""
     if not (root / "records").is_dir():
         return
     stem = file_stem(victim.id)
@@ -33,6 +35,9 @@ def check(
         if other.casefold() != stem.casefold():
             continue
         what = _difference(record, victim, examples, chains, seed) or _other_crafted(record, source_only)
+        left_out = [one.threat for one in record.corruptions if one.threat not in corruptions]
+        if not what and left_out:
+            what = f"{left_out[0]}, which are left out now (--norms)"
         if other != stem or record.victim != victim.id:
             what = f"the file of {record.victim}"
         if what:

@@ -13,17 +13,19 @@ from pathlib import Path
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.results import AttackResult, JudgeResult, TrainResult
+from transferbench.base.results import AttackResult, CorrectResult, JudgeResult, TrainResult
 from transferbench.base.specifications import Keep
 from transferbench.base.versions import packages
 from transferbench.data import Dataset
 from transferbench.engine.preflight import at_chance
+from transferbench.jobs.correct import CorrectJob
 from transferbench.jobs.job import Results
 from transferbench.models.cards import ModelCard
 from transferbench.results import assemble
 from transferbench.results.records import UNTRAINED, Bits, CraftedRecord, Origin, Record, dump, read
 from transferbench.scheduling.plan import Evaluation
 from transferbench.suites import Suite
+from transferbench.workflows import corruptions
 
 
 def write_records(root: Path, records: list[Record]) -> None:
@@ -48,27 +50,39 @@ def _is_current(path: Path, record: Record) -> bool:
 @dataclass(frozen=True)
 class Subject:
     """The network that a record is about. `training` is its training's result, None for one that this run did not
-    train; `source_dataset` is what its source was trained on, empty without a source."""
+    train; `source_dataset` is what its source was trained on, empty without a source; `unmeasured_threat` the one
+    that it was trained for and is not measured under."""
 
     card: ModelCard
     sha256: str
     source_dataset: str = ""
     training: TrainResult | None = None
+    unmeasured_threat: str = ""
 
 
 def assemble_record(
-    suite: Suite, evaluation: Evaluation, subject: Subject, results: Results, examples: Dataset, keep: Keep
+    suite: Suite,
+    evaluation: Evaluation,
+    subject: Subject,
+    results: Results,
+    examples: Dataset,
+    keep: Keep,
+    fingerprints: dict[str, str] | None = None,
 ) -> Record:
     """The record of one victim over the n attacked `examples`. A chain or crafted set of which a shard has no result is
-    left out; the row that the record makes then has no rank."""
+    left out; the row that the record makes then has no rank. `fingerprints`: those of corrupted images, by job."""
     card = subject.card
     finished = evaluation.finished_chains(results)
     chains = evaluation.chain_results(results)
+    clean_bits = results.find(evaluation.clean_bits)
     attacked = [result for shards in chains.values() for result in shards]
     judged = [result for shard in evaluation.crafted if (result := results.find(shard.judge)) is not None]
     correct = _clean(evaluation, results)
     clean = results.find(evaluation.clean)
-    measured: list[AttackResult | JudgeResult] = [*attacked, *judged]
+    counted: list[CorrectJob] = [part.job for part in evaluation.corrupted]
+    counted += [] if evaluation.clean_bits is None else [evaluation.clean_bits]
+    corrupted = [done for job in counted if (done := results.find(job)) is not None]
+    measured: list[AttackResult | JudgeResult | CorrectResult] = [*attacked, *judged, *corrupted]
     flags = {flag for result in measured for flag in result.flags}
     flag_rows = {
         name: most
@@ -108,18 +122,24 @@ def assemble_record(
         clean_full_job="" if clean is None else clean.key,
         chains=[assemble.chain_record(finished[name][0].chain, shards, suite.n) for name, shards in chains.items()],
         crafted=_crafted(evaluation, results),
+        corruptions=corruptions.records(evaluation, results, fingerprints or {}),
+        clean_job="" if clean_bits is None else clean_bits.key,
+        unmeasured_threat=subject.unmeasured_threat,
         versions=packages(),
         folded=bool(attacked) and all(result.folded for result in next(iter(chains.values()))),
         origin=origin(suite, keep),
-        cost=_cost(subject.training, attacked, judged),
+        cost=_cost(subject.training, attacked, [*judged, *corrupted]),
     )
 
 
 def _clean(evaluation: Evaluation, results: Results) -> Bits:
-    """The examples that are classified correctly without an attack, as a chain found them, else a crafted set's
-    judge. InputError where neither has finished."""
+    """The examples that are classified correctly without an attack, as a chain found them, else their own job, else a
+    crafted set's judge. InputError where none has finished."""
     for shards in evaluation.chain_results(results).values():
         return assemble.clean_bits(shards)
+    clean = results.find(evaluation.clean_bits)
+    if clean is not None:
+        return Bits(n=clean.n, hex=clean.correct)
     for crafted in evaluation.crafted_sets():
         judged = [result for shard in crafted if (result := results.find(shard.judge)) is not None]
         if len(judged) == len(crafted):
@@ -128,7 +148,9 @@ def _clean(evaluation: Evaluation, results: Results) -> Bits:
 
 
 def _cost(
-    training: TrainResult | None, attacked: Sequence[AttackResult], judged: Sequence[JudgeResult]
+    training: TrainResult | None,
+    attacked: Sequence[AttackResult],
+    judged: Sequence[JudgeResult | CorrectResult],
 ) -> dict[str, str | int | float]:
     """What varies from machine to machine."""
     cost = assemble.total_cost([*(result.cost for result in attacked), *(result.cost for result in judged)])

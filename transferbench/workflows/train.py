@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from transferbench import data, methods
-from transferbench.base import registry, strict_yaml
+from transferbench.base import dataset_id, registry, strict_yaml
 from transferbench.base.errors import InputError
 from transferbench.base.names import victim_name
 from transferbench.base.results import TrainResult
@@ -58,7 +58,7 @@ def check(request: TrainingRequest, settings: RunSettings) -> None:
     """InputError for wrong names and values, before any file is looked for."""
     registry.find("methods", request.method)
     victim_name(settings.root)
-    registry.find_family("data", request.target)
+    dataset_id.find(request.target)
     if request.network:
         registry.find_family("networks", request.network)
     if settings.eval_freq is not None and settings.eval_freq < 1:

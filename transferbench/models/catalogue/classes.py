@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from functools import cache
-from pathlib import Path
 
+from transferbench.base.class_names import NAMES, of
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.specifications import Epsilon, Norm
 
-NAMES = Path(__file__).parent / "classes.json"
-"""The names in cifar10's and cifar100's official files; imagenet's WordNet ids, which `make index` writes."""
+__all__ = ["NAMES", "of", "radii_of"]
 
 _CIFAR: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
 _SMALL: dict[Norm, str] = {"Linf": "0.1", "L2": "0.4", "L1": "1.5"}
@@ -26,11 +25,5 @@ _RADII: dict[str, dict[Norm, str]] = {
 @cache
 def radii_of(dataset: str) -> dict[Norm, Epsilon]:
     """The radii of evaluations of models trained on a data set, in [0,1] pixels: E-AT's for photographs; empty for a
-    data set without."""
-    return {norm: Epsilon.parse(eps) for norm, eps in _RADII.get(dataset, {}).items()}
-
-
-@cache
-def of(dataset: str) -> tuple[str, ...]:
-    """The class names of cifar10, cifar100 or imagenet, in label order. KeyError for another data set."""
-    return tuple(json.loads(NAMES.read_text(encoding="utf-8"))[dataset])
+    data set without. A subset of its classes has the whole data set's."""
+    return {norm: Epsilon.parse(eps) for norm, eps in _RADII.get(DatasetId.parse(dataset).base, {}).items()}

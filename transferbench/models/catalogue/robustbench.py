@@ -48,7 +48,10 @@ class RobustBenchEntry:
     @property
     def weights_source(self) -> str:
         """Where the weights come from, in a few words."""
-        return f"weights of {self.elsewhere}" if self.elsewhere else "needs its file below --model-dir"
+        if self.elsewhere:
+            return f"weights of {self.elsewhere}"
+        count = f"{len(self.files)} files" if self.ensemble else "file"
+        return f"needs its {count} below --model-dir"
 
     @property
     def paths(self) -> tuple[str, ...]:

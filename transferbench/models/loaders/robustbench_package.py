@@ -8,13 +8,16 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from importlib.util import find_spec
+from io import StringIO
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
-from transferbench.base.errors import InputError
 from transferbench.models.catalogue.robustbench import RobustBenchEntry
 from transferbench.models.networks.normalised import Normalised
 
@@ -35,10 +38,11 @@ def timm_name(dataset: str, threat: str, id: str) -> str:
 
 
 def construct(entry: RobustBenchEntry) -> nn.Module:
-    """The architecture with random weights. InputError where its constructor needs a GPU and there is none.
+    """The architecture with random weights, on the CPU.
 
     Nothing is downloaded: constructors of robustbench that would download (timm's and torchvision's weights) are
-    replaced by the same architecture without weights.
+    replaced by the same architecture without weights. No GPU is needed: some constructors move constants to one, and
+    their forward passes move them to the images' device in any case.
     """
     zoo = model_dicts()
     if entry.elsewhere == "timm":
@@ -53,14 +57,17 @@ def construct(entry: RobustBenchEntry) -> nn.Module:
 
         return Normalised(resnet50())
     models = {data.value: {threat.value: ids for threat, ids in threats.items()} for data, threats in zoo.items()}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = models[entry.dataset][entry.threat][entry.id]["model"]()
-    except RuntimeError as error:
-        if torch.cuda.is_available() or "NVIDIA" not in str(error):
-            raise
-        raise InputError(
-            f"model {entry.name}: robustbench's constructor of it needs a GPU, and this machine has none"
-        ) from None
-    return model
+    # Some constructors print what they count.
+    with warnings.catch_warnings(), _OnCpu(), redirect_stdout(StringIO()):
+        warnings.simplefilter("ignore")
+        built: nn.Module = models[entry.dataset][entry.threat][entry.id]["model"]()
+        return built
+
+
+class _OnCpu(TorchFunctionMode):
+    """Within the block, `tensor.cuda()` is the tensor itself."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func is torch.Tensor.cuda else func(*args, **(kwargs or {}))
