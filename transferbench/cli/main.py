@@ -15,7 +15,19 @@ from transferbench.base.errors import InputError
 from transferbench.cli import output
 from transferbench.cli.failures import failure, one_line
 
-COMMANDS = ("run", "eval", "selftest", "train", "runs", "verify", "leaderboard", "publish", "card", "list")
+COMMANDS = (
+    "run",
+    "eval",
+    "selftest",
+    "train",
+    "runs",
+    "verify",
+    "leaderboard",
+    "publish",
+    "card",
+    "list",
+    "import-tf1",
+)
 DEBUG = "--debug"
 
 
@@ -28,7 +40,7 @@ class LazyCommands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"transferbench.cli.{cmd_name}")
+        module = importlib.import_module(f"transferbench.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

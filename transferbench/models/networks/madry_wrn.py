@@ -4,8 +4,8 @@ Leaky ReLU of .1, three stages of five units, widths 160/320/640, strides 1/2/2;
 shortcut is an average pool and zeros for the new channels, half before and half after (no 1x1 convolution); the
 first unit activates before it splits; TensorFlow's "SAME" padding, which at stride 2 pads right and below alone;
 batch norm with eps .001 and decay .9. LwF: pixels standardised image by image on the 0..255 scale; IGAM: mean
-subtracted, then scaled to unit L2 norm. The authors' checkpoints are TensorFlow 1 files, which this package does not
-read: that needs TensorFlow, and a map of its variables' names to the parameters below.
+subtracted, then scaled to unit L2 norm. `transferbench import-tf1` reads the authors' checkpoints
+(models/weights/tf1/madry_variables.py has the names of their variables).
 """
 
 from __future__ import annotations
