@@ -6,7 +6,9 @@ import bisect
 
 import pytest
 
+from transferbench import methods
 from transferbench.base import schedules
+from transferbench.base.errors import InputError
 
 
 def robust_finetuning(name: str, epochs: int, per_epoch: int) -> list[float]:
@@ -35,12 +37,32 @@ def robust_finetuning(name: str, epochs: int, per_epoch: int) -> list[float]:
         ("step", "piecewise", 20, 12),
         ("late", "piecewise-70-10", 80, 391),
         ("late", "piecewise-70-10", 80, 7),
+        *(
+            (name, name, 80, 13)
+            for name in ("piecewise", "piecewise-ft", "piecewise-70-10", "piecewise-40-20-15-5", "piecewise-0.5-1.5-.5")
+        ),
+        ("piecewise-3", "piecewise-3", 4, 5),
     ],
 )
 def test_robust_finetunings_rates(schedule: schedules.Schedule, theirs: str, epochs: int, per_epoch: int) -> None:
     expected = robust_finetuning(theirs, epochs, per_epoch)
     steps = epochs * per_epoch
     assert [schedules.factor(schedule, step, steps) for step in range(steps)] == expected
+
+
+def test_the_suites_schedule_from_scratch_is_the_one_before_to_the_bit() -> None:
+    steps = 31_280
+    assert all(
+        schedules.factor("piecewise-70-10", step, steps) == schedules.factor("late", step, steps)
+        for step in range(steps)
+    )
+
+
+@pytest.mark.parametrize("name", ["piecewise-", "piecewise-0-1", "piecewise-a", "piecewise-1--2", "linear", ""])
+def test_other_schedules_are_named(name: str) -> None:
+    with pytest.raises(InputError, match=r"schedule.*piecewise-<length>"):
+        methods.build("eat", {"schedule": name})
+    assert methods.build("eat", {"schedule": "piecewise-70-10"}).params.schedule == "piecewise-70-10"
 
 
 @pytest.mark.parametrize("steps", [80_000, 320_000])

@@ -122,7 +122,7 @@ def test_igams_teacher_makes_its_steps_on_batches_of_its_own_size(batch_size: in
     method._step_teacher = lambda x, y: (sizes.append(len(x)), seen.append(x))
     for batch in itertools.islice(Loader(data.load("digits", "train"), method.params).from_step(0), 20):
         seen_before = len(seen)
-        method._train_teacher(batch.x, batch.y) if method.teacher_done < 4 else None
+        method._train_teacher(batch) if method.teacher_done < 4 else None
         assert len(seen) - seen_before <= batch_size // 64 + 1
     assert sizes == [64] * 4
     assert method.pending is None

@@ -16,8 +16,10 @@ from transferbench.models.features import find_layers, record_features, submodul
 from transferbench.models.networks import madry_wrn, preact_resnet18
 from transferbench.models.networks.normalised import Normalised
 
+FAMILIES = ("torchvision", "robustbench", "resized", "mlp-head", "batch-statistics")
 IDS = [
-    *(id for id in registry.entries("networks") if id not in ("torchvision", "robustbench", "resized", "mlp-head")),
+    *(id for id in registry.entries("networks") if id not in FAMILIES),
+    "batch-statistics:small-resnet",
     "resized:64-32:preact-resnet18",
     "preact-resnet18:3psmooth0.5",
     "resized:8-16:small-resnet",

@@ -18,4 +18,5 @@ def first_problem(error: Exception) -> str:
     problems = error.errors(include_url=False)
     field = ".".join(str(part) for part in problems[0]["loc"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return f"{field or 'it'}: {problems[0]['msg']}{more}"
+    # pydantic's own prefix of what a validator raises.
+    return f"{field or 'it'}: {problems[0]['msg'].removeprefix('Value error, ')}{more}"

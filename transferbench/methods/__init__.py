@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
@@ -84,6 +84,12 @@ class Batch(NamedTuple):
     step: int
 
 
+class Epochs(Protocol):
+    """The batches of an epoch of the training images, by its number."""
+
+    def __call__(self, number: int = 0, /) -> Iterator[Batch]: ...
+
+
 class Network(NamedTuple):
     """A network and the names of its feature layers."""
 
@@ -144,9 +150,9 @@ class BaseMethod(Generic[P]):
         """Whether the student's parameter of that name belongs to its new head."""
         return not self.keeps_head and name.startswith(f"{student.layers.head}.")
 
-    def prepare(self, student: Network, source: Network | None, batches: Callable[[], Iterator[Batch]]) -> None:
-        """Called before the first step; `batches()` is one epoch. A resumed training does not call it again: results
-        must be part of `memory`."""
+    def prepare(self, student: Network, source: Network | None, batches: Epochs) -> None:
+        """Called before the first step; `batches()` is the first epoch, `batches(1)` the second. A resumed training
+        does not call it again: results must be part of `memory`."""
 
     def phases(self) -> list[Phase]:
         """The phases of the training, in order."""

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -32,7 +32,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Positive
+from transferbench.methods import BaseMethod, BaseParams, Batch, Epochs, Network, NotNegative, Positive
 from transferbench.models.features import record_features, spatial_dropout, submodule
 
 VERSION = 2
@@ -98,7 +98,7 @@ class Method(BaseMethod[Params]):
             raise InputError(f"feat_layers={chosen}: the source network has {len(stages)} stages")
         return tuple(stages[int(digit) - 1] for digit in sorted(chosen))
 
-    def prepare(self, student: Network, source: Network | None, batches: Callable[[], Iterator[Batch]]) -> None:
+    def prepare(self, student: Network, source: Network | None, batches: Epochs) -> None:
         if self.params.attention:
             assert source is not None
             self.channels = self._attention(student, source, batches)
@@ -136,7 +136,7 @@ class Method(BaseMethod[Params]):
             terms["start"] = self.params.l2sp_lmda * squared_distance(student.model, self.start)
         return terms
 
-    def _attention(self, student: Network, source: Network, batches: Callable[[], Iterator[Batch]]) -> list[Tensor]:
+    def _attention(self, student: Network, source: Network, batches: Epochs) -> list[Tensor]:
         """The weights [C] of every stage's channels, with a head that is trained on the source's frozen features."""
         probe = Network(copy.deepcopy(student.model).eval().requires_grad_(False), source.layers)
         # A re-initialised student does not have the source's trunk.

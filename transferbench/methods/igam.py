@@ -4,10 +4,12 @@ Paper: Chan et al. 2020, "What it thinks is important is important" (CVPR), IGAM
 Loss: CE; in the last eighth of the steps also - beta L_D + gamma times the sum over the batch and all pixels of
 (J_student - J_teacher)^2, with input gradients J and a discriminator's loss L_D.
 Phases: one, all weights of a fresh student; a teacher of another resolution sees resized images.
-Options: `disc`, `disc_adam` and `teacher_trains` are the code's flags.
-Deviations: the teacher's batch norm, and the student's when it is tested, use running statistics (the code runs on the
-statistics of each batch, so its numbers depend on it); the teacher's head is trained on the images of the student's
-first batches instead of in a run of its own; the discriminator starts from PyTorch's default initialisation.
+Options: `disc`, `disc_adam`, `teacher_trains` and `teacher_noise` are the code's flags; `teacher_first=true` and
+`teacher_bn=batch` are what it does.
+Deviations: by default the teacher's batch norm uses running statistics, the code's those of each batch; it is trained
+on the student's first batches, the code's on another order of the images; a student is tested with running statistics
+unless its network is `batch-statistics:...`, as all of the code's are; the discriminator starts from PyTorch's default
+initialisation.
 
 J = d p[y] / d x is the input gradient of the softmax probability of the true class, pixels on the 0..255 scale. L_D is
 the two-class cross-entropy of a discriminator that tells the two kinds of gradients apart (student 0, teacher 1), each
@@ -28,6 +30,7 @@ student takes images as they are, in the teacher's architecture unless another i
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -40,16 +43,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from transferbench.base import keyed_random, schedules
+from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
 from transferbench.methods import (
     BaseMethod,
     BaseParams,
     Batch,
     Decay,
+    Epochs,
     Network,
     NotNegative,
     Padding,
     Positive,
+    batch_norms,
     decay_of,
 )
 from transferbench.models import heads
@@ -73,6 +79,13 @@ class Params(BaseParams):
     at .001 instead of the student's SGD (no --same_optimizer). `teacher_trains=all`: --finetune_whole_model, with the
     weight decay on the source's layers; the new head has none.
 
+    `teacher_noise`: uniform noise on the images that the teacher is trained on (--finetune_img_random_pert: 8/255),
+    apart from `input_noise`, that of the student and of the matched gradients. `teacher_first`: the teacher is trained
+    before the student's first step, which is another result only where matching begins before it is done; this part is
+    not resumed but begun again. `teacher_bn=batch`: its batch norms use each batch's statistics, when it is trained and
+    when gradients are matched. `teacher_steps=0`: the source is a teacher already (its classes are the target's), as
+    from --only_finetune.
+
     `teacher_batch_size`: the teacher steps whenever so many images have come in the student's batches; what is left of
     its `teacher_steps` when matching begins is done while it goes on. `disc_bn_eps` is what the discriminator's batch
     norm adds to the variance. `disc_order=after`: the discriminator steps after the student, on the gradients of the
@@ -89,7 +102,7 @@ class Params(BaseParams):
     beta: NotNegative = 2.0
     gamma: NotNegative = 10.0
     match_share: Annotated[float, Field(gt=0, le=1)] = 0.125
-    teacher_steps: Positive = 4700
+    teacher_steps: Annotated[int, Field(ge=0)] = 4700
     teacher_batch_size: Positive = 64
     teacher_lr: NotNegative = 1e-3
     disc_update_steps: Positive = 5
@@ -101,14 +114,19 @@ class Params(BaseParams):
     disc_adam: bool = False
     teacher_trains: Literal["head", "all"] = "head"
     input_noise: str = "8/255"
+    teacher_noise: str = "0"
+    teacher_first: bool = False
+    teacher_bn: Literal["running", "batch"] = "running"
 
     def __post_init__(self) -> None:
-        """InputError where the noise is neither 0 nor a radius."""
-        self.noise()
+        """InputError where a noise is neither 0 nor a radius."""
+        _noise_size(self.input_noise)
+        _noise_size(self.teacher_noise)
 
-    def noise(self) -> float:
-        """The size of the uniform noise, 0 for none."""
-        return 0.0 if self.input_noise == "0" else LinfBall.parse(self.input_noise).radius
+
+def _noise_size(text: str) -> float:
+    """The size of a uniform noise, 0 for none."""
+    return 0.0 if text == "0" else LinfBall.parse(text).radius
 
 
 class Discriminator(nn.Module):
@@ -170,6 +188,14 @@ class Method(BaseMethod[Params]):
         if not self.keeps_head:
             heads.linear(model, source.layers, num_classes)
         self.teacher = Network(model, source.layers)
+        if not self.params.teacher_steps and not self.keeps_head:
+            raise InputError(
+                "teacher_steps=0: the source is no teacher of the target's classes; train one on the target first, or "
+                "leave teacher_steps out"
+            )
+        if self.params.teacher_bn == "batch":
+            for norm in batch_norms(model).values():
+                norm.train()
         whole = self.params.teacher_trains == "all"
         (model if whole else model.get_submodule(source.layers.head)).requires_grad_(True)
         # Only what the source had decays: the code sums the decay up before it adds the head.
@@ -190,11 +216,20 @@ class Method(BaseMethod[Params]):
         self.disc_seed = keyed_random.stream("igam discriminator", self.params.seed)
         return student
 
+    def prepare(self, student: Network, source: Network | None, batches: Epochs) -> None:
+        if not self.params.teacher_first:
+            return
+        for batch in itertools.chain.from_iterable(batches(number) for number in itertools.count()):
+            if self.teacher_done >= self.params.teacher_steps:
+                return
+            self.teacher.model.to(batch.x.device)
+            self._train_teacher(batch)
+
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         params, x = self.params, self._noisy(batch)
         self.teacher.model.to(x.device)
         if self.teacher_done < params.teacher_steps:
-            self._train_teacher(batch.x, batch.y)
+            self._train_teacher(batch)
         if not self._matches(batch):
             return {"ce": self.cross_entropy(student.model(x), batch.y)}
         logits, student_gradient = _gradient(student.model, x, batch.y, create_graph=True)
@@ -241,14 +276,13 @@ class Method(BaseMethod[Params]):
         self.checkpointed = memory if memory["discriminator"] is not None else None
 
     def _noisy(self, batch: Batch) -> Tensor:
-        """The images with uniform noise, inside [0,1]."""
-        if not self.params.noise():
-            return batch.x
-        noise = 2 * keyed_random.uniform(batch.noise, tuple(batch.x.shape[1:])) - 1
-        return (batch.x + self.params.noise() * noise).clamp(0, 1)
+        """The student's images with uniform noise, inside [0,1]."""
+        return _with_noise(batch.x, batch.noise, _noise_size(self.params.input_noise))
 
-    def _train_teacher(self, x: Tensor, y: Tensor) -> None:
+    def _train_teacher(self, batch: Batch) -> None:
         """The steps on the teacher for which these images complete a batch; the rest of them is kept in `pending`."""
+        keys = keyed_random.row_keys(keyed_random.stream("igam teacher noise", self.params.seed), batch.noise)
+        x, y = _with_noise(batch.x, keys, _noise_size(self.params.teacher_noise)), batch.y
         if self.pending is not None:
             x, y = (torch.cat([kept.to(new.device), new]) for kept, new in zip(self.pending, (x, y), strict=True))
         size = self.params.teacher_batch_size
@@ -306,6 +340,13 @@ class Method(BaseMethod[Params]):
         self.disc_optimiser.zero_grad()
         loss.backward()
         self.disc_optimiser.step()
+
+
+def _with_noise(x: Tensor, keys: Tensor, size: float) -> Tensor:
+    """The images with noise U(-size, size) by their keys, inside [0,1]; as they are where the size is 0."""
+    if not size:
+        return x
+    return (x + size * (2 * keyed_random.uniform(keys, tuple(x.shape[1:])) - 1)).clamp(0, 1)
 
 
 def _gradient(model: nn.Module, x: Tensor, y: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:

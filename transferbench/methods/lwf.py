@@ -5,7 +5,8 @@ Batch norm runs on the source's statistics throughout (the code builds the net i
 Paper: Shafahi et al. 2020, "Adversarially robust transfer learning" (arXiv:1905.08232), RobustTransferLWF.
 Loss: CE + lambda_d times the mean over the batch of ||z(x; theta) - z(x; theta_source)||_1, z being the penultimate
 features.
-Phases: two halves: the new head alone (the penalty is zero there), then all weights with a fresh optimiser.
+Phases: two halves (or `warm_steps` and the rest): the new head alone (the penalty is zero there), then all weights with
+a fresh optimiser.
 Options: `distance=l2` is the paper's text; the code's l1 is the default.
 Deviations: the source's features are computed with each batch instead of being looked up in a cache whose name does not
 know the source.
@@ -14,11 +15,13 @@ know the source.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from transferbench.base.errors import InputError
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, probe
 from transferbench.models.features import record_features
 
@@ -29,7 +32,8 @@ VERSION = 2
 class Params(probe.Params):
     """config.json of the code: 20000 steps, feat_sim .005; batch, rates and weight decay as for the probe.
 
-    `warm_lr` is the learning rate of the head phase (the code uses the same in both).
+    `warm_lr` is the learning rate of the head phase (the code uses the same in both), `warm_steps` its length
+    (warmstart_step); 0 is half of the steps.
     """
 
     steps: Positive = 20_000
@@ -37,6 +41,12 @@ class Params(probe.Params):
     feat_sim: NotNegative = 0.005
     distance: Literal["l1", "l2"] = "l1"
     warm_lr: NotNegative = 1e-3
+    warm_steps: Annotated[int, Field(ge=0)] = 0
+
+    def __post_init__(self) -> None:
+        """InputError where the head phase is longer than the training."""
+        if self.warm_steps > self.steps:
+            raise InputError(f"warm_steps={self.warm_steps}: the head phase is a part of all {self.steps} steps")
 
 
 class Method(probe.Method):
@@ -46,7 +56,7 @@ class Method(probe.Method):
 
     def phases(self) -> list[Phase]:
         params = self.params
-        warm = params.steps // 2
+        warm = params.warm_steps or params.steps // 2
         return [
             Phase("head", warm, params.warm_lr, params.schedule, lambda name: name.startswith(self.head)),
             Phase("all", params.steps - warm, params.lr, params.schedule),

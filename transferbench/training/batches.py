@@ -44,7 +44,7 @@ class Loader:
                 yield batch._replace(step=step)
             skipped = 0
 
-    def epoch(self, number: int = 0) -> Iterator[Batch]:
+    def epoch(self, number: int = 0, /) -> Iterator[Batch]:
         """The batches of one epoch; `step` is the number of the batch over all epochs."""
         return self._load(range(number * self.per_epoch, (number + 1) * self.per_epoch))
 
