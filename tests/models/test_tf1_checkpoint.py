@@ -14,7 +14,7 @@ from transferbench.base.errors import InputError
 from transferbench.cli.main import main
 from transferbench.models import networks, victims
 from transferbench.models.weights.tf1 import madry_variables, tensorflow_logits
-from transferbench.models.weights.tf1.checkpoint import Checkpoint
+from transferbench.models.weights.tf1.checkpoint import TensorFlowCheckpoint
 from transferbench.models.weights.tf1.records import checksum
 
 RANDOM = np.random.default_rng(0)
@@ -47,7 +47,7 @@ def test_the_checksum_is_tensorflows() -> None:
 def test_every_variable_is_read(written: tuple[Path, dict[str, Any]]) -> None:
     prefix, values = written
     for path in (prefix, prefix.with_name("checkpoint-70000.index"), prefix.parent):
-        checkpoint = Checkpoint(path)
+        checkpoint = TensorFlowCheckpoint(path)
         assert sorted(checkpoint.variables) == sorted(values)
         for name, value in values.items():
             assert np.array_equal(checkpoint.read(name), value)
@@ -64,15 +64,15 @@ def test_a_folder_names_its_latest(tmp_path: Path) -> None:
     for step in (100, 200):
         tensor_bundle.write(tmp_path / f"checkpoint-{step}", {"x": np.full(3, step, np.float32)})
     with pytest.raises(InputError, match="checkpoint-100, checkpoint-200"):
-        Checkpoint(tmp_path)
+        TensorFlowCheckpoint(tmp_path)
     (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/home/somebody/models/checkpoint-100"\n')
-    assert Checkpoint(tmp_path).read("x")[0] == 100
+    assert TensorFlowCheckpoint(tmp_path).read("x")[0] == 100
 
 
 def problem(prefix: Path, values: dict[str, Any]) -> list[str]:
     """Why a checkpoint is refused, if it is."""
     try:
-        checkpoint = Checkpoint(prefix)
+        checkpoint = TensorFlowCheckpoint(prefix)
         for name in values:
             checkpoint.read(name)
     except InputError as error:
@@ -181,6 +181,6 @@ def test_a_checkpoint_that_tensorflow_wrote(network: str, tmp_path: Path, capsys
     x = torch.rand(3, 3, 32, 32)
     pixels = (255 * x).permute(0, 2, 3, 1).contiguous().numpy()
     kind = tensorflow_logits.Kind(network == "igam-wrn-32-10", network.startswith("batch"))
-    expected = tensorflow_logits.logits(Checkpoint(tmp_path / "model"), f"{before}logit", pixels, kind)
+    expected = tensorflow_logits.logits(TensorFlowCheckpoint(tmp_path / "model"), f"{before}logit", pixels, kind)
     with torch.no_grad():
         assert np.allclose(victim.model(x).numpy(), expected, atol=1e-3 * np.ptp(expected))

@@ -127,7 +127,7 @@ def run_chain(
         PassOptions(draws.eot_of(spec, target.randomised), str(dict(spec.params).get("order", "logits")))
         for spec in chain.attacks
     ]
-    pool = Pool(built, chain.threat, target.search, target.judge, target.rows, seed, options, target.randomised)
+    pool = Pool(built, chain.threat, target.search, target.judge, target.rows, seed, options)
     if len(robust):
         outcome = pool.run(examples.at(robust), logits[robust], on_progress, checkpoint)
         for number, attack in enumerate(built):

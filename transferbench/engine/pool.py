@@ -87,7 +87,8 @@ class PassOptions(NamedTuple):
 class Pool:
     """Runs the tries of all attacks of a chain, in order, over examples that are classified correctly.
 
-    `options` of each attack; `randomised`: every forward pass is seeded.
+    `options` of each attack. Of a randomised model, about which the judge decides by several draws, every forward
+    pass is seeded.
     """
 
     def __init__(
@@ -99,12 +100,11 @@ class Pool:
         rows: Rows,
         seed: int,
         options: Sequence[PassOptions] | None = None,
-        randomised: bool = False,
     ) -> None:
         self.attacks, self.threat, self.search, self.judge = attacks, threat, search, judge
         self.rows, self.seed = rows, seed
         self.options = options or [PassOptions()] * len(attacks)
-        self.randomised, self.iteration = randomised, 0
+        self.randomised, self.iteration = judge.draws > 1, 0
         self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
         self.attempt = [attempt for attack in attacks for attempt in range(attack.tries)]
 

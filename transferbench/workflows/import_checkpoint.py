@@ -14,7 +14,7 @@ from transferbench.models import networks, trained, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.catalogue import classes
 from transferbench.models.weights.tf1 import madry_variables, tensorflow_logits
-from transferbench.models.weights.tf1.checkpoint import Checkpoint
+from transferbench.models.weights.tf1.checkpoint import TensorFlowCheckpoint
 
 NETWORKS = ("madry-wrn-32-10", "igam-wrn-32-10")
 """The networks whose variables are known: LwF's, Madry's and IGAM's teachers are the first, IGAM's students the
@@ -65,7 +65,7 @@ def import_tf1(request: ImportRequest) -> Imported:
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise InputError(f"--out {request.out} is there and not empty: give another folder")
     id = names.victim_name(request.out)
-    checkpoint = Checkpoint(request.checkpoint)
+    checkpoint = TensorFlowCheckpoint(request.checkpoint)
     head = _head(checkpoint, request.head)
     state = madry_variables.state_dict(checkpoint, head, has_statistics=inner == request.network)
     num_classes = len(state["head.bias"])
@@ -86,7 +86,7 @@ def import_tf1(request: ImportRequest) -> Imported:
     return Imported(trained.save(request.out, state, card), head, difference)
 
 
-def _head(checkpoint: Checkpoint, wanted: str | None) -> str:
+def _head(checkpoint: TensorFlowCheckpoint, wanted: str | None) -> str:
     heads = madry_variables.heads(checkpoint)
     if not heads:
         raise InputError(
@@ -110,7 +110,7 @@ def _classes(dataset: str, count: int) -> tuple[str, ...]:
     return known
 
 
-def _difference(checkpoint: Checkpoint, head: str, model: torch.nn.Module, network: str) -> float | None:
+def _difference(checkpoint: TensorFlowCheckpoint, head: str, model: torch.nn.Module, network: str) -> float | None:
     if not tensorflow_logits.is_available():
         return None
     images = torch.randint(0, 256, (_IMAGES, 3, 32, 32), generator=torch.Generator().manual_seed(0)).float()

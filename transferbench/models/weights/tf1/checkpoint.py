@@ -36,7 +36,7 @@ class Variable:
     crc: int
 
 
-class Checkpoint:
+class TensorFlowCheckpoint:
     """An open checkpoint: `variables` by name. InputError where it cannot be read, or is damaged."""
 
     def __init__(self, path: Path) -> None:

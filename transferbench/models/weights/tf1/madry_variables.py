@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from transferbench.base.errors import InputError
-from transferbench.models.weights.tf1.checkpoint import Checkpoint
+from transferbench.models.weights.tf1.checkpoint import TensorFlowCheckpoint
 
 STAGES, UNITS = 3, 5
 _BATCH_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
@@ -42,13 +42,13 @@ def _norm(here: str, there: str) -> Iterator[tuple[str, str]]:
         yield f"{here}.{name}", f"{there}/BatchNorm/{variable}"
 
 
-def heads(checkpoint: Checkpoint) -> list[str]:
+def heads(checkpoint: TensorFlowCheckpoint) -> list[str]:
     """The classifiers that a checkpoint has, `logit`, `target_task_logit`, with what stands before them."""
     found = [name.removesuffix("/DW") for name in checkpoint.variables if name.endswith("logit/DW")]
     return sorted(found)
 
 
-def state_dict(checkpoint: Checkpoint, head: str, has_statistics: bool = True) -> dict[str, Tensor]:
+def state_dict(checkpoint: TensorFlowCheckpoint, head: str, has_statistics: bool = True) -> dict[str, Tensor]:
     """The parameters and running statistics by their names here, float32, with the classifier `head`.
 
     InputError for a variable that is missing or has another shape's number of dimensions. Without statistics
@@ -74,7 +74,7 @@ def state_dict(checkpoint: Checkpoint, head: str, has_statistics: bool = True) -
     return state
 
 
-def _tensor(checkpoint: Checkpoint, name: str, dimensions: int) -> Tensor:
+def _tensor(checkpoint: TensorFlowCheckpoint, name: str, dimensions: int) -> Tensor:
     value = checkpoint.read(name)
     if value.ndim != dimensions or value.dtype.kind != "f":
         raise InputError(f"checkpoint {checkpoint.prefix}: {name} is {value.dtype} {value.shape}: no weight of it")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transferbench.models.weights.tf1.checkpoint import Checkpoint
+from transferbench.models.weights.tf1.checkpoint import TensorFlowCheckpoint
 from transferbench.models.weights.tf1.madry_variables import STAGES, UNITS
 
 _EPSILON, _SLOPE = 1e-3, 0.1
@@ -33,7 +33,7 @@ class Kind(NamedTuple):
     batch_statistics: bool
 
 
-def logits(checkpoint: Checkpoint, head: str, images: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
+def logits(checkpoint: TensorFlowCheckpoint, head: str, images: NDArray[np.float32], kind: Kind) -> NDArray[np.float32]:
     """[n, classes] of images [n, 32, 32, 3] on the 0..255 scale."""
     tf: Any = importlib.import_module("tensorflow")
     scope = head.rpartition("/")[0]
