@@ -27,7 +27,8 @@ _MODEL_OF: dict[str, type[BaseModel]] = {
 
 def available() -> dict[str, str]:
     """The suites of this package: name -> title, sorted."""
-    return {path.stem: str(strict_yaml.read(path, path.name)["title"]) for path in sorted(_FOLDER.glob("*.yaml"))}
+    paths = sorted(_FOLDER.glob("*.yaml"), key=lambda path: path.stem)
+    return {path.stem: str(strict_yaml.read(path, path.name)["title"]) for path in paths}
 
 
 def load(name: str) -> Suite:
