@@ -168,7 +168,8 @@ def test_a_source_is_attacked_alone_and_shown_beside_its_noise(small: Small) -> 
     )
     table = got.source_only
     assert table is not None
-    assert table.attack.tolist() == ["pretrained-neuron", "random-sign"]
+    assert table.attack.tolist() == ["pretrained-neuron", "source-pgd", "random-sign"]
+    assert table.tries.tolist() == [8, 1, 8]
     assert set(table.threat) == {"Linf"}
     assert (table.correct == round(got.clean * len(small.x))).all()
     assert (table.n == len(small.x)).all()

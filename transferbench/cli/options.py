@@ -46,7 +46,7 @@ def _check_threat(name: str) -> None:
     """InputError for what is neither a threat of attacks nor one of corruptions."""
     known = registry.entries("threats")
     if name not in CORRUPTION_THREATS and name not in known:
-        raise InputError(registry.unknown("threat", name, (*known, *CORRUPTION_THREATS)))
+        raise InputError(registry.unknown("norm", name, (*known, *CORRUPTION_THREATS)))
 
 
 def _threats(text: str) -> tuple[ThreatName, ...]:

@@ -52,7 +52,7 @@ def _other_crafted(record: Record, source_only: Sequence[SourceOnly]) -> str:
         id = crafted.attack["id"]
         now = wanted.get((crafted.norm, id))
         if now is None:
-            return f"{id} in {crafted.norm} with {crafted.source} alone, which is left out now"
+            return f"attacks that hold {crafted.source} alone ({id} in {crafted.norm}), which are left out now"
         if now != (crafted.eps, crafted.attack):
             return f"another radius or other parameters of {id} in {crafted.norm}"
     return ""
