@@ -19,4 +19,5 @@ def first_problem(error: Exception) -> str:
     field = ".".join(str(part) for part in problems[0]["loc"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     # pydantic's own prefix of what a validator raises.
-    return f"{field or 'it'}: {problems[0]['msg'].removeprefix('Value error, ')}{more}"
+    where = f"{field}: " if field else ""
+    return f"{where}{problems[0]['msg'].removeprefix('Value error, ')}{more}"
