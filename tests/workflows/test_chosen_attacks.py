@@ -34,8 +34,8 @@ def test_attacks_are_sorted_by_what_the_attacker_holds() -> None:
     ("texts", "threats", "complaint"),
     [
         (["apgd-ce", "apgd-ce:restarts=2"], ["Linf"], "named twice"),
-        (["pgd"], ["L2"], "defined in Linf only"),
-        (["pgd", "apgd-ce"], ["Linf", "L1"], "defined in Linf only"),
+        (["fgsm"], ["L2"], "defined in Linf only"),
+        (["pgd", "apgd-ce"], ["L2", "L1"], "defined in Linf and L2 only"),
         (["source-pgd"], ["renofeation"], "defined in Linf only"),
         (["pgd:k=0"], ["Linf"], "at least 1"),
         (["rand"], ["Linf"], "--backend autoattack"),
