@@ -41,16 +41,24 @@ def _machine() -> str:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Write the tables that were measured; those of other benchmarks stay as they are, with their own machine."""
     if exitstatus != 0 or not TABLES or session.config.getoption("-k"):
         return
+    sections = _sections(PAGE.read_text(encoding="utf-8")) if PAGE.is_file() else {}
+    for title, rows in TABLES.items():
+        table = [HEADERS[title], ["---"] + ["---:"] * (len(HEADERS[title]) - 1), *rows]
+        lines = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
+        sections[title] = f"{INTRODUCTIONS[title]}\n\n{lines}\n\nMachine: {_machine()}."
     parts = [
         "# Performance",
         "Written by `make bench`. Ratios of CPU time within one process, ours and the reference in turn after a "
         "warm-up; allocator settings untouched; no torch.compile. Pass counts are exact; `make test` asserts them.",
-        f"Machine: {_machine()}.",
+        *(f"## {title}\n\n{text}" for title, text in sections.items()),
     ]
-    for title, rows in TABLES.items():
-        table = [HEADERS[title], ["---"] + ["---:"] * (len(HEADERS[title]) - 1), *rows]
-        lines = "\n".join("| " + " | ".join(cells) + " |" for cells in table)
-        parts += [f"## {title}", INTRODUCTIONS[title], lines]
     PAGE.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _sections(page: str) -> dict[str, str]:
+    """The page's sections by title."""
+    parts = (part.partition("\n") for part in page.split("\n## ")[1:])
+    return {title: text.strip() for title, _, text in parts}

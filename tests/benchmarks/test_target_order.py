@@ -15,8 +15,8 @@ TITLE = "Order of target classes"
 HEADER = ["net, threat", "targets", "robust, logits", "robust, malt", "backwards, logits", "backwards, malt"]
 INTRODUCTION = (
     "`apgd-t` alone with 50 iterations on the 200 letters: how many are robust after it, and backward passes per "
-    "clean-correct example, with the targets by their logits and in MALT's order (25 backward passes for an order, of 26 "
-    "classes). letters-madry at the suite's radii, letters-natural at a third of them."
+    "clean-correct example, with the targets by their logits and in MALT's order (25 backward passes for an order, "
+    "of 26 classes). letters-madry at the suite's radii, letters-natural at a third of them."
 )
 RADII = {
     "letters-madry": {"Linf": "0.1", "L2": "0.4", "L1": "1.5"},

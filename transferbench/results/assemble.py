@@ -59,16 +59,26 @@ def _attack_record(part: AttackTally) -> dict[str, Any]:
 
 
 def crafted_record(
-    source: str, threat: ThreatModel, attack: AttackSpec, shards: Sequence[JudgeResult]
+    source: str, threat: ThreatModel, attack: AttackSpec, shards: Sequence[JudgeResult], clean: Bits
 ) -> CraftedRecord:
-    """The record of a crafted set over its shards: the flips of every try."""
+    """The record of a crafted set over its shards: the flips of every try.
+
+    A victim whose answers depend on its batch may be right on an image in the shard's batch and not in the chain's,
+    which `clean` is of: a flip counts where it is right in both.
+    """
+    right = clean.list()
     tries = zip(*(shard.flips for shard in shards), strict=True)
     return CraftedRecord(
         source=source,
         norm=threat.norm,
         eps=threat.eps.text,
         attack=attack.as_dict(),
-        flips=[Bits.of([flip for shard in attempt for flip in shard]) for attempt in tries],
+        flips=[
+            Bits.of(
+                [flip and ok for flip, ok in zip((flip for shard in attempt for flip in shard), right, strict=True)]
+            )
+            for attempt in tries
+        ],
         jobs=[shard.key for shard in shards],
     )
 

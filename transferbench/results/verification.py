@@ -324,6 +324,9 @@ class _RecordVerifier:
             self.counts.points += len(right) * len(record.flips)
         if not self.record.chains:
             self._same("clean", self.record.clean, correct)
+        if self.record.batch is not None:
+            # A flip counts where the chain's batch, too, has the image right.
+            flipped &= np.array(self.record.clean.list())
         for attempt, bits in enumerate(record.flips):
             self._same(f"{record.attack['id']} of {record.source}, try {attempt}", bits, flipped[attempt])
 

@@ -121,7 +121,7 @@ def assemble_record(
         clean_full=None if clean is None else (clean.correct, clean.n),
         clean_full_job="" if clean is None else clean.key,
         chains=[assemble.chain_record(finished[name][0].chain, shards, suite.n) for name, shards in chains.items()],
-        crafted=_crafted(evaluation, results),
+        crafted=_crafted(evaluation, results, correct),
         corruptions=corruptions.records(evaluation, results, fingerprints or {}),
         clean_job="" if clean_bits is None else clean_bits.key,
         unmeasured_threat=subject.unmeasured_threat,
@@ -167,7 +167,7 @@ def _cost(
     }
 
 
-def _crafted(evaluation: Evaluation, results: Results) -> list[CraftedRecord]:
+def _crafted(evaluation: Evaluation, results: Results, clean: Bits) -> list[CraftedRecord]:
     """The crafted sets of which every shard was judged."""
     return [
         assemble.crafted_record(
@@ -175,6 +175,7 @@ def _crafted(evaluation: Evaluation, results: Results) -> list[CraftedRecord]:
             shards[0].craft.threat,
             shards[0].craft.attack,
             [results.of(shard.judge) for shard in shards],
+            clean,
         )
         for shards in evaluation.crafted_sets()
         if all(shard.judge.name in results for shard in shards)
