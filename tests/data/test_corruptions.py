@@ -142,7 +142,16 @@ def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest
     np.save(folder / "snow.npy", np.zeros((120, 32, 32, 3), dtype=np.float32))
     with pytest.raises(InputError, match=r"snow\.npy holds float32"):
         data.load("cifar10-c:snow:3", "test", tmp_path)
-    (folder / "frost.npy").write_bytes(b"\x93NUMPY")
+    header = b"\x93NUMPY\x01\x00\x76\x00"
+    shapes = [
+        b"{'descr': '|u1', 'fortran_order': False, 'shape': %s, }" % text for text in (b"(-1, 4)", b"(9" + b"9" * 30)
+    ]
+    for content in (b"\x93NUMPY", header + b"((((".ljust(118), *(header + shape.ljust(118) for shape in shapes)):
+        (folder / "frost.npy").write_bytes(content)
+        with pytest.raises(InputError, match=r"frost\.npy is no array of numbers"):
+            data.load("cifar10-c:frost:3", "test", tmp_path)
+    np.savez(folder / "frost", x=np.zeros(3))
+    (folder / "frost.npz").rename(folder / "frost.npy")
     with pytest.raises(InputError, match=r"frost\.npy is no array of numbers"):
         data.load("cifar10-c:frost:3", "test", tmp_path)
     labels = np.load(folder / "labels.npy")

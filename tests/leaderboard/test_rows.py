@@ -37,6 +37,15 @@ def test_the_columns_are_those_that_were_promised_in_order() -> None:
     assert all(column.meaning for column in LEADERBOARD)
 
 
+def test_rows_at_other_radii_or_attacks_are_not_ranked_together() -> None:
+    weak, strong = record("a-s0", robust=4), record("b-s0", robust=30)
+    assert [row["rank"] for row in table([weak, strong])] == ["1", "2"]
+    for change in ({"eps": "1/255"}, {"attacks": [{"id": "fgsm"}]}, {"backend": "autoattack"}):
+        easier = [one.model_copy(update=change) for one in strong.chains]
+        other = strong.model_copy(update={"chains": easier})
+        assert [row["rank"] for row in table([weak, other])] == ["1", "1"], change
+
+
 @pytest.fixture
 def ties() -> Iterator[RateColumn]:
     """A statistic from outside, with its interval, appended to the list of columns."""

@@ -15,7 +15,7 @@ from transferbench.cli.main import main
 from transferbench.models import networks, victims
 from transferbench.models.weights.tf1 import madry_variables, tensorflow_logits
 from transferbench.models.weights.tf1.checkpoint import TensorFlowCheckpoint
-from transferbench.models.weights.tf1.records import checksum
+from transferbench.models.weights.tf1.records import DamagedError, checksum, table
 
 RANDOM = np.random.default_rng(0)
 
@@ -101,6 +101,22 @@ def test_damaged_files_are_refused(written: tuple[Path, dict[str, Any]]) -> None
     data.write_bytes(content)
     (text,) = problem(prefix, values)
     assert "checksum is wrong" in text
+
+
+def test_an_index_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    # Every key repeats the one before and adds a byte.
+    entries = {b"a" * length: b"" for length in range(1, 6000)}
+    with pytest.raises(DamagedError, match="longer than"):
+        list(table(tensor_bundle.table(entries)))
+    with pytest.raises(DamagedError, match="not in order"):
+        list(table(tensor_bundle.table({b"b": b"", b"a": b""})))
+
+
+@pytest.mark.parametrize("shape", [(2**61,), (2**33, 2**33), (0, 2**62), (1,) * 100])
+def test_a_shape_of_no_variable_is_refused(shape: tuple[int, ...], tmp_path: Path) -> None:
+    tensor_bundle.write(tmp_path / "net", {"x": np.zeros(3, np.float32)}, shape=shape)
+    with pytest.raises(InputError, match=r"shape|too short"):
+        TensorFlowCheckpoint(tmp_path / "net").read("x")
 
 
 def test_what_is_no_checkpoint_is_one_line(

@@ -162,7 +162,38 @@ def forget_job(run: Path) -> None:
         db.execute("DELETE FROM jobs WHERE label = 'finetune-s0: L2'")
 
 
+def empty_crafted(record: dict[str, Any]) -> None:
+    """A source-only attack that was judged on nothing, and so flips nothing."""
+    for crafted in record["crafted"]:
+        crafted["jobs"] = []
+        for bits in crafted["flips"]:
+            bits["hex"] = "0" * len(bits["hex"])
+
+
 FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "crafted sets without jobs": (lambda run: change_record(run, empty_crafted), "not judged exactly once"),
+    "a try less": (
+        lambda run: change_record(run, lambda record: record["crafted"][0]["flips"].pop()),
+        "tries, the store",
+    ),
+    "a flag": (lambda run: change_record(run, lambda record: record["flags"].append("randomised")), "flags"),
+    "a seed": (lambda run: change_record(run, lambda record: record.update(seed=5)), "another seed"),
+    "a batch": (lambda run: change_record(run, lambda record: record.update(batch=64)), "its batch is None"),
+    "class counts": (
+        lambda run: change_record(run, lambda record: record["class_counts"].reverse()),
+        "class counts",
+    ),
+    "passes of an attack": (
+        lambda run: change_record(run, lambda record: record["chains"][0]["by_attack"][0].update(tries=99)),
+        "tries by attack",
+    ),
+    "counts of draws": (
+        lambda run: change_record(
+            run,
+            lambda record: record["chains"][0].update(draws={"eot": [20], "draws": 20, "robust": [1], "single": 0}),
+        ),
+        "counts of draws",
+    ),
     "a byte of an example": (flip_byte, "missing or changed"),
     "an example file": (lambda run: first_points(run).unlink(), "missing or changed"),
     "a point outside the ball": (

@@ -29,6 +29,21 @@ class Noisy(nn.Module):
         return self.net(x + 0.05 * torch.randn_like(x))
 
 
+class OwnGenerator(Noisy):
+    """Much noise, from a generator that nobody else can seed."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.generator = torch.Generator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x + 0.5 * torch.randn(x.shape, generator=self.generator))
+
+
+def own_generator() -> nn.Module:
+    return OwnGenerator(victim()).eval()
+
+
 def public() -> nn.Module:
     return _net(1)
 
@@ -41,6 +56,6 @@ def noisy() -> nn.Module:
     return Noisy(victim()).eval()
 
 
-_functions: list[Any] = [public, victim, noisy]
+_functions: list[Any] = [public, victim, noisy, own_generator]
 for function in _functions:
     function.input_shape, function.classes, function.fingerprint = (3, 32, 32), 3, function.__name__

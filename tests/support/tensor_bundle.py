@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,28 +42,34 @@ def block(entries: Mapping[bytes, bytes]) -> bytes:
     return data + struct.pack("<II", 0, 1)
 
 
-def write(prefix: Path, variables: Mapping[str, NDArray[Any]]) -> None:
-    """PREFIX.index and PREFIX.data-00000-of-00001."""
+def write(prefix: Path, variables: Mapping[str, NDArray[Any]], shape: tuple[int, ...] | None = None) -> None:
+    """PREFIX.index and PREFIX.data-00000-of-00001; with another `shape` than the variables', and its size."""
     header = field(1, 1) + field(3, field(1, 1))
     entries, data = {b"": header}, b""
     for name, value in sorted(variables.items()):
         content = np.ascontiguousarray(value).tobytes()
-        shape = b"".join(field(2, field(1, size)) for size in value.shape)
+        sizes = b"".join(field(2, field(1, size)) for size in (value.shape if shape is None else shape))
+        length = len(content) if shape is None else value.itemsize * math.prod(shape)
         crc = varint(6 << 3 | 5) + struct.pack("<I", checksum(content))
-        place = field(4, len(data)) + field(5, len(content)) + crc
-        entries[name.encode()] = field(1, _TYPES[value.dtype.name]) + field(2, shape) + place
+        place = field(4, len(data)) + field(5, length) + crc
+        entries[name.encode()] = field(1, _TYPES[value.dtype.name]) + field(2, sizes) + place
         data += content
     prefix.with_name(f"{prefix.name}.data-00000-of-00001").write_bytes(data)
-    table, handles = b"", {}
+    prefix.with_name(f"{prefix.name}.index").write_bytes(table(entries))
+
+
+def table(entries: Mapping[bytes, bytes]) -> bytes:
+    """A whole table, its keys in the order given."""
+    whole, handles = b"", {}
     keys = list(entries)
     for start in range(0, len(keys), 16):
         part = {key: entries[key] for key in keys[start : start + 16]}
         content = block(part)
-        handles[keys[min(start + 15, len(keys) - 1)]] = varint(len(table)) + varint(len(content))
-        table += content + b"\0" + struct.pack("<I", checksum(content + b"\0"))
+        handles[keys[min(start + 15, len(keys) - 1)]] = varint(len(whole)) + varint(len(content))
+        whole += content + b"\0" + struct.pack("<I", checksum(content + b"\0"))
     places = []
     for content in (block({}), block(handles)):
-        places.append(varint(len(table)) + varint(len(content)))
-        table += content + b"\0" + struct.pack("<I", checksum(content + b"\0"))
+        places.append(varint(len(whole)) + varint(len(content)))
+        whole += content + b"\0" + struct.pack("<I", checksum(content + b"\0"))
     footer = (places[0] + places[1]).ljust(40, b"\0") + struct.pack("<Q", 0xDB4775248B80FB57)
-    prefix.with_name(f"{prefix.name}.index").write_bytes(table + footer)
+    return whole + footer

@@ -108,6 +108,18 @@ def test_what_cannot_be_measured_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_victim_whose_noise_cannot_be_seeded(
+    photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--model", f"{MODELS}:own_generator", "--norms", "Linf,L2", "--eps", "Linf=0.01,L2=0.1"]
+    assert evaluated(photographs, tmp_path / "out", *words, "--attacks", "pgd:k=2:eot=1") == 0
+    record = only_record(tmp_path / "out")
+    clean = int(record["clean"]["hex"], 16)
+    assert all(int(chain["robust"]["hex"], 16) & ~clean == 0 for chain in record["chains"])
+    assert record["protocol"] == "attacks as asked for: pgd:eot=1:k=2"
+    assert main(["verify", str(tmp_path / "out")]) == 0
+
+
 def test_a_randomised_victim(photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--model", f"{MODELS}:noisy", "--norms", "Linf", "--eps", "Linf=0.02", "--attacks", "apgd-ce:n_iter=4"]
     assert evaluated(photographs, tmp_path / "out", *words) == 0

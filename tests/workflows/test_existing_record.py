@@ -40,6 +40,19 @@ def test_other_radii_seeds_and_attacks_are_refused(record: Path, capsys: pytest.
     capsys.readouterr()
     assert main(larger.split()) == 2
     assert "attacks that hold letters-natural alone" in capsys.readouterr().err
+    assert main([*larger.split(), "--source", "letters-madry"]) == 2
+    assert "another source (letters-natural, not letters-madry)" in capsys.readouterr().err
+
+
+def test_another_engine_is_another_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["eval", "--model", "letters-madry", "--norms", "Linf", "--attacks", "apgd-ce", "--n", "4", "--out", "e"]
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main([*words, "--backend", "autoattack"]) == 2
+    assert "another engine in Linf" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("out", ["file", "file/x", "x" * 300])

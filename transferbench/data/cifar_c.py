@@ -7,6 +7,7 @@ labels of all of them. Images and labels are those of RobustBench's `load_corrup
 from __future__ import annotations
 
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,8 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
         raise InputError(
             f"data set {id}: {root / names[0]} holds {images.dtype} {images.shape}, not uint8 {(expected, 32, 32, 3)}"
         )
+    if labels.min() < 0 or labels.max() >= len(class_names.of(_clean(id))):
+        raise InputError(f"data set {id}: {root / names[1]}: a label is no class of {_clean(id)}")
     if not (labels.reshape(len(SEVERITIES), n) == labels[:n]).all():
         raise InputError(f"data set {id}: {root / names[1]}: the labels of the five severities differ")
     # Copied before torch sees it: the file is mapped read-only.
@@ -75,7 +78,9 @@ def _read(id: str, path: Path) -> NDArray[Any]:
     """The array in a file, mapped. InputError for what is no plain array."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        if not isinstance(array, np.ndarray) or array.ndim == 0:
+            raise ValueError("an archive or a single number")
+    except (OSError, ValueError, EOFError, SyntaxError, TypeError, ArithmeticError, MemoryError, TokenError) as error:
         raise InputError(f"data set {id}: {path} is no array of numbers ({' '.join(str(error).split())})") from None
     return array
 

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 
 from transferbench.base import registry
+from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.data import Dataset, View, listed
 from transferbench.data.listed import ListedImage
@@ -52,7 +53,9 @@ def check(id: str, rule: Rule, shots: int | None, validation: str) -> None:
         return
     if shots is None:
         raise InputError(f"shots_rule {rule}: say how many images of each class, with shots")
-    if not hasattr(registry.find_family("data", id).load(), "renofeation_shots"):
+    if DatasetId.parse(id).items:
+        raise InputError(f"shots_rule {rule}: that code draws from all classes of a data set; leave the brackets out")
+    if not hasattr(DatasetId.parse(id).find().load(), "renofeation_shots"):
         raise InputError(
             f"shots_rule {rule}: {id} is none of the data sets that Renofeation's code draws from; leave it out"
         )

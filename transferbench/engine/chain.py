@@ -166,8 +166,7 @@ def run_flagged(
     """
     result = engine(target, chain, examples, seed, on_progress, NO_CHECKPOINT if target.batch_dependent else checkpoint)
     if target.randomised:
-        clean = target.clean_logits(examples.x, examples.ids)
-        judge_again(target.judge, chain.threat, examples, clean, result)
+        judge_again(target.judge, chain.threat, examples, result)
     counted, began = RowFlags(), time.perf_counter()
     attacked = torch.tensor([verdict.attack != "clean" for verdict in result.verdicts], device=examples.x.device)
     x, y, ids = examples.at(attacked.nonzero().flatten())

@@ -102,10 +102,14 @@ class Judge:
         logits = self.logits(adversarial, ids, stream)
         pred = logits.argmax(1)
         fooled = torch.ne(pred, y)
-        others = logits.scatter(1, y[:, None], -float("inf")).amax(1)
-        margin = others - logits.gather(1, y[:, None]).squeeze(1)
-        tie = fooled & (margin < TIE * (logits.amax(1) - logits.amin(1)))
-        return Judgement(fooled, tie, pred, distance)
+        return Judgement(fooled, fooled & margin_is_tie(logits, y), pred, distance)
+
+
+def margin_is_tie(logits: Tensor, y: Tensor) -> Tensor:
+    """bool [B]: the best other class is ahead of the label by less than a tie's share of the logit range."""
+    others = logits.scatter(1, y[:, None], -float("inf")).amax(1)
+    margin = others - logits.gather(1, y[:, None]).squeeze(1)
+    return margin < TIE * (logits.amax(1) - logits.amin(1))
 
 
 def at_least(x: Tensor, rows: int) -> Tensor:

@@ -53,4 +53,4 @@ class CleanJob(EvaluationJob[CleanResult]):
             correct += int(torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).sum())
             counted += len(part)
             checkpoint.offer(partial(dict, correct=correct, counted=counted))
-        return Output(CleanResult(correct, len(dataset), Cost(checks=len(dataset))), {})
+        return Output(CleanResult(correct, len(dataset), Cost(checks=len(dataset) * target.judge.draws)), {})

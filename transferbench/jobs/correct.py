@@ -61,6 +61,10 @@ class CorrectJob(EvaluationJob[CorrectResult]):
             correct += torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).tolist()
             checkpoint.offer(partial(dict, correct=list(correct)))
         result = CorrectResult(
-            pack_bits(correct), len(correct), target.flags, Cost(checks=len(correct)), batch=self.batch
+            pack_bits(correct),
+            len(correct),
+            target.flags,
+            Cost(checks=len(correct) * target.judge.draws),
+            batch=self.batch,
         )
         return Output(result, {})

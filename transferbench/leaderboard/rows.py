@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -47,11 +48,11 @@ def _order(row: Row) -> tuple[object, ...]:
 
 
 def _ranks(victims: Sequence[Record]) -> dict[str, int]:
-    """Ranks by victim among complete rows of the same suite, target, examples, image size and seed."""
+    """Ranks by victim among complete rows of the same suite, target, examples, image size, seed, radii and attacks."""
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in victims:
         attacked = (record.n, record.data_fingerprint, record.images)
-        groups[record.suite, record.target_dataset, *attacked, record.seed].append(record)
+        groups[record.suite, record.target_dataset, *attacked, record.seed, _threats(record)].append(record)
     rank_of: dict[str, int] = {}
     for group in groups.values():
         # A ranked row has every measurement that any row of its group has.
@@ -60,6 +61,12 @@ def _ranks(victims: Sequence[Record]) -> dict[str, int]:
         verdicts = {victim: bits.list() for victim, bits in unions.items() if bits is not None}
         rank_of |= dict(zip(verdicts, ranks(list(verdicts.values())), strict=True))
     return rank_of
+
+
+def _threats(record: Record) -> str:
+    """How the union was measured: every norm's radius, attacks and engine. Other ones are another measurement."""
+    chains = [chain for chain in record.chains if chain.name == chain.norm]
+    return json.dumps(sorted((chain.name, chain.eps, chain.attacks, chain.backend) for chain in chains))
 
 
 def _measurements(record: Record) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 from transferbench.base.errors import FaultError
 from transferbench.base.results import AttackResult, AttackTally, Cost, DrawCounts, JudgeResult, Verdict
@@ -27,8 +27,16 @@ def summed(shards: Sequence[AttackResult]) -> list[AttackTally]:
     return [reduce(AttackTally.plus, parts) for parts in zip(*tallies, strict=True)]
 
 
-def chain_record(chain: Chain, shards: Sequence[AttackResult], n: int) -> ChainRecord:
-    """The record of one chain over its shards. FaultError when the verdicts are not of exactly n distinct examples."""
+def chain_record(
+    chain: Chain, shards: Sequence[AttackResult], clean: Bits, backend: Literal["", "autoattack"] = ""
+) -> ChainRecord:
+    """The record of one chain over its shards. FaultError when the verdicts are not of exactly the n distinct examples
+    of `clean`, those that are right without an attack.
+
+    A victim whose noise cannot be seeded may be right on other clean images in every chain: an example is robust where
+    it is right in `clean` as well.
+    """
+    n = clean.n
     verdicts = _verdicts(shards)
     distinct = len({verdict.example for verdict in verdicts})
     if len(verdicts) != n or distinct != n:
@@ -38,17 +46,19 @@ def chain_record(chain: Chain, shards: Sequence[AttackResult], n: int) -> ChainR
         norm=parse_norm(chain.threat.norm),
         eps=chain.threat.eps.text,
         attacks=[spec.as_dict() for spec in chain.attacks],
-        robust=Bits.of([not verdict.fooled for verdict in verdicts]),
+        robust=Bits.of([ok and not verdict.fooled for ok, verdict in zip(clean.list(), verdicts, strict=True)]),
         by_attack=[_attack_record(part) for part in summed(shards)],
         ties=sum(verdict.tie for verdict in verdicts),
         jobs=[shard.key for shard in shards],
         forwards=sum(shard.cost.forwards for shard in shards),
         backwards=sum(shard.cost.backwards for shard in shards),
-        draws=next((_draws(shard.draws) for shard in shards if shard.draws is not None), None),
+        backend=backend,
+        draws=next((draws_record(shard.draws) for shard in shards if shard.draws is not None), None),
     )
 
 
-def _draws(counts: DrawCounts) -> DrawsRecord:
+def draws_record(counts: DrawCounts) -> DrawsRecord:
+    """How a randomised victim was judged, as a record has it."""
     return DrawsRecord(eot=list(counts.eot), draws=counts.draws, robust=list(counts.robust), single=counts.single)
 
 

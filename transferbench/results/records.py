@@ -77,11 +77,12 @@ class DrawsRecord(StrictModel):
 class ChainRecord(SparseModel):
     """One chain: `robust`, the examples that survived all attacks, the counts of each attack, and the passes.
 
-    `ties` counts verdicts with a logit margin below 1e-4 of the logit range. `jobs` are the keys of the shards' jobs in
-    the run's store, which holds the verdict and the end point of every example.
+    `backend` is the engine where it is not this package's. `ties` counts verdicts with a logit margin below 1e-4 of
+    the logit range. `jobs` are the keys of the shards' jobs in the run's store, which holds the verdict and the end
+    point of every example.
     """
 
-    newer = ("draws",)
+    newer = ("draws", "backend")
 
     name: str
     norm: Norm
@@ -94,12 +95,7 @@ class ChainRecord(SparseModel):
     forwards: int = Field(ge=0)
     backwards: int = Field(ge=0)
     draws: DrawsRecord | None = None
-
-    @model_validator(mode="after")
-    def _decided(self) -> ChainRecord:
-        if self.draws is not None and self.draws.robust[0] != self.robust.count:
-            raise ValueError(f"{self.name}: the judge's first seed has another number of robust examples")
-        return self
+    backend: Literal["", "autoattack"] = ""
 
 
 class CraftedRecord(StrictModel):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from transferbench.base.versions import versions
 from transferbench.data import Dataset, View
 from transferbench.models.victim import Victim
 from transferbench.models.victims import load as load_victim
+from transferbench.results import assemble
 from transferbench.results.records import (
     UNTRAINED,
     Bits,
@@ -55,6 +56,13 @@ _BATCH = 37
 _TIE = 1e-4
 """A prediction may differ where the two largest logits are within this share of the logit range."""
 _UNSTEADY = {"randomised", "state-between-calls", "mixes-rows"}
+_OF_RECORDS = {UNTRAINED, "accuracy-at-chance"}
+"""Flags that are the record's and not a job's."""
+_RESULTS: dict[str, type[AttackResult | JudgeResult | CorrectResult]] = {
+    "attack": AttackResult,
+    "judge": JudgeResult,
+    "correct": CorrectResult,
+}
 _CHUNK = 256
 _COLUMNS = {
     ("pretrained-neuron", "Linf"): "pretrained_asr",
@@ -169,6 +177,9 @@ class _RecordVerifier:
             raise VerificationError(f"data set {record.target_dataset} now has fingerprint {self.examples.fingerprint}")
         self.position_of = {int(id): position for position, id in enumerate(self.examples.ids)}
         self.labels = self.examples.labels.numpy()
+        if self.examples.class_counts() != record.class_counts:
+            raise VerificationError("the record's class counts are not the data set's")
+        self._circumstances([job for jobs in parts for job in jobs])
         for chain in record.chains:
             self._chain(chain, shards[chain.name])
         for crafted in record.crafted:
@@ -181,6 +192,21 @@ class _RecordVerifier:
             for part in one.parts:
                 self._corrupted(one.threat, part)
         return self.counts
+
+    def _circumstances(self, jobs: Sequence[FinishedJob]) -> None:
+        """Compare the record's seed, flags and batch with those of its jobs."""
+        record = self.record
+        flags: set[str] = set()
+        for job in jobs:
+            if job.specification.values.get("seed", record.seed) != record.seed:
+                raise VerificationError(f"{job.label}: it was attacked with another seed than the record's")
+            result = job.result(_RESULTS[job.kind])
+            flags |= set(result.flags)
+            if result.batch != record.batch and (job.kind == "attack" or result.batch is not None):
+                raise VerificationError(f"{job.label}: its batch is {result.batch}, the record says {record.batch}")
+        others = set(record.flags) - flags - _OF_RECORDS
+        if others or flags - set(record.flags):
+            raise VerificationError(f"the record's flags {record.flags} are not its jobs', {sorted(flags)}")
 
     def _corrupted(self, threat: str, part: CorruptedRecord) -> None:
         """Verify one corruption at one severity: the images, and which of them the model classifies correctly."""
@@ -246,11 +272,22 @@ class _RecordVerifier:
         where = f"{chain.name}: "
         if not verdicts_of.all():
             raise VerificationError(f"{where}{int((verdicts_of == 0).sum())} examples have no verdict")
-        self._same(f"{where}robust", chain.robust, ~fooled)
-        self._same(f"{where}clean", self.record.clean, ~wrong_on_clean)
+        clean = np.array(self.record.clean.list())
+        self._same(f"{where}robust", chain.robust, ~fooled & clean)
+        if "randomised" not in self.record.flags:
+            # Noise that cannot be seeded is other noise in every chain.
+            self._same(f"{where}clean", self.record.clean, ~wrong_on_clean)
         recorded = {part["attack"]: part["broke"] for part in chain.by_attack}
         if {name: count for name, count in recorded.items() if count} != broke:
             raise VerificationError(f"{where}the record counts {recorded} broken, the verdicts say {broke}")
+        tallies = [asdict(tally) for tally in assemble.summed([shard.result(AttackResult) for shard in shards])]
+        for name in ("attack", "tries", "standing", "forwards", "backwards"):
+            if [part[name] for part in chain.by_attack] != [tally[name] for tally in tallies]:
+                raise VerificationError(f"{where}the record's {name} by attack are not the store's")
+        counted = [counts for shard in shards if (counts := shard.result(AttackResult).draws) is not None]
+        drawn = None if chain.draws is None else chain.draws.model_dump()
+        if drawn != (assemble.draws_record(counted[0]).model_dump() if counted else None):
+            raise VerificationError(f"{where}the record's counts of draws are not the store's")
         if ties != chain.ties:
             raise VerificationError(f"{where}the record counts {chain.ties} ties, the verdicts say {ties}")
         for name in ("forwards", "backwards"):
@@ -300,13 +337,20 @@ class _RecordVerifier:
         """Verify a crafted set: points inside the threat, flips by the model's predictions, bits by the flips."""
         flipped = np.zeros((len(record.flips), self.record.n), dtype=bool)
         correct = np.zeros(self.record.n, dtype=bool)
+        judged = np.zeros(self.record.n, dtype=int)
+        name = f"{record.attack['id']} of {record.source}"
         for judge in map(self._job, record.jobs):
             crafted = self._craft_job(judge)
             result = judge.result(JudgeResult)
             tensors = self._tensors(_file(crafted))
             at = np.array([self._position(int(id)) for id in tensors["ids"]])
             images, labels = self._pixels(at), self.labels[at]
-            where = f"{record.attack['id']} of {record.source}, examples from {judge.specification.start}"
+            where = f"{name}, examples from {judge.specification.start}"
+            judged[at] += 1
+            if len(result.flips) != len(record.flips) or len(tensors["points"]) != len(record.flips):
+                raise VerificationError(
+                    f"{where}: the record has {len(record.flips)} tries, the store {len(result.flips)}"
+                )
             specification = crafted.specification
             threat = (specification.threat.norm, specification.threat.eps.text)
             if specification.attack.as_dict() != record.attack or threat != (record.norm, record.eps):
@@ -322,13 +366,15 @@ class _RecordVerifier:
             self._right(where, images, labels, right, np.ones(len(right), dtype=bool))
             correct[at] = right
             self.counts.points += len(right) * len(record.flips)
-        if not self.record.chains:
-            self._same("clean", self.record.clean, correct)
+        if (judged != 1).any():
+            raise VerificationError(f"{name}: {int((judged != 1).sum())} examples are not judged exactly once")
+        if self.record.batch is None:
+            self._same(f"{name}: clean", self.record.clean, correct)
         if self.record.batch is not None:
             # A flip counts where the chain's batch, too, has the image right.
             flipped &= np.array(self.record.clean.list())
         for attempt, bits in enumerate(record.flips):
-            self._same(f"{record.attack['id']} of {record.source}, try {attempt}", bits, flipped[attempt])
+            self._same(f"{name}, try {attempt}", bits, flipped[attempt])
 
     def _craft_job(self, judge: FinishedJob) -> FinishedJob:
         """The crafting job whose examples a judging job read, by their hash in its key."""

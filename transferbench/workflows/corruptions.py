@@ -16,7 +16,7 @@ from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import ThreatName
-from transferbench.data import View, cifar_c, imagenet_c
+from transferbench.data import Dataset, View, cifar_c, imagenet_c
 from transferbench.jobs.correct import CorrectJob
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Results
@@ -50,11 +50,11 @@ def unmeasured(card: ModelCard, threats: Sequence[ThreatName]) -> str:
 
 
 def check_data(
-    threats: Sequence[CorruptionThreat], dataset: str, victim: Victim, n: int, settings: RunSettings, download: bool
+    threats: Sequence[CorruptionThreat], clean: Dataset, victim: Victim, settings: RunSettings, download: bool
 ) -> list[CorruptionBenchmark]:
     """The benchmarks of the threats on a data set. InputError where one does not exist, files are missing, or the
     images do not fit the network; all corruptions are looked for, one is read."""
-    root = settings.data_dir
+    root, dataset = settings.data_dir, clean.id
     benchmarks = [benchmark(threat, DatasetId.parse(dataset).base) for threat in threats]
     for one in benchmarks:
         if download and registry.missing(registry.find("data", one.family), root or data.FOLDER):
@@ -65,7 +65,8 @@ def check_data(
         first = _dataset_id(next(one.parts()).dataset, dataset)
         images = data.load(first, "test", root, View())
         victim.check_fits(first, images.shape, images.classes)
-        images.first(n)
+        if images.first(len(clean)).labels.tolist() != clean.labels.tolist():
+            raise InputError(f"data set {first}: its labels are not those of the clean images of {dataset}, in order")
     return benchmarks
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from transferbench import data, suites
 from transferbench.attacks.apgd import SCREEN
-from transferbench.base import dataset_id, full_precision, registry
+from transferbench.base import attack_parameters, dataset_id, full_precision, registry
 from transferbench.base.corruptions import CORRUPTION_THREATS, CorruptionBenchmark
 from transferbench.base.errors import InputError
+from transferbench.base.ids import RENOFEATION
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS, Chain, Epsilon, Norm, ThreatModel, ThreatName
 from transferbench.data import View
@@ -161,12 +162,10 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     most = test.attackable or len(test)
     # Corrupted images alone are cheap: RobustBench takes all.
     n = request.n or (min(suite.n, most) if request.attacked_threats else most)
-    test.first(n)
     corrupted = corruptions.named(request.norms)
-    benchmarks = corruptions.check_data(corrupted, dataset, victim, n, settings, request.download)
-    if not request.attacked_threats:
-        described = suite.protocol.model_copy(update={"description": corruptions.description(benchmarks)})
-        suite = suite.model_copy(update={"protocol": described})
+    benchmarks = corruptions.check_data(corrupted, test.first(n), victim, settings, request.download)
+    described = suite.protocol.model_copy(update={"description": _description(request, suite, benchmarks)})
+    suite = suite.model_copy(update={"protocol": described})
     network = PublicNetwork(canonical(request.victim, victim), victim.id)
     source_network = None
     if source is not None:
@@ -196,8 +195,17 @@ def evaluate(
     root, images, resources = scheduler.store.root, subjects.images, scheduler.resources
     # The table is built of all records in the folder: an unreadable one is reported before the attack.
     attacked = resources.test(images.dataset, images.preprocessing).first(images.n)
-    threats = [one.threat for one in subjects.corruptions]
-    existing_record.check(root, subjects.victim, attacked, subjects.chains, subjects.source_only, request.seed, threats)
+    new = existing_record.NewRecord(
+        victim=subjects.victim,
+        examples=attacked,
+        chains=subjects.chains,
+        source=subjects.source.id if subjects.source is not None else "",
+        source_only=subjects.source_only,
+        seed=request.seed,
+        backend=request.backend,
+        corruptions=[one.threat for one in subjects.corruptions],
+    )
+    existing_record.check(root, new)
     for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
         for note in victim.card.weights_notes:
             reporter.note(f"{victim.id}: {note}")
@@ -269,6 +277,23 @@ def _chains(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]
             reference.check(chain.attacks)
         chains.append(chain)
     return chains
+
+
+def _description(request: EvaluationRequest, suite: Suite, benchmarks: Sequence[CorruptionBenchmark]) -> str:
+    """What was measured, in a sentence: the suite's own for its own chains."""
+    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
+    parts = []
+    if request.balls and not chosen.on_victim and request.backend == "transferbench":
+        parts.append(suite.protocol.description)
+    elif request.balls:
+        specs = chosen.on_victim or suite.protocol.chain(request.balls[0], Epsilon.parse("1")).attacks
+        engine = " of pyautoattack" if request.backend == "autoattack" else ""
+        parts.append(f"attacks{engine} as asked for: {', '.join(map(attack_parameters.text_of, specs))}")
+    if RENOFEATION in request.attacked_threats:
+        parts.append("Renofeation's own evaluation: attacks that hold the source alone, in its box")
+    if benchmarks:
+        parts.append(corruptions.description(benchmarks))
+    return "; ".join(parts)
 
 
 def _source_only(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]) -> list[SourceOnly]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from transferbench.base.errors import InputError
@@ -15,27 +16,35 @@ from transferbench.results.records import Record, read_all
 from transferbench.suites import SourceOnly
 
 
-def check(
-    root: Path,
-    victim: Victim,
-    examples: Dataset,
-    chains: Sequence[Chain],
-    source_only: Sequence[SourceOnly],
-    seed: int,
-    corruptions: Sequence[str] = (),
-) -> None:
+@dataclass(frozen=True)
+class NewRecord:
+    """What an evaluation is about to measure: `source` is the id of the network that its source-only attacks hold,
+    empty without one, `corruptions` are the threats of corruptions."""
+
+    victim: Victim
+    examples: Dataset
+    chains: Sequence[Chain]
+    source: str
+    source_only: Sequence[SourceOnly]
+    seed: int
+    backend: str
+    corruptions: Sequence[str] = ()
+
+
+def check(root: Path, new: NewRecord) -> None:
     """InputError where the record that the victim's id has in the folder is of other weights, data, radii, attacks or
-    another seed, or has examples, chains, source-only attacks or corruptions that are left out now. More of them
-    replace it."""
+    engine, of another source or seed, or has examples, chains, source-only attacks or corruptions that are left out
+    now. More of them replace it."""
     if not (root / "records").is_dir():
         return
+    victim = new.victim
     stem = file_stem(victim.id)
     for record in read_all(root):
         other = file_stem(record.victim)
         if other.casefold() != stem.casefold():
             continue
-        what = _difference(record, victim, examples, chains, seed) or _other_crafted(record, source_only)
-        left_out = [one.threat for one in record.corruptions if one.threat not in corruptions]
+        what = _difference(record, new) or _other_crafted(record, new)
+        left_out = [one.threat for one in record.corruptions if one.threat not in new.corruptions]
         if not what and left_out:
             what = f"{left_out[0]}, which are left out now (--norms)"
         if other != stem or record.victim != victim.id:
@@ -46,21 +55,25 @@ def check(
             )
 
 
-def _other_crafted(record: Record, source_only: Sequence[SourceOnly]) -> str:
-    wanted = {(one.norm, part.id): (one.eps.text, part.spec().as_dict()) for one in source_only for part in one.parts}
+def _other_crafted(record: Record, new: NewRecord) -> str:
+    parts = [(one, part) for one in new.source_only for part in one.parts]
+    wanted = {(one.norm, part.id): (one.eps.text, part.spec().as_dict()) for one, part in parts}
     for crafted in record.crafted:
         id = crafted.attack["id"]
         now = wanted.get((crafted.norm, id))
         if now is None:
             return f"attacks that hold {crafted.source} alone ({id} in {crafted.norm}), which are left out now"
+        if crafted.source != new.source:
+            return f"another source ({crafted.source}, not {new.source})"
         if now != (crafted.eps, crafted.attack):
             return f"another radius or other parameters of {id} in {crafted.norm}"
     return ""
 
 
-def _difference(record: Record, victim: Victim, examples: Dataset, chains: Sequence[Chain], seed: int) -> str:
+def _difference(record: Record, new: NewRecord) -> str:
+    victim, examples, seed = new.victim, new.examples, new.seed
     unrepeatable = victim.sha256.startswith(UNREPEATABLE) or record.weights_sha256.startswith(UNREPEATABLE)
-    now = {chain.name: chain for chain in chains}
+    now = {chain.name: chain for chain in new.chains}
     if not unrepeatable and record.weights_sha256 != victim.sha256:
         return f"other weights ({record.weights_sha256[:12]}..., not {victim.sha256[:12]}...)"
     if record.target_dataset != examples.id:
@@ -79,4 +92,6 @@ def _difference(record: Record, victim: Victim, examples: Dataset, chains: Seque
             return f"another radius ({chain.norm} {chain.eps}, not {wanted.threat.eps.text})"
         if chain.attacks != [attack.as_dict() for attack in wanted.attacks]:
             return f"other attacks in {chain.name}"
+        if (chain.backend or "transferbench") != new.backend:
+            return f"another engine in {chain.name} (--backend {chain.backend or 'transferbench'})"
     return ""

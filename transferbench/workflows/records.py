@@ -120,7 +120,11 @@ def assemble_record(
         clean=correct,
         clean_full=None if clean is None else (clean.correct, clean.n),
         clean_full_job="" if clean is None else clean.key,
-        chains=[assemble.chain_record(finished[name][0].chain, shards, suite.n) for name, shards in chains.items()],
+        chains=[
+            assemble.chain_record(job.chain, shards, correct, "autoattack" if job.backend == "autoattack" else "")
+            for name, shards in chains.items()
+            for job in finished[name][:1]
+        ],
         crafted=_crafted(evaluation, results, correct),
         corruptions=corruptions.records(evaluation, results, fingerprints or {}),
         clean_job="" if clean_bits is None else clean_bits.key,

@@ -19,6 +19,7 @@ def of_mobilenet(own: Iterable[str], names: Iterable[str]) -> dict[str, str]:
     fe_mobilenet.py of Renofeation's code. Empty where the network is no MobileNetV2 (`own` are its names)."""
     if not any(f"features.{_LAST}.0." in name for name in own):
         return {}
+    names = list(names)
     renamed = {}
     for name in names:
         match = _STAGE.fullmatch(name)
@@ -27,4 +28,5 @@ def of_mobilenet(own: Iterable[str], names: Iterable[str]) -> dict[str, str]:
         else:
             number = _FIRST[int(match["stage"]) - 1] + int(match["block"])
             renamed[f"{match['before']}features.{number}.{match['rest']}"] = name
-    return renamed
+    # Two names of one parameter are no checkpoint of that code.
+    return renamed if len(renamed) == len(names) else {}

@@ -20,6 +20,7 @@ from transferbench.models.weights.tf1.records import DamagedError, Fields, check
 
 _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8")}
 """The types that the variables of a network, its optimiser and its counters have, by TensorFlow's numbers."""
+_MOST_DIMENSIONS, _LARGEST_SIDE = 8, 1 << 31
 _LARGEST_INDEX = 64 << 20
 _LATEST = re.compile(r'^model_checkpoint_path:\s*"([^"]+)"', re.MULTILINE)
 
@@ -65,10 +66,14 @@ class TensorFlowCheckpoint:
         dtype = _TYPES.get(variable.type)
         if dtype is None:
             raise InputError(f"{where} is of TensorFlow's type {variable.type}, and not of floats or whole numbers")
+        if len(variable.shape) > _MOST_DIMENSIONS or any(size > _LARGEST_SIDE for size in variable.shape):
+            raise InputError(f"{where}: its shape is that of no variable: the index is damaged")
         if variable.size != dtype.itemsize * math.prod(variable.shape) or variable.shard >= self.shards:
             raise InputError(f"{where}: its size is not that of its shape {variable.shape}: the index is damaged")
         file = self.prefix.with_name(f"{self.prefix.name}.data-{variable.shard:05d}-of-{self.shards:05d}")
         try:
+            if variable.offset + variable.size > file.stat().st_size:
+                raise InputError(f"{where}: {file.name} is too short: the download is cut off")
             with file.open("rb") as stream:
                 stream.seek(variable.offset)
                 data = stream.read(variable.size)

@@ -18,6 +18,10 @@ _FOOTER, _TRAILER = 48, 5
 _MAGIC = 0xDB4775248B80FB57
 _MASK = 0xA282EAD8
 _LARGEST_VARINT = 10
+_LARGEST_TABLE = 64 << 20
+"""Bytes of all keys and values: a key may repeat the one before without taking a byte of the file."""
+
+_LONGEST_KEY = 1 << 12
 
 Fields = dict[int, list[int | bytes]]
 
@@ -43,10 +47,21 @@ def table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         _, at = varint(footer, at)
     offset, at = varint(footer, at)
     size, _ = varint(footer, at)
+    before, end, total = None, 0, 0
     for _, handle in _entries(_block(data, offset, size)):
         place, at = varint(memoryview(handle), 0)
         length, _ = varint(memoryview(handle), at)
-        yield from _entries(_block(data, place, length))
+        if place < end:
+            raise DamagedError("its blocks are not in order")
+        end = place + length
+        for key, value in _entries(_block(data, place, length)):
+            total += len(key) + len(value)
+            if total > _LARGEST_TABLE:
+                raise DamagedError("its names are longer than those of any network")
+            if before is not None and key <= before:
+                raise DamagedError("its names are not in order")
+            before = key
+            yield key, value
 
 
 def _block(data: bytes, offset: int, size: int) -> memoryview:
@@ -70,6 +85,8 @@ def _entries(block: memoryview) -> Iterator[tuple[bytes, bytes]]:
         raise DamagedError("a block is too short")
     at, key = 0, b""
     while at < end:
+        if len(key) > _LONGEST_KEY:
+            raise DamagedError("a name is longer than that of any variable")
         shared, at = varint(block, at)
         own, at = varint(block, at)
         length, at = varint(block, at)
