@@ -18,8 +18,8 @@ NETS = [pytest.param(10, 80, 0.1, 52, marks=pytest.mark.slow), (5, 60, 0.2, 12)]
 @pytest.mark.parametrize(("classes", "steps", "noise", "n"), NETS)
 def test_replay_is_the_reference_and_own_starts_are_no_weaker(classes: int, steps: int, noise: float, n: int) -> None:
     """Several batches, the last one short, so that batches, barriers and survivors, on which the reference's starts
-    depend, all matter. The reference takes as long for a batch of 2 as for one of 20: the small case has two of them, in
-    L1, whose starts draw the most."""
+    depend, all matter. The reference takes as long for a batch of 2 as for one of 20: the small case has two of them,
+    in L1, whose starts draw the most."""
     net, rows = train_small(classes, steps, n, noise), n * (2 if classes == 10 else 3) // 5
     threats = THREATS if classes == 10 else {"L1": THREATS["L1"]}
     reference = transferbench.evaluate(
