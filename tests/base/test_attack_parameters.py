@@ -39,6 +39,7 @@ def test_a_text_is_an_attack_with_typed_parameters(text: str, spec: AttackSpec) 
         ("apgd-ce:restarts=5.5", "not a whole number"),
         ("apgd-ce:restarts=2000000", "more than"),
         ("pgd:step=nan", "not of type"),
+        ("pgd:step=2/255", "0.25 is 2/255 at eps 8/255"),
         ("pgd:step=1/0", "not a number"),
         ("pgd:random_start=maybe", "not yes or no"),
         ("", "unknown attack"),

@@ -55,7 +55,7 @@ def victim(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ("eval --model AA_ResNet18 --eps L2=x", "eps 'x'"),
         ("eval --model AA_ResNet18 --norms Linf --eps L2=1", "--norms leaves out"),
         ("eval --model AA_ResNet18 --attacks apgd", "unknown attack 'apgd'"),
-        ("eval --model AA_ResNet18 --attacks pgd --norms L2", "Linf only"),
+        ("eval --model AA_ResNet18 --attacks fgsm --norms L2", "Linf only"),
         ("eval --model AA_ResNet18 --attacks random-sign", "holds the public model alone"),
         ("eval --model AA_ResNet18 --dataset digit", "did you mean 'digits'"),
         ("eval --model AA_ResNet18 --dataset digits", "takes images of shape (3, 32, 32)"),

@@ -24,7 +24,7 @@ def test_attacks_are_sorted_by_what_the_attacker_holds() -> None:
     assert chosen.on_victim == (AttackSpec.of("apgd-ce", restarts=2),)
     protocol = chosen.protocol(LINF)
     assert [part.spec() for part in protocol.parts] == [
-        AttackSpec.of("source-pgd", restarts=4),
+        AttackSpec.of("source-pgd", k=20, restarts=4),
         AttackSpec.of("random-sign", draws=4),
     ]
     assert chosen_attacks.parse(["apgd-ce"], ["Linf"], "transferbench").protocol(LINF) == LINF
@@ -54,7 +54,11 @@ def test_a_control_with_too_few_draws_is_no_control() -> None:
 
 def test_renofeations_box_is_for_attackers_who_hold_a_source() -> None:
     chosen = chosen_attacks.parse(["pretrained-neuron:neurons=2:neuron=3:m=500"], ["renofeation"], "transferbench")
-    assert dict(chosen.protocol(BOX).attack.spec().params) == {"neuron": 3, "neurons": 2, "m": 500.0}
+    assert dict(chosen.protocol(BOX).attack.spec().params) == {"neuron": 3, "neurons": 2, "m": 500.0, "n_iter": 40}
+    one = chosen_attacks.parse(["pretrained-neuron:m=500"], ["renofeation"], "transferbench").protocol(BOX)
+    assert dict(one.attack.spec().params)["neurons"] == 1, "what is left open is that measurement's own"
+    with pytest.raises(InputError, match="in a norm"):
+        chosen_attacks.parse([], ["renofeation"], "autoattack")
     chosen_attacks.check_source(chosen, ["renofeation"], has_source=True)
     with pytest.raises(InputError, match="--source"):
         chosen_attacks.check_source(chosen, ["renofeation"], has_source=False)
@@ -103,6 +107,7 @@ def test_a_version_sets_what_autoattack_sets(version: Any, norm: Norm) -> None:
         (["apgd-ce:n_iter=50"], "100 iterations only"),
         (["square:queries=0"], "at least 1"),
         (["apgd-ce", "apgd-ce"], "named twice"),
+        (["plus:eot=2"], "without parameters"),
     ],
 )
 def test_what_the_reference_does_not_have(texts: list[str], complaint: str) -> None:

@@ -97,7 +97,7 @@ def test_renofeations_own_evaluation(photographs: Path, tmp_path: Path, capsys: 
         (["--norms", "Linf,linf"], "did you mean 'Linf'"),
         (["--attacks", "apgd-ce:restarts=-1"], "at least 0"),
         (["--attacks", "standard"], "--backend autoattack"),
-        (["--attacks", "square", "--norms", "Linf"], "unknown attack 'square'"),
+        (["--attacks", "square", "--norms", "Linf"], "reference's alone"),
     ],
 )
 def test_what_cannot_be_measured_is_one_line(

@@ -70,6 +70,8 @@ def parse(text: str, known: Mapping[str, Defaults] | None = None, where: str = "
             raise InputError(f"attack {text!r}: {name} is given twice")
         if name not in names:
             raise InputError(registry.unknown(f"parameter of attack {id}:", name, names))
+        if name == "step" and value.replace(" ", "").endswith("/255"):
+            raise InputError(f"attack {id}: step={value!r} is a share of eps, not of 255: 0.25 is 2/255 at eps 8/255")
         params[name] = _value(f"attack {id}: {name}", value, names[name])
     spec = AttackSpec.of(id, **params)
     complete(spec, names)

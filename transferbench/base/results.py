@@ -95,7 +95,7 @@ class DrawCounts:
         low, high = min(self.robust), max(self.robust)
         return (
             f"gradients of {gradients} draws, verdicts on the mean of {self.draws} others: {self.robust[0]} of {n} "
-            f"robust, {low} to {high} over {len(self.robust)} seeds of the judge, {self.single} by a single draw"
+            f"robust, {low} to {high} over {len(self.robust)} seeds of the judge, {self.single} by one more draw alone"
         )
 
 

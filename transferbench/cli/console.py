@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from transferbench.base.attack_parameters import text_of
 from transferbench.base.corruptions import SEVERITIES
 from transferbench.base.ids import RENOFEATION, SOURCE_PGD
 from transferbench.base.progress import OnProgress, Progress
 from transferbench.base.results import DrawCounts
+from transferbench.base.specifications import AttackSpec
 from transferbench.cli.failures import one_line, printable
 from transferbench.cli.output import say
 from transferbench.cli.summary_table import print_summary
@@ -136,7 +138,11 @@ def evaluation_report(record: Record, weights: str) -> str:
         f"clean    {_rate(record.clean.count, record.n)}",
     ]
     for chain in record.chains:
-        broke = ", ".join(f"{part['attack']} x{part['tries']} broke {part['broke']}" for part in chain.by_attack)
+        texts = {attack["id"]: text_of(AttackSpec.from_dict(attack)) for attack in chain.attacks}
+        broke = ", ".join(
+            f"{texts.get(part['attack'], part['attack'])} x{part['tries']} broke {part['broke']}"
+            for part in chain.by_attack
+        )
         ties = f", {chain.ties} ties" if chain.ties else ""
         broke = broke or "no example was correct on clean"
         lines.append(
@@ -165,7 +171,12 @@ def evaluation_report(record: Record, weights: str) -> str:
         lines.append(
             "note     the model declares no fingerprint: a second run will not find this result and attacks anew"
         )
-    if record.batch is not None:
+    if record.batch is not None and "randomised" in record.flags:
+        lines.append(
+            f"note     the model's answers are random: these verdicts are of this seed and of {record.batch} rows in "
+            "flight; clean accuracy, too, is by the mean of draws"
+        )
+    elif record.batch is not None:
         lines.append(f"note     the model's answers depend on its batch: judged with {record.batch} rows in flight")
     if record.flags:
         lines.append(f"flags    {', '.join(_flag(record, name) for name in record.flags)}")

@@ -60,8 +60,12 @@ def parse(texts: Sequence[str | AttackSpec]) -> tuple[AttackSpec, ...]:
 
     InputError for what the reference does not have, a version beside something else, or an attack named twice.
     """
-    if any(text in VERSIONS for text in texts) and len(texts) > 1:
-        raise InputError(f"{', '.join(VERSIONS)} are whole versions of AutoAttack: give one alone")
+    whole = [text for text in texts if isinstance(text, str) and text.partition(":")[0] in VERSIONS]
+    if whole and (len(texts) > 1 or whole[0] not in VERSIONS):
+        raise InputError(
+            f"{', '.join(VERSIONS)} are whole versions of AutoAttack: give one alone and without parameters, or name "
+            "attacks"
+        )
     parts = [part for text in texts for part in (VERSIONS.get(text, (text,)) if isinstance(text, str) else (text,))]
     specs = tuple(
         part if isinstance(part, AttackSpec) else attack_parameters.parse(part, PARAMETERS, "backend autoattack: ")

@@ -69,13 +69,18 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
     fewest = min(victim.n for victim in victims)
     half_width = 100 * (wilson(fewest // 2, fewest)[1] - 0.5)
     columns = summary_columns(rows)
+    norms = [f"{NORMS[place]} {eps}" for place, eps in radii]
     return (
         "\n\n".join(
             [
                 f"# {_all_of(record.suite for record in victims)}",
                 f"Protocol: {_all_of(record.protocol for record in victims)}. "
-                f"Radii in [0,1] pixels: {markdown_cell(', '.join(f'{NORMS[place]} {eps}' for place, eps in radii))}, "
-                f"on images of {_all_of(record.images for record in victims)}. "
+                + (
+                    f"Radii in [0,1] pixels: {markdown_cell(', '.join(norms))}, on images of "
+                    if norms
+                    else "Images of "
+                )
+                + f"{_all_of(record.images for record in victims)}. "
                 f"n = {_all_of(str(record.n) for record in victims)} attacked examples per victim (at 50 % the 95 % "
                 f"interval is about +-{half_width:.1f}). Seeds: {', '.join(map(str, seeds))}; cells are the mean over "
                 "seeds, in brackets the range. All in %.",

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from transferbench import attacks
-from transferbench.base import attack_parameters
+from transferbench.base import attack_parameters, registry
 from transferbench.base.errors import InputError
 from transferbench.base.ids import RANDOM_SIGN, RENOFEATION
-from transferbench.base.specifications import AttackSpec, Epsilon, ThreatModel, ThreatName
+from transferbench.base.specifications import NORMS, AttackSpec, Epsilon, Scalar, ThreatModel, ThreatName
 from transferbench.engine import reference
 from transferbench.jobs.attack import EngineName
 from transferbench.suites import Attack, SourceOnly
@@ -33,11 +33,15 @@ class ChosenAttacks:
     def protocol(self, default: SourceOnly) -> SourceOnly:
         """The source-only measurement with the chosen attacks; its control has as many draws as the largest of them
         has tries, unless the user gave the control."""
-        chosen = [spec for spec in self.source_only if spec.id != RANDOM_SIGN]
-        if not chosen:
+        if not self.source_only:
             return default
+        usual = {part.id: part.spec() for part in default.parts}
+        # What the user leaves open is the default measurement's: one neuron in Renofeation's box, eight in Linf.
+        named = [AttackSpec.of(one.id, **{**_params(usual.get(one.id)), **_params(one)}) for one in self.source_only]
+        chosen = [spec for spec in named if spec.id != RANDOM_SIGN]
+        chosen = chosen or [part.spec() for part in default.parts if part.id != RANDOM_SIGN]
         tries = max(attacks.build(spec, default.threat, _CLASSES).tries for spec in chosen)
-        control = next((spec for spec in self.source_only if spec.id == RANDOM_SIGN), None)
+        control = next((spec for spec in named if spec.id == RANDOM_SIGN), None)
         if control is None:
             control = AttackSpec.of(RANDOM_SIGN, draws=tries)
         elif attacks.build(control, default.threat, _CLASSES).tries < tries:
@@ -49,10 +53,16 @@ class ChosenAttacks:
         return default.model_copy(update={"attack": first, "also": tuple(others), "control": Attack.of(control)})
 
 
+def _params(spec: AttackSpec | None) -> dict[str, Scalar]:
+    return {} if spec is None else dict(spec.params)
+
+
 def parse(texts: Sequence[str | AttackSpec], threats: Sequence[ThreatName], backend: EngineName) -> ChosenAttacks:
     """The attacks in texts, for an evaluation under the threats. InputError for an unknown attack or parameter, a bad
     value, or an attack that is not defined in one of the threats."""
     if backend == "autoattack":
+        if not any(threat in NORMS for threat in threats):
+            raise InputError("--backend autoattack attacks the victim in a norm: name one (--norms), or leave it out")
         return ChosenAttacks(on_victim=reference.parse(texts))
     on_victim: list[AttackSpec] = []
     source_only: list[AttackSpec] = []
@@ -72,11 +82,14 @@ def _spec(given: str | AttackSpec) -> AttackSpec:
     if isinstance(given, AttackSpec):
         attack_parameters.complete(given)
         return given
-    if given in reference.VERSIONS:
+    if given.partition(":")[0] in reference.VERSIONS:
         raise InputError(
             f"{given!r} is a version of AutoAttack, which the reference runs: add --backend autoattack "
             "(backend='autoattack'), or name attacks, apgd-ce,apgd-t"
         )
+    id = given.partition(":")[0].strip()
+    if id in reference.PARAMETERS and id not in registry.entries("attacks"):
+        raise InputError(f"attack {id} is the reference's alone: add --backend autoattack (backend='autoattack')")
     return attack_parameters.parse(given)
 
 

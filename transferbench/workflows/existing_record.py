@@ -51,7 +51,8 @@ def check(root: Path, new: NewRecord) -> None:
             what = f"the file of {record.victim}"
         if what:
             raise InputError(
-                f"--out {root}: the record of {victim.id} that is there has {what}: give another folder for this one"
+                f"--out {root}: the record of {victim.id} that is there has {what}: give another folder for this one "
+                "(--out)"
             )
 
 
@@ -76,6 +77,8 @@ def _difference(record: Record, new: NewRecord) -> str:
     now = {chain.name: chain for chain in new.chains}
     if not unrepeatable and record.weights_sha256 != victim.sha256:
         return f"other weights ({record.weights_sha256[:12]}..., not {victim.sha256[:12]}...)"
+    if record.network != victim.card.network:
+        return f"another network ({record.network}, not {victim.card.network})"
     if record.target_dataset != examples.id:
         return f"other data ({record.target_dataset}, not {examples.id})"
     if record.n > len(examples):

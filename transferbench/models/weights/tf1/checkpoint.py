@@ -111,8 +111,8 @@ def find(path: Path) -> Path:
         return path
     if path.is_file():
         raise InputError(
-            f"checkpoint {path}: there is no {path.name}.index beside it: a checkpoint of before "
-            "TensorFlow 1.0, which is not read; restore it and save it again with tf.train.Saver"
+            f"checkpoint {path}: there is no {path.name}.index beside it: it is no checkpoint of TensorFlow, or one of "
+            "before TensorFlow 1.0, which is not read (restore it and save it again with tf.train.Saver)"
         )
     raise InputError(f"checkpoint {path}: there is no {path.name}.index; give the folder, or the name before .index")
 
@@ -128,6 +128,8 @@ def _latest(folder: Path) -> Path:
         return folder / re.split(r"[/\\]", match[1])[-1]
     found = sorted(folder.glob("*.index"))
     if len(found) != 1:
-        names = ", ".join(file.stem for file in found) or "none"
+        if not found:
+            raise InputError(f"checkpoint {folder}: there is no .index file of a TensorFlow checkpoint")
+        names = ", ".join(file.stem for file in found)
         raise InputError(f"checkpoint {folder}: no file `checkpoint` names the latest; name one of: {names}")
     return found[0]
