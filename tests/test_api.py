@@ -244,7 +244,10 @@ def test_a_model_that_draws_noise_is_stored_with_its_batch_and_attacked_again(sm
     noisy = torch.nn.Sequential(Noisy(), small.model).eval()
     for run in (1, 2):
         torch.manual_seed(run)
-        report = transferbench.evaluate(noisy, small.x, small.y, {"L2": 1}, n_iter=2, batch_size=32, store=tmp_path)
+        net = small.first(32)
+        report = transferbench.evaluate(
+            noisy, net.x, net.y, {"L2": 1}, "apgd-ce", n_iter=2, batch_size=32, store=tmp_path
+        )
         assert report.batch == 32
         assert "randomised" in report.flags
         assert len(list((tmp_path / "examples").glob("*"))) == run, "its answers name it, and they differ"

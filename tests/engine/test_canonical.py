@@ -99,9 +99,9 @@ def test_what_has_no_canonical_form_is_named(small: Small, change: dict[str, Any
         ({"attacks": ("fgsm",), "n_iter": 5}, "takes no number of iterations"),
         ({"n_iter": 2.0}, "n_iter=2.0 is not a whole number"),
         ({"n_iter": 0}, "at least 1"),
-        ({"attacks": ("pretrained-neuron",)}, "attacks the source alone"),
-        ({"attacks": ("apgd-ce", "random-sign")}, "attacks the source alone"),
-        ({"attacks": ("source-pgd",)}, "attacks the source alone"),
+        ({"attacks": ("pretrained-neuron",)}, "holds the public model alone"),
+        ({"attacks": ("apgd-ce", "random-sign")}, "holds the public model alone"),
+        ({"attacks": ("source-pgd",)}, "holds the public model alone"),
     ],
 )
 def test_options_reach_the_attack_or_are_refused(small: Small, more: dict[str, Any], complaint: str) -> None:

@@ -147,6 +147,7 @@ def test_two_workers_begin_and_one_goes_on_without_seeing_the_folder(
     assert verification.verify(root) == []
 
 
+@pytest.mark.slow
 def test_a_job_that_kills_its_workers_is_reported_and_the_rest_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -254,6 +255,7 @@ def test_gpus_are_pinned_one_for_each_worker(monkeypatch: pytest.MonkeyPatch) ->
     dask.check("local:3", "cuda")
 
 
+@pytest.mark.slow
 def test_a_worker_stops_when_nobody_wants_its_job_any_more(tmp_path: Path) -> None:
     """Workers belong to the user: after Ctrl-C they must not go on for hours with what was taken back."""
     import distributed

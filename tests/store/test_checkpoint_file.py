@@ -160,6 +160,7 @@ def test_the_pool_goes_on_where_it_was_killed(norm: str, small: Small, tmp_path:
     assert broken.by_attack == whole.by_attack, "the passes of the parts add up to those of the whole"
 
 
+@pytest.mark.slow
 def test_the_reference_goes_on_after_its_last_whole_attack(small: Small, tmp_path: Path) -> None:
     chain = Chain("Linf", ThreatModel.parse("Linf", "0.05"), (AttackSpec.of("apgd-ce"), AttackSpec.of("apgd-t")))
     x, y, ids = small.x[:12], small.y[:12], small.ids[:12]

@@ -145,7 +145,7 @@ def test_an_attack_names_the_threats_that_it_is_defined_in() -> None:
             attacks.build(AttackSpec.of(id), ThreatModel.parse(norm, "0.1"), 10)
         return str(caught.value)
 
-    assert refusal("pgd", "L2") == "attack pgd is defined in Linf only, not in L2"
+    assert refusal("fgsm", "L2") == "attack fgsm is defined in Linf only, not in L2"
     assert refusal("random-sign", "L1") == "attack random-sign is defined in Linf and renofeation only, not in L1"
     assert refusal("apgd-ce", RENOFEATION) == "attack apgd-ce is defined in Linf, L2 and L1 only, not in renofeation"
 

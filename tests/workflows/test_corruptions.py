@@ -17,6 +17,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import Epsilon
 from transferbench.cli.main import main
+from transferbench.data import View
 from transferbench.models.cards import ModelCard
 from transferbench.models.catalogue import robustbench
 from transferbench.models.victim import Victim
@@ -136,7 +137,7 @@ def test_norms_and_corruptions_go_into_one_record(place: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["--norms", "corruption"], "unknown threat 'corruption'; did you mean 'corruptions'"),
+        (["--norms", "corruption"], "unknown norm 'corruption'; did you mean 'corruptions'"),
         (["--norms", "corruptions,corruptions"], "a norm is named twice"),
         (["--norms", "corruptions_3d"], "corruptions_3d: there are no corrupted images of cifar10, only of imagenet"),
         (["--norms", "corruptions", "--attacks", "fgsm"], "--attacks: nothing is attacked under corruptions"),
@@ -207,5 +208,6 @@ def test_the_models_own_threat_is_named_where_it_was_left_out() -> None:
 
 def test_images_of_another_size_are_refused(place: Path, small_victim: Victim) -> None:
     settings = RunSettings(data_dir=place / "data")
+    clean = data.load("cifar10", "test", place / "data", View(synthetic=True)).first(N)
     with pytest.raises(InputError, match="takes images of shape"):
-        corruptions.check_data(("corruptions",), "cifar10", small_victim, N, settings, False)
+        corruptions.check_data(("corruptions",), clean, small_victim, settings, False)
