@@ -19,7 +19,7 @@ from transferbench.threats import LpBall
 RADII: dict[Norm, str] = {"Linf": "0.06", "L2": "0.25", "L1": "0.9"}
 
 
-@pytest.fixture(scope="module", params=[3, 5, 10])
+@pytest.fixture(scope="module", params=[3, pytest.param(5, marks=pytest.mark.slow), 10])
 def net(request: pytest.FixtureRequest) -> Small:
     return train_small(request.param, 60, 40).correct()
 

@@ -49,7 +49,11 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "norm", "classes"), CASES, ids=str)
+@pytest.mark.parametrize(
+    ("spec", "norm", "classes"),
+    [pytest.param(*case, marks=pytest.mark.slow if case[2] in (3, 5) else ()) for case in CASES],
+    ids=str,
+)
 def test_every_attack_wins_outside_the_boundary_and_never_inside(spec: AttackSpec, norm: Norm, classes: int) -> None:
     model, x, y = linear_problem(classes)
     distances = boundary_distance(model, x, y, norm)

@@ -84,7 +84,13 @@ def test_the_others_can_be_used(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("point", ["lwf = plug.fine", "odd = not a module!", "gone = plug.gone"])
+@pytest.mark.parametrize(
+    "point",
+    [
+        "lwf = plug.fine",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("odd = not a module!", "gone = plug.gone")),
+    ],
+)
 def test_names_that_are_taken_or_lead_nowhere(tmp_path: Path, point: str) -> None:
     package(tmp_path, f"[transferbench.methods]\n{point}\n", fine=METHOD)
     name = point.partition(" ")[0]
@@ -97,7 +103,13 @@ def test_names_that_are_taken_or_lead_nowhere(tmp_path: Path, point: str) -> Non
     assert run(tmp_path, "train", "--plugin", "lfw", "--target", "digits").returncode == 2
 
 
-@pytest.mark.parametrize("word", ["small-resnet:zz", "aa-resnet18:", "resized:8-x:small-resnet"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "small-resnet:zz",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("aa-resnet18:", "resized:8-x:small-resnet")),
+    ],
+)
 def test_a_network_that_takes_nothing_behind_a_colon(tmp_path: Path, word: str) -> None:
     done = run(tmp_path, "train", "--plugin", "natural", "--target", "digits", "--network", word, "--out", "x")
     assert done.returncode == 2

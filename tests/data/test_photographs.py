@@ -96,6 +96,7 @@ def test_a_source_serves_a_target_of_another_resolution(
     assert victim.model(test.first(2).pixels).shape == (2, 3)
 
 
+@pytest.mark.slow
 def test_photographs_come_in_the_sources_resolution_and_the_card_says_how(
     source: Victim, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

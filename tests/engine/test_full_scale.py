@@ -8,6 +8,7 @@ from support.nets import train_small
 from support.photographs import crops
 
 import transferbench
+from transferbench import data
 from transferbench.leaderboard.statistics import mcnemar
 from transferbench.models.victims import load
 
@@ -30,6 +31,36 @@ def test_own_starts_over_2000_verdicts_are_no_weaker_than_the_reference() -> Non
     print(f"survivors: ours {sum(ours)}, reference {sum(theirs)}, p = {mcnemar(ours, theirs):.3f}")
     assert mcnemar(ours, theirs) > 0.05
     assert sum(ours) - sum(theirs) <= 0.003 * len(ours)
+
+
+@pytest.mark.parametrize(("norm", "eps", "robust"), [("Linf", "0.1", 170), ("L2", "0.4", 165), ("L1", "1.5", 16)])
+def test_robust_finetunings_evaluation_of_200_examples(norm: str, eps: str, robust: int) -> None:
+    """What its eval_single_norm counts on the network of the package (standard version with apgd-ce and apgd-t alone,
+    one batch, seed 0)."""
+    letters = data.load("letters", "test").first(200)
+    given = {"threats": {norm: eps}, "seed": 0, "batch_size": 200}
+    replay = transferbench.evaluate(load("letters-madry").model, letters.pixels, letters.labels, replay=True, **given)
+    assert round(200 * replay.robust[norm]) == robust
+    own = transferbench.evaluate(load("letters-madry").model, letters.pixels, letters.labels, **given)
+    assert abs(round(200 * own.robust[norm]) - robust) <= 1
+
+
+@pytest.mark.parametrize(
+    ("version", "norm", "eps", "robust"), [("standard", "Linf", "0.12", 33), ("standard", "L2", "0.5", 25)]
+)
+def test_autoattacks_versions_on_40_examples(version: str, norm: str, eps: str, robust: int) -> None:
+    """What pyautoattack's own run_standard_evaluation counts there (seed 0, one batch)."""
+    letters = data.load("letters", "test").first(40)
+    report = transferbench.evaluate(
+        load("letters-madry").model,
+        letters.pixels,
+        letters.labels,
+        {norm: eps},
+        attacks=version,
+        backend="autoattack",
+        batch_size=40,
+    )
+    assert round(40 * report.robust[norm]) == robust
 
 
 def test_replay_is_the_reference_on_a_resnet18() -> None:

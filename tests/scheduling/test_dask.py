@@ -182,7 +182,8 @@ def children_of(pid: int) -> list[psutil.Process]:
     return [child for child in psutil.Process(pid).children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_process_is_left_behind_and_what_is_finished_is_kept(how: int, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole group, as in a terminal; SIGKILL the driver alone."""
     text = TINY.replace("n_iter: 4", "n_iter: 12").replace("n: 24", "n: 40")

@@ -68,7 +68,21 @@ POINTS: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0].__name__}.{point[1]}")
+OFTEN = ("finish", "write_examples", "save", "replace")
+"""The points whose crashes every test run looks at; `make test-all` looks at all."""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        pytest.param(
+            point,
+            id=f"{point[0].__name__}.{point[1]}",
+            marks=() if point[1] in OFTEN else pytest.mark.slow,
+        )
+        for point in POINTS
+    ],
+)
 def test_a_crash_at_any_commit_point_costs_nothing(
     point: tuple[Any, str], tmp_path: Path, table: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def test_workers_change_no_batch(photographs: tuple[Dataset, Dataset]) -> None:
     assert [batch.step for batch in helped.epoch(1)] == list(range(helped.per_epoch, 2 * helped.per_epoch))
 
 
+@pytest.mark.slow
 def test_a_training_with_workers_is_killed_and_resumed_to_the_same_bits(
     photographs: tuple[Dataset, Dataset], tmp_path: Path
 ) -> None:
