@@ -42,7 +42,8 @@ def test_robust_finetunings_evaluation_of_200_examples(norm: str, eps: str, robu
     replay = transferbench.evaluate(load("letters-madry").model, letters.pixels, letters.labels, replay=True, **given)
     assert round(200 * replay.robust[norm]) == robust
     own = transferbench.evaluate(load("letters-madry").model, letters.pixels, letters.labels, **given)
-    assert abs(round(200 * own.robust[norm]) - robust) <= 1
+    # Other starts: 15 to 18 in L1, where hardly an example is robust; the same in the other norms.
+    assert abs(round(200 * own.robust[norm]) - robust) <= (3 if norm == "L1" else 1)
 
 
 @pytest.mark.parametrize(
