@@ -7,7 +7,7 @@ import pytest
 from transferbench.base import attack_parameters, registry
 from transferbench.base.attack_parameters import parse, text_of
 from transferbench.base.errors import InputError
-from transferbench.base.specifications import AttackSpec
+from transferbench.base.specifications import AttackSpec, content_hash
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,13 @@ def test_a_text_is_an_attack_with_typed_parameters(text: str, spec: AttackSpec) 
 def test_what_cannot_be_read_is_named(text: str, complaint: str) -> None:
     with pytest.raises(InputError, match=complaint):
         parse(text)
+
+
+def test_equal_parameters_have_equal_specifications() -> None:
+    whole, real = AttackSpec.of("pgd", kappa=50, loss="cw", k=7), AttackSpec.of("pgd", kappa=50.0, loss="cw", k=7)
+    texts = {content_hash(attack_parameters.normalised(spec).as_dict()) for spec in (whole, real)}
+    assert len(texts) == 1
+    assert content_hash(whole.as_dict()) != content_hash(real.as_dict()), "without it"
 
 
 def test_every_attack_states_its_parameters() -> None:

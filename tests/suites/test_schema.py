@@ -57,7 +57,7 @@ def test_a_bad_suite_is_refused_in_one_line(tmp_path: Path, old: str, new: str, 
     ("old", "new", "complaint"),
     [
         ("targets: 3}", "targetz: 3}", "targetz"),
-        ("n_iter: 20, restarts: 1}", "n_iter: -1}", "n_iter must be at least 1"),
+        ("n_iter: 20, restarts: 1}", "n_iter: -1}", "n_iter=-1 must be at least 1"),
         ("warm_lr: 0.1", "warm_rl: 0.1", r"unknown hyper-parameter of lwf: 'warm_rl'; did you mean 'warm_lr'\?"),
         ("feat_lmda: 1,", "feat_lmda: -1,", "feat_lmda"),
         ("draws: 8}", "draws: 4}", "k must be equal"),

@@ -95,7 +95,7 @@ def test_renofeations_own_evaluation(photographs: Path, tmp_path: Path, capsys: 
         (["--norms", "L2", "--source", "x"], "Linf and renofeation"),
         (["--norms", "Linf", "--eps", "L2=1"], "--eps names L2"),
         (["--norms", "Linf,linf"], "did you mean 'Linf'"),
-        (["--attacks", "apgd-ce:restarts=-1"], "at least 0"),
+        (["--attacks", "apgd-ce:restarts=-1"], "restarts=-1 must be"),
         (["--attacks", "standard"], "--backend autoattack"),
         (["--attacks", "square", "--norms", "Linf"], "reference's alone"),
     ],

@@ -70,8 +70,11 @@ def build(spec: AttackSpec, threat: Threat, num_classes: int) -> APGD:
         raise InputError(f"attack {spec.id}: order={params['order']!r} is not one of logits, malt")
     n_iter = int(params["n_iter"])
     tries = int(params["targets" if targeted else "restarts"])
-    if n_iter < 1 or tries < 0:
-        raise InputError(f"attack {spec.id}: n_iter must be at least 1 and restarts or targets at least 0 (= default)")
+    if n_iter < 1:
+        raise InputError(f"attack {spec.id}: n_iter={n_iter} must be at least 1")
+    if tries < 0:
+        name = "targets" if targeted else "restarts"
+        raise InputError(f"attack {spec.id}: {name}={tries} must be at least 1, or 0 for the protocol's number")
     if spec.id == "apgd-dlr" and num_classes < 3:
         raise InputError("attack apgd-dlr needs 3 classes: use apgd-ce, apgd-t")
     if tries == 0:

@@ -95,6 +95,19 @@ def _value(what: str, text: str, default: Scalar) -> Scalar:
     return text
 
 
+def normalised(spec: AttackSpec) -> AttackSpec:
+    """The specification with whole numbers as floats where the default is one: equal parameters, equal keys.
+
+    InputError as of `complete`.
+    """
+    known, params = defaults(spec.id), dict(spec.params)
+    complete(spec, known)
+    return AttackSpec.of(
+        spec.id,
+        **{name: float(value) if isinstance(known[name], float) else value for name, value in params.items()},
+    )
+
+
 def text_of(spec: AttackSpec) -> str:
     """The text that `parse` reads: `pgd:k=100:loss=cw`."""
     return ":".join([spec.id, *(f"{name}={value}" for name, value in spec.params)])

@@ -56,7 +56,12 @@ class DatasetId(NamedTuple):
             return self.base
         written = "+".join(self.items)
         valid = re.sub(r"[^\w.@+-]", "_", written)[:_LONGEST]
-        mark = "" if valid == written else f"-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
+        # A plus in a class's own name would make two subsets of one name.
+        mark = (
+            ""
+            if valid == written and written.count("+") == len(self.items) - 1
+            else f"-{hashlib.sha256(written.encode()).hexdigest()[:8]}"
+        )
         return f"{self.base}_{valid}{mark}"
 
     def __str__(self) -> str:

@@ -53,13 +53,13 @@ class Attack(StrictModel):
 
     @model_validator(mode="after")
     def _known(self) -> Attack:
-        attack_parameters.complete(self.spec())
+        self.spec()
         return self
 
     def spec(self) -> AttackSpec:
         """The attack as the specification that jobs and records use."""
         params: dict[str, Scalar] = dict(self.model_extra or {})
-        return AttackSpec.of(self.id, **params)
+        return attack_parameters.normalised(AttackSpec.of(self.id, **params))
 
 
 class NamedChain(StrictModel):

@@ -80,8 +80,7 @@ def parse(texts: Sequence[str | AttackSpec], threats: Sequence[ThreatName], back
 
 def _spec(given: str | AttackSpec) -> AttackSpec:
     if isinstance(given, AttackSpec):
-        attack_parameters.complete(given)
-        return given
+        return attack_parameters.normalised(given)
     if given.partition(":")[0] in reference.VERSIONS:
         raise InputError(
             f"{given!r} is a version of AutoAttack, which the reference runs: add --backend autoattack "
