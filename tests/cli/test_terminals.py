@@ -65,6 +65,7 @@ def test_characters_that_the_terminal_lacks_are_escaped(
     assert "mod" in text
 
 
+@pytest.mark.slow
 def test_an_ascii_terminal_gets_ascii(tmp_path: Path) -> None:
     board(tmp_path, "modèle 模型")
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}

@@ -12,7 +12,7 @@ THREATS = {"Linf": "0.12", "L2": "0.5", "L1": "2"}
 SEED = 7
 
 
-NETS = [pytest.param(10, 80, 0.1, 52, marks=pytest.mark.slow), (5, 60, 0.2, 12)]
+NETS = [pytest.param(10, 80, 0.1, 52, marks=pytest.mark.slow), (5, 60, 0.2, 7)]
 
 
 @pytest.mark.parametrize(("classes", "steps", "noise", "n"), NETS)
