@@ -6,6 +6,7 @@ are files beside the store that a result names by path and sha256.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -114,6 +115,12 @@ class Execution:
     seconds: float = 0.0
     memory_mb: int = 0
     hardware: str = ""
+
+    @classmethod
+    def of_all(cls, parts: Sequence[Execution]) -> Execution:
+        """The execution of a job in parts: their seconds are added."""
+        hardware = " / ".join(sorted({part.hardware for part in parts}))
+        return cls(sum(part.seconds for part in parts), max(part.memory_mb for part in parts), hardware)
 
 
 @dataclass(frozen=True)

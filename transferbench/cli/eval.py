@@ -11,6 +11,7 @@ import click
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
+from transferbench.cli.places import placed
 
 
 @click.command("eval", cls=options.Command, short_help="Attack any model, at the radii of its card.")
@@ -38,6 +39,7 @@ from transferbench.cli.output import say
 @click.option("--backend", type=click.Choice(["transferbench", "autoattack"]), default="transferbench",
               help="The engine that runs the attacks.")  # fmt: skip
 @options.places
+@options.workers
 @options.cluster
 @options.keep_examples
 @options.fresh
@@ -47,7 +49,8 @@ def command(out: Path | None, **given: Any) -> None:
     from transferbench.workflows import evaluate
     from transferbench.workflows import settings as settings_check
 
-    circumstances = ("device", "data_dir", "model_dir", "cluster", "fresh", "batch_size")
+    device, workers = given.pop("device"), given.pop("workers")
+    circumstances = ("data_dir", "model_dir", "cluster", "fresh", "batch_size")
     settings = RunSettings(
         root=out or Path("runs/eval"),
         keep=given.pop("keep_examples"),
@@ -56,6 +59,7 @@ def command(out: Path | None, **given: Any) -> None:
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
+    settings = placed(settings, device, workers)
     from transferbench.cli import console
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.store.store import Store
@@ -63,8 +67,8 @@ def command(out: Path | None, **given: Any) -> None:
     subjects = evaluate.load(request, settings)
     is_new = not settings.root.exists()
     try:
-        with Store(settings.root) as store, console.Bars() as bars:
-            record = evaluate.evaluate(request, subjects, Scheduler(store, settings), bars)
+        with Store(settings.root) as store, console.Bars() as bars, Scheduler(store, settings) as scheduler:
+            record = evaluate.evaluate(request, subjects, scheduler, bars)
             if bars.reused:
                 bars.note(f"{bars.reused} jobs were done before")
     except evaluate.AtChanceError:

@@ -143,7 +143,15 @@ trust_code = click.option(
     callback=_trust,
     help="Run the function that a model's card names (python:<module>:<function>).",
 )
-device = click.option("--device", default="cpu", metavar="DEV", help="cpu, cuda or cuda:1 (default: cpu).")
+device = click.option(
+    "--device", metavar="DEV", help="auto (every free GPU, else every core), cpu, cuda or cuda:1 (default: auto)."
+)
+workers = click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes on this machine, one core or GPU each (default: all; 1: this one).",
+)
 data_dir = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Folder with the data sets' files.")
 model_dir = click.option("--model-dir", type=FOLDER, metavar="DIR", help="Folder with the models' weights.")
 places = group(device, data_dir, model_dir, trust_code)

@@ -11,6 +11,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
+from transferbench.cli.places import placed
 
 
 @click.command(
@@ -35,6 +36,7 @@ from transferbench.cli.output import say
 @click.option("--download", is_flag=True, help=options.DOWNLOAD)
 @options.places
 @options.loader_workers
+@options.workers
 @options.cluster
 @options.keep_examples
 @options.fresh
@@ -56,11 +58,13 @@ def command(
 
         chosen = shorten(chosen)
     planned = plan(chosen, chosen.seeds if seeds is None else seeds)
+    device, workers = given.pop("device"), given.pop("workers")
     settings = RunSettings(root=out or Path("runs") / chosen.name, keep=given.pop("keep_examples"), **given)
     if smoke:
         smoke_run.check(settings)
     run_suite.check(chosen)
     settings_check.check(settings)
+    settings = placed(settings, device, 1 if smoke and workers is None else workers, chosen.device or "auto")
     if download and not smoke:
         run_suite.download(chosen, settings)
     absent = [] if smoke else run_suite.absent(planned, settings)
@@ -78,7 +82,8 @@ def command(
     with Store(settings.root) as store, console.Bars() as bars:
         if smoke:
             settings = smoke_run.prepared(chosen, settings)
-        records = run_suite.run_suite(planned, Scheduler(store, settings), bars)
+        with Scheduler(store, settings) as scheduler:
+            records = run_suite.run_suite(planned, scheduler, bars)
     if smoke:
         say(smoke_run.summary(chosen, records))
         return

@@ -13,6 +13,7 @@ from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS
 from transferbench.cli import options
 from transferbench.cli.output import say
+from transferbench.cli.places import placed
 
 
 @click.command("selftest", cls=options.Command, short_help="Plant adversarial regions around examples: are they found?")
@@ -29,7 +30,8 @@ def command(**given: Any) -> None:
     from transferbench.workflows import evaluate
     from transferbench.workflows import settings as settings_check
 
-    settings = RunSettings(**{name: given.pop(name) for name in ("device", "data_dir", "model_dir", "batch_size")})
+    settings = RunSettings(**{name: given.pop(name) for name in ("data_dir", "model_dir", "batch_size")})
+    device = given.pop("device")
     given["norms"] = given["norms"] or NORMS
     without_attack = [threat for threat in given["norms"] if threat in CORRUPTION_THREATS]
     if without_attack:
@@ -37,6 +39,7 @@ def command(**given: Any) -> None:
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
+    settings = placed(settings, device, 1)
     subjects = evaluate.load(request, settings)
     passed = True
     chains = ", ".join(str(chain.threat) for chain in subjects.chains)

@@ -14,6 +14,7 @@ from transferbench.base.names import victim_name
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
+from transferbench.cli.places import placed
 
 
 @click.command("train", cls=options.Command, short_help="Train one victim with a method.")
@@ -75,6 +76,7 @@ def command(
     if out is None:
         out = Path("runs") / plugin
         added.append(f"--out {out}")
+    device = given.pop("device")
     settings = RunSettings(root=out, **given)
     train.check(request, settings)
     if victim_name(out) != out.name:
@@ -82,6 +84,7 @@ def command(
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
     settings_check.check(settings)
+    settings = placed(settings, device, 1)
     from transferbench.cli.console import Bars
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.training.tensorboard import event_writer

@@ -8,6 +8,7 @@ import click
 
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
+from transferbench.cli.places import placed
 
 
 @click.command(
@@ -15,11 +16,10 @@ from transferbench.cli import options
 )
 @options.run_folder
 @options.places
-def command(dir: Path, device: str, data_dir: Path | None, model_dir: Path | None) -> None:
+def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Path | None) -> None:
     """Check the stored points, predictions and counts of the run in DIR independently, and stamp its records."""
     from transferbench.cli import console
     from transferbench.results.verification import verify
-    from transferbench.workflows import settings as settings_check
 
-    settings_check.check(RunSettings(device=device))
+    device = placed(RunSettings(), device, 1).device
     console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified))

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib import metadata
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
 
+from transferbench import attacks
 from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
-from transferbench.base.results import AttackResult
+from transferbench.base.results import AttackResult, AttackTally, Cost, Execution
 from transferbench.base.specifications import Chain, Keep
-from transferbench.engine.chain import Engine, run_chain, run_flagged
+from transferbench.engine.chain import Engine, MixedRowsError, run_chain, run_flagged
 from transferbench.engine.reference import BATCH_SIZE, run_reference
 from transferbench.engine.verdicts import ChainResult, Examples
-from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import Resources
 from transferbench.store.store import Store
 
+SMALLEST_PART = 32
+"""A shard is not divided into parts of fewer examples: a pass of fewer rows is slower for each."""
 EngineName = Literal["transferbench", "autoattack"]
 ENGINES: dict[EngineName, Engine] = {"transferbench": run_chain, "autoattack": run_reference}
 
@@ -49,6 +56,48 @@ class AttackJob(EvaluationJob[AttackResult]):
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
         return self.network.jobs
+
+    @property
+    def passes(self) -> float:
+        built = [attacks.build(spec, self.chain.threat, CLASSES) for spec in self.chain.attacks]
+        return self.rows * self.draws * sum(attack.tries * attack.passes for attack in built)
+
+    def parts(self, count: int) -> list[Job[AttackResult]]:
+        # A network whose answers depend on its batch, and the reference's batches, are not divided.
+        count = min(count, self.rows // SMALLEST_PART)
+        if self.batch is not None or self.backend != "transferbench" or count < 2:
+            return [self]
+        start, rows = self.images.start, self.rows
+        borders = [start + rows * place // count for place in range(count + 1)]
+        return [replace(self, images=replace(self.images, start=first, stop=last)) for first, last in pairwise(borders)]
+
+    def joined(self, outputs: Sequence[Output]) -> Output:
+        results = [output.result for output in outputs if isinstance(output.result, AttackResult)]
+        first, cost = results[0], Cost()
+        for result in results:
+            cost.add(result.cost)
+        # A part without a clean-correct example has no attacks.
+        tallies = [result.by_attack for result in results if result.by_attack]
+        by_attack = tuple(reduce(AttackTally.plus, parts) for parts in zip(*tallies, strict=True))
+        flags = {flag for result in results for flag in result.flags}
+        flag_rows = Counter[str]()
+        for result in results:
+            flag_rows.update(result.flag_rows)
+        whole = replace(
+            first,
+            verdicts=tuple(verdict for result in results for verdict in result.verdicts),
+            by_attack=by_attack,
+            cost=cost,
+            flags=tuple(sorted(flags)),
+            flag_rows=dict(flag_rows),
+            folded=all(result.folded for result in results),
+            halvings=max(result.halvings for result in results),
+            execution=Execution.of_all([result.execution for result in results]),
+        )
+        keep = Keep.parse(whole.kept)
+        most = None if keep.rule in ("all", "fooled") else keep.count
+        tensors = {name: torch.cat([output.tensors[name] for output in outputs])[:most] for name in outputs[0].tensors}
+        return Output(whole, tensors)
 
     def specification(self) -> dict[str, Any]:
         return {
@@ -82,9 +131,11 @@ class AttackJob(EvaluationJob[AttackResult]):
         def report(settled: int, robust: int) -> None:
             on_progress(Progress(settled, len(shard), robust))
 
-        if self.batch is not None:
-            target.depend_on_batch()
-        done = run_flagged(ENGINES[self.backend], target, self.chain, examples, self.seed, report, checkpoint)
+        try:
+            done = run_flagged(ENGINES[self.backend], target, self.chain, examples, self.seed, report, checkpoint)
+        except MixedRowsError:
+            # Found at the end points only.
+            raise BatchDependentError(target.rows.most, target.judge.draws) from None
         keep = resources.settings.keep
         result = AttackResult(
             verdicts=tuple(done.verdicts),

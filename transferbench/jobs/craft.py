@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 from transferbench import attacks
@@ -14,9 +15,9 @@ from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
 from transferbench.engine.chain import default_slots
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
-from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
 from transferbench.jobs.job import Job, Output, Results
-from transferbench.jobs.resources import Resources
+from transferbench.jobs.resources import PreparedNetwork, Resources
 from transferbench.models.victim import fitted
 from transferbench.store.store import Store
 
@@ -32,14 +33,26 @@ class CraftJob(EvaluationJob[CraftResult]):
     threat: ThreatModel
     seed: int
 
-    def adapted(self, resources: Resources, results: Results) -> CraftJob:
-        wanted = self.network.input(results)
-        batch = resources.batch_of_source(wanted, self.images.dataset, self.images.preprocessing)
-        return self if batch is None else replace(self, batch=batch)
+    def _prepared(self, resources: Resources, results: Results) -> PreparedNetwork:
+        return super()._prepared(resources, results)._replace(role="source")
 
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
         return self.network.jobs
+
+    @cached_property
+    def _built(self) -> attacks.RowAttack:
+        """The attack, built for its number of tries and passes; the classes do not change them."""
+        return attacks.build(self.attack, self.threat, CLASSES)
+
+    @property
+    def tries(self) -> int:
+        return self._built.tries
+
+    @property
+    def passes(self) -> float:
+        attack = self._built
+        return self.rows * attack.tries * ((attack.passes - 1) if attack.needs_grad else 0)
 
     def specification(self) -> dict[str, Any]:
         return {
@@ -61,8 +74,12 @@ class CraftJob(EvaluationJob[CraftResult]):
         on_progress: OnProgress = ignore,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Output:
+        wanted = self.network.input(results)
+        batch = resources.batch_of_source(wanted, self.images.dataset, self.images.preprocessing)
+        if batch is not None and self.batch is None:
+            raise BatchDependentError(batch, 1)
         shard = resources.images(self.images).on(resources.device)
-        source = fitted(resources.network(self.network.input(results)), shard.shape).penultimate
+        source = fitted(resources.network(wanted), shard.shape).penultimate
         attack = attacks.build(self.attack, self.threat, len(shard.classes))
         settings = resources.settings
         rows = Rows(settings.batch_size or default_slots(shard.pixels[0].numel()), settings.engine.min_rows)

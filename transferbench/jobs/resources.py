@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,16 @@ _TESTS = 4
 """Maximum number of cached test splits: corrupted images are 75 data sets of their own."""
 
 
+class PreparedNetwork(NamedTuple):
+    """A network with the images on which it is prepared; `role`: as a target, or as a source that crafts."""
+
+    role: str
+    name: str
+    fingerprint: str
+    dataset: str
+    preprocessing: str
+
+
 class Resources:
     """Loads and caches what jobs read. `remote`: an input that cannot be read raises MissingInputError."""
 
@@ -51,6 +61,7 @@ class Resources:
         self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
         self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
         self._source_batches: dict[tuple[str, str, SampleInput], int | None] = {}
+        self._batch_forms: dict[PreparedNetwork, tuple[int, int]] = {}
         self._given_tests: dict[tuple[str, str], Dataset] = {}
         self._tests: OrderedDict[tuple[str, str], Dataset] = OrderedDict()
         self._splits: OrderedDict[SplitsInput, Splits] = OrderedDict()
@@ -87,6 +98,10 @@ class Resources:
             yield
         finally:
             self._shared = {}
+
+    def is_shared(self, wanted: Input) -> bool:
+        """Whether the driver has sent the input."""
+        return wanted in self._shared
 
     def _read(self, wanted: Input) -> Any:
         if wanted in self._shared:
@@ -144,6 +159,14 @@ class Resources:
             if len(self._targets) > _NETWORKS:
                 self._targets.popitem(last=False)
         return self._targets[name]
+
+    def batch_form(self, prepared: PreparedNetwork) -> tuple[int, int] | None:
+        """(rows in flight, draws) of jobs about a network whose answers are known to depend on its batch."""
+        return self._batch_forms.get(prepared)
+
+    def set_batch_form(self, prepared: PreparedNetwork, form: tuple[int, int]) -> None:
+        """Remember that a network's answers depend on its batch: a job that ran on it has found out."""
+        self._batch_forms[prepared] = form
 
     def batch_of_source(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> int | None:
         """The rows in flight that a source's crafted points belong to, None where they do not depend on them.

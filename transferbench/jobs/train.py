@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -62,6 +63,15 @@ class TrainJob(Job[TrainResult]):
     @property
     def size(self) -> str:
         return f"{dict(self.settings).get('steps', 'default')} steps"
+
+    @property
+    def passes(self) -> float:
+        method = methods.build(self.method, dict(self.settings))
+        # A step's gradient is of the weights as well.
+        return method.params.steps * method.params.batch_size * (method.passes_per_step + 0.5)
+
+    def image_size(self, resources: Resources) -> int:
+        return math.prod(resources.splits(self.splits)[0].shape)
 
     def specification(self) -> dict[str, Any]:
         return {

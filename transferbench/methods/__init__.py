@@ -133,6 +133,11 @@ class BaseMethod(Generic[P]):
         self.keeps_head = False
         """Whether `student` keeps the source's classifier; set before it is called."""
 
+    @property
+    def passes_per_step(self) -> float:
+        """About how many gradient passes of an image a step takes, the attack's included: for estimates of time."""
+        return 1.0
+
     def network(self, source: str, requested: str) -> str:
         """The id of the student's architecture: the source's, or without a source the requested one."""
         return source or requested
