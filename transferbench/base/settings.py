@@ -37,10 +37,11 @@ class RunSettings:
     """`root`: the run's folder. `data_dir`, `model_dir`: folders of data sets and weights (None: `data`, `models`).
 
     `device`, `workers`, `gpus`: where jobs run (scheduling/machine.py): in so many processes of this machine (1: this
-    process), each with the GPU of its place, if any. `batch_size`: rows in flight. `keep`: which end points are stored.
-    `cluster`: the address of workers that dask started. `fresh`: run finished jobs again. `loader_workers`: processes
-    that decode training images. `threads`: torch's threads in each process (None: torch's own number); in the key of
-    trainings where it is not 1. `eval_freq`: epochs between two measurements of the robustness monitor while training
+    process), each with the GPU of its place, if any; `place` says so for people. `batch_size`: rows in flight. `keep`:
+    which end points are stored. `cluster`: the address of workers that dask started. `fresh`: run finished jobs again.
+    `loader_workers`: processes that decode training images. `threads`: torch's threads in each process (None: torch's
+    own number); in the key of trainings where it is not 1. `eval_freq`: epochs between two measurements of the
+    robustness monitor while training
     (None: no monitor). `synthetic_data`: data sets are small generated files in the official layout.
     """
 
@@ -48,6 +49,7 @@ class RunSettings:
     device: str = "cpu"
     workers: int = 1
     gpus: tuple[str, ...] = ()
+    place: str = ""
     batch_size: int | None = None
     data_dir: Path | None = None
     model_dir: Path | None = None

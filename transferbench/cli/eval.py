@@ -11,7 +11,6 @@ import click
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
-from transferbench.cli.places import placed
 
 
 @click.command("eval", cls=options.Command, short_help="Attack any model, at the radii of its card.")
@@ -59,7 +58,7 @@ def command(out: Path | None, **given: Any) -> None:
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
-    settings = placed(settings, device, workers)
+    settings = settings_check.placed(settings, device, workers)
     from transferbench.cli import console
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.store.store import Store

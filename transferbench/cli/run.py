@@ -11,7 +11,6 @@ from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
-from transferbench.cli.places import placed
 
 
 @click.command(
@@ -64,7 +63,9 @@ def command(
         smoke_run.check(settings)
     run_suite.check(chosen)
     settings_check.check(settings)
-    settings = placed(settings, device, 1 if smoke and workers is None else workers, chosen.device or "auto")
+    settings = settings_check.placed(
+        settings, device, 1 if smoke and workers is None else workers, chosen.device or "auto"
+    )
     if download and not smoke:
         run_suite.download(chosen, settings)
     absent = [] if smoke else run_suite.absent(planned, settings)

@@ -13,7 +13,6 @@ from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS
 from transferbench.cli import options
 from transferbench.cli.output import say
-from transferbench.cli.places import placed
 
 
 @click.command("selftest", cls=options.Command, short_help="Plant adversarial regions around examples: are they found?")
@@ -39,7 +38,7 @@ def command(**given: Any) -> None:
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
-    settings = placed(settings, device, 1)
+    settings = settings_check.placed(settings, device, 1)
     subjects = evaluate.load(request, settings)
     passed = True
     chains = ", ".join(str(chain.threat) for chain in subjects.chains)

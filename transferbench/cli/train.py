@@ -14,7 +14,6 @@ from transferbench.base.names import victim_name
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
-from transferbench.cli.places import placed
 
 
 @click.command("train", cls=options.Command, short_help="Train one victim with a method.")
@@ -84,7 +83,7 @@ def command(
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
     settings_check.check(settings)
-    settings = placed(settings, device, 1)
+    settings = settings_check.placed(settings, device, 1)
     from transferbench.cli.console import Bars
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.training.tensorboard import event_writer

@@ -8,7 +8,6 @@ import click
 
 from transferbench.base.settings import RunSettings
 from transferbench.cli import options
-from transferbench.cli.places import placed
 
 
 @click.command(
@@ -20,6 +19,7 @@ def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Pat
     """Check the stored points, predictions and counts of the run in DIR independently, and stamp its records."""
     from transferbench.cli import console
     from transferbench.results.verification import verify
+    from transferbench.workflows import settings as settings_check
 
-    device = placed(RunSettings(), device, 1).device
-    console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified))
+    settings = settings_check.placed(RunSettings(), device, 1)
+    console.exit_on(verify(dir, data_dir, model_dir, settings.device, console.print_verified))

@@ -27,7 +27,7 @@ from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import Resources
 from transferbench.store.store import Store
 
-SMALLEST_PART = 32
+SMALLEST_PART = 16
 """A shard is not divided into parts of fewer examples: a pass of fewer rows is slower for each."""
 EngineName = Literal["transferbench", "autoattack"]
 ENGINES: dict[EngineName, Engine] = {"transferbench": run_chain, "autoattack": run_reference}

@@ -12,6 +12,7 @@ from transferbench.base.errors import InputError
 
 FREE = 0.9
 """A GPU is taken by `--device auto` when at least this share of its memory is free."""
+IN_PROCESS = "using the CPU: 1 core in this process (so little work needs no others)"
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -147,7 +148,7 @@ def choose(device: str, workers: int | None, visible: Sequence[Gpu] | None = Non
     limit = "CUDA_VISIBLE_DEVICES or --workers N takes fewer, --device cpu none"
     text = f"using {len(taken)} GPU{'s' * (len(taken) > 1)} ({names}){busy}; {limit}"
     if len(taken) == 1:
-        return Places(f"cuda:{taken[0].index}", 1, (), text)
+        return Places(f"cuda:{taken[0].number}", 1, (), text)
     return Places("cuda", len(taken), tuple(gpu.id for gpu in taken), text)
 
 

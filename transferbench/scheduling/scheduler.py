@@ -22,6 +22,7 @@ from transferbench.jobs.evaluation import BatchDependentError, EvaluationJob
 from transferbench.jobs.inputs import Input, MissingInputError
 from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import Resources
+from transferbench.scheduling import machine
 from transferbench.scheduling.backends import Answer, Backend, Task
 from transferbench.scheduling.backends.dask import DaskBackend
 from transferbench.scheduling.backends.dask_worker import CancelledError
@@ -62,6 +63,7 @@ class Scheduler:
         self._shared: dict[Input, Any] = {}
         self._processes: ProcessBackend | None = None
         self._keeps_processes = False
+        self._said: set[str] = set()
         self._on_progress: OnWorkerProgress = _ignore
 
     def __enter__(self) -> Scheduler:
@@ -101,12 +103,23 @@ class Scheduler:
     ) -> AbstractContextManager[Backend]:
         settings = self.settings
         if settings.cluster is not None and not in_process:
+            self._say(reporter, settings.place)
             return DaskBackend(settings.cluster, settings.device, self._progress)
-        if settings.workers == 1 or (not settings.gpus and (in_process or self._is_small(todo))):
+        is_small = self._is_small(todo)
+        if settings.workers == 1 or (not settings.gpus and (in_process or is_small)):
+            if not in_process:
+                self._say(reporter, settings.place if settings.workers == 1 else machine.IN_PROCESS)
             return LocalBackend(self.resources, self.store, reporter)
+        self._say(reporter, settings.place)
         if self._processes is None:
             self._processes = ProcessBackend(settings.workers, settings.gpus, self._progress)
         return nullcontext(self._processes)
+
+    def _say(self, reporter: Reporter, text: str) -> None:
+        """Say where jobs run, once."""
+        if text and text not in self._said:
+            self._said.add(text)
+            reporter.note(text)
 
     def _is_small(self, todo: Sequence[Job[Any]]) -> bool:
         """Whether the jobs are one that cannot be divided, or take less time than workers take to start."""

@@ -30,21 +30,21 @@ def check(settings: RunSettings) -> None:
         dask.check(settings.cluster, settings.device)
 
 
-def placed(
-    settings: RunSettings, device: str | None, workers: int | None, default: str = "auto"
-) -> tuple[RunSettings, str]:
-    """The settings with the place where jobs run, for `--device` and `--workers` as given (None: not given), and a line
-    that says what is used. `default` is the device where none is given. InputError for what is not here."""
+def placed(settings: RunSettings, device: str | None, workers: int | None = None, default: str = "auto") -> RunSettings:
+    """The settings with the place where jobs run, for `--device` and `--workers` as given (None: not given).
+
+    `default` is the device where none is given. InputError for what is not here.
+    """
     if settings.cluster is not None:
         if workers is not None:
             raise InputError("--workers: not with --cluster, which has its workers already")
         device = device or "cpu"
         _check_device(device, not settings.cluster.startswith("local:"))
-        return replace(settings, device=device), f"using the workers of {settings.cluster} ({device})"
+        return replace(settings, device=device, place=f"using the workers of {settings.cluster} ({device})")
     device = device or default
     _check_device(device, False)
     places = machine.choose(device, workers)
-    return replace(settings, device=places.device, workers=places.workers, gpus=places.gpus), places.text
+    return replace(settings, device=places.device, workers=places.workers, gpus=places.gpus, place=places.text)
 
 
 def _check_root(root: Path) -> None:
