@@ -162,7 +162,8 @@ class AttackResult(JobResult):
 
     `flag_rows`: the number of clean-correct examples of each flag that is counted. `batch`: the rows in flight, where
     the verdicts belong to one batch size and order; None where they do not depend on it. `draws`: how a randomised
-    model was judged.
+    model was judged. `searched_again`: the examples that a search in bf16 left near the boundary, searched once more in
+    fp32; None for a search in fp32.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -176,6 +177,7 @@ class AttackResult(JobResult):
     flag_rows: dict[str, int] = field(default_factory=dict)
     batch: int | None = None
     draws: DrawCounts | None = None
+    searched_again: int | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:

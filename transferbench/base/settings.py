@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from transferbench.base.specifications import KEEP, Keep
 
+Precision = Literal["fp32", "bf16"]
 MIN_ROWS = 16
 """The smallest batch in which a row's arithmetic on a CPU does not depend on its neighbours (engine/judge.py)."""
 
@@ -20,13 +22,15 @@ class EngineOptions:
     """How a network is prepared for an evaluation.
 
     `min_rows`: batches are padded to at least this many rows. `search_copy`: whether attacks may search on a fast copy.
-    `preflight_rows`: images that pre-flight looks at. The defaults are those under which verdicts do not depend on
-    batches; a smoke run, whose verdicts are thrown away, lowers them.
+    `preflight_rows`: images that pre-flight looks at. `precision` is that of the copy on which attacks search; verdicts
+    are of the model itself, in fp32 (engine/search_model.py). The defaults are those under which verdicts do not depend
+    on batches; a smoke run, whose verdicts are thrown away, lowers them.
     """
 
     min_rows: int = MIN_ROWS
     search_copy: bool = True
     preflight_rows: int = 16
+    precision: Precision = "fp32"
 
 
 ENGINE = EngineOptions()

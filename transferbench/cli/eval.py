@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from transferbench.base.settings import RunSettings
+from transferbench.base.settings import EngineOptions, RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
 
@@ -43,6 +43,7 @@ from transferbench.cli.output import say
 @options.keep_examples
 @options.fresh
 @options.batch_size
+@options.precision
 def command(out: Path | None, **given: Any) -> None:
     """Attack any model on the first test examples of a data set, at the radii of its card."""
     from transferbench.workflows import evaluate
@@ -53,6 +54,7 @@ def command(out: Path | None, **given: Any) -> None:
     settings = RunSettings(
         root=out or Path("runs/eval"),
         keep=given.pop("keep_examples"),
+        engine=EngineOptions(precision=given.pop("precision")),
         **{name: given.pop(name) for name in circumstances},
     )
     request = evaluate.EvaluationRequest(**given)

@@ -155,6 +155,12 @@ workers = click.option(
 data_dir = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Folder with the data sets' files.")
 model_dir = click.option("--model-dir", type=FOLDER, metavar="DIR", help="Folder with the models' weights.")
 places = group(device, data_dir, model_dir, trust_code)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    help="Of the search; verdicts are of the model itself in fp32 (default: fp32).",
+)
 batch_size = click.option("--batch-size", type=int, metavar="B", help="Rows in flight (verdicts do not depend on it).")
 loader_workers = click.option(
     "--loader-workers", type=int, default=0, metavar="N", help="Processes that decode images ahead (default: 0)."

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from transferbench.base.errors import InputError
-from transferbench.base.settings import RunSettings
+from transferbench.base.settings import EngineOptions, RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
 
@@ -40,6 +41,7 @@ from transferbench.cli.output import say
 @options.keep_examples
 @options.fresh
 @options.batch_size
+@options.precision
 def command(
     suite: str, out: Path | None, seeds: tuple[int, ...] | None, full: bool, n: int | None, smoke: bool, dry_run: bool,
     download: bool, **given: Any,
@@ -57,8 +59,9 @@ def command(
 
         chosen = shorten(chosen)
     planned = plan(chosen, chosen.seeds if seeds is None else seeds)
-    device, workers = given.pop("device"), given.pop("workers")
+    device, workers, precision = (given.pop(name) for name in ("device", "workers", "precision"))
     settings = RunSettings(root=out or Path("runs") / chosen.name, keep=given.pop("keep_examples"), **given)
+    settings = replace(settings, engine=EngineOptions(precision=precision))
     if smoke:
         smoke_run.check(settings)
     run_suite.check(chosen)

@@ -52,7 +52,8 @@ class PoolResult(NamedTuple):
     """The verdicts in the examples' order. `rank` int64 [n] is the rank of the deciding try, -1 for survivors.
 
     `points` [n, ...] are the fooling points, the clean images for survivors; `pred`, `tie`, `distance` are the judge's,
-    for survivors the clean prediction, False and 0. `spent` are the passes per rank.
+    for survivors the clean prediction, False and 0. `spent` are the passes per rank. `margin` [n]: the smallest
+    Judgement.margin of the points that were judged, infinity where none was.
     """
 
     rank: Tensor
@@ -61,6 +62,7 @@ class PoolResult(NamedTuple):
     tie: Tensor
     distance: Tensor
     spent: Spent
+    margin: Tensor
 
 
 class TargetOrder(NamedTuple):
@@ -130,6 +132,7 @@ class Pool:
         self.pred = clean_logits.argmax(1)
         self.tie = torch.zeros_like(y, dtype=torch.bool)
         self.distance = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        self.margin = torch.full((len(x),), math.inf, device=x.device)
         saved = checkpoint.load()
         if saved is not None:
             self._restore(saved)
@@ -142,7 +145,7 @@ class Pool:
                 on_progress(self.ledger.settled, len(x) - self.ledger.fooled)
         decided = torch.from_numpy(self.ledger.decided).to(y.device)
         rank = torch.where(decided < self.ledger.ranks, decided, -1)
-        return PoolResult(rank, self.points, self.pred, self.tie, self.distance, self._spent())
+        return PoolResult(rank, self.points, self.pred, self.tie, self.distance, self._spent(), self.margin)
 
     def _spent(self) -> Spent:
         """The ledger's passes, a pass of several draws as so many, with those that ordered target classes."""
@@ -205,6 +208,7 @@ class Pool:
             "pred": self.pred,
             "tie": self.tie,
             "distance": self.distance,
+            "margin": self.margin,
         }
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -219,7 +223,9 @@ class Pool:
         for number, order in saved["orders"].items():
             self.orders[int(number)] = TargetOrder(*(part.to(device) for part in order.values()))
         self.points[saved["fooled"].to(device)] = saved["points"].to(device)
-        self.pred, self.tie, self.distance = (saved[name].to(device) for name in ("pred", "tie", "distance"))
+        self.pred, self.tie, self.distance, self.margin = (
+            saved[name].to(device) for name in ("pred", "tie", "distance", "margin")
+        )
 
     def _pass(self, live: list[tuple[int, RowState]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Forward and backward pass of all rows: the outputs, gradients and losses of each group's rows."""
@@ -314,6 +320,7 @@ class Pool:
             self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples]
         )
         fooled[rows] = judgement.fooled.cpu().numpy()
+        self.margin.scatter_reduce_(0, examples, judgement.margin, "amin")
         for position, row in enumerate(rows):
             example = int(example_of[row])
             if fooled[row] and self.ledger.hit(example, int(ranks[row])):

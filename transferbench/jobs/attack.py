@@ -90,6 +90,7 @@ class AttackJob(EvaluationJob[AttackResult]):
             cost=cost,
             flags=tuple(sorted(flags)),
             flag_rows=dict(flag_rows),
+            searched_again=None if first.searched_again is None else sum(one.searched_again or 0 for one in results),
             folded=all(result.folded for result in results),
             halvings=max(result.halvings for result in results),
             execution=Execution.of_all([result.execution for result in results]),
@@ -109,12 +110,15 @@ class AttackJob(EvaluationJob[AttackResult]):
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
         content = self._content(resources, results)
-        if self.backend == "autoattack":
+        # Only attacks search; their engine alone does it in another precision.
+        if self.backend == "transferbench":
+            content["precision"] = resources.settings.engine.precision
+        else:
             content["version"] = metadata.version("pyautoattack")
             # The reference's random starts depend on its batches.
             content["batch"] = resources.settings.batch_size or BATCH_SIZE
-        else:
-            content["version"] = [registry.find("attacks", spec.id).load().VERSION for spec in self.chain.attacks]
+            return content
+        content["version"] = [registry.find("attacks", spec.id).load().VERSION for spec in self.chain.attacks]
         return content
 
     def run(
@@ -145,6 +149,7 @@ class AttackJob(EvaluationJob[AttackResult]):
             flag_rows=done.flag_rows,
             batch=done.batch,
             draws=done.draws,
+            searched_again=done.searched_again if done.precision == "bf16" else None,
             folded=target.search.folded,
             halvings=target.rows.halvings,
             kept=str(keep),
