@@ -14,6 +14,7 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.settings import ENGINE, MIN_ROWS, EngineOptions
 from transferbench.base.specifications import Chain
 from transferbench.engine import draws, preflight
+from transferbench.engine.bf16 import NEAR, in_bf16
 from transferbench.engine.final_judgement import judge_again
 from transferbench.engine.judge import Judge, floor_of
 from transferbench.engine.memory import Rows
@@ -21,7 +22,7 @@ from transferbench.engine.pool import PassOptions, Pool, PoolResult
 from transferbench.engine.row_counter import RowCounter
 from transferbench.engine.row_flags import RowFlags
 from transferbench.engine.row_independence import SHARE
-from transferbench.engine.search_model import NEAR, SearchModel, as_is, copy_of, in_bf16
+from transferbench.engine.search_model import SearchModel, as_is, copy_of
 from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 
 VERSION = 2

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from importlib import metadata
-from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -27,8 +26,6 @@ from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import Resources
 from transferbench.store.store import Store
 
-SMALLEST_PART = 16
-"""A shard is not divided into parts of fewer examples: a pass of fewer rows is slower for each."""
 EngineName = Literal["transferbench", "autoattack"]
 ENGINES: dict[EngineName, Engine] = {"transferbench": run_chain, "autoattack": run_reference}
 
@@ -64,12 +61,9 @@ class AttackJob(EvaluationJob[AttackResult]):
 
     def parts(self, count: int) -> list[Job[AttackResult]]:
         # A network whose answers depend on its batch, and the reference's batches, are not divided.
-        count = min(count, self.rows // SMALLEST_PART)
-        if self.batch is not None or self.backend != "transferbench" or count < 2:
+        if self.batch is not None or self.backend != "transferbench":
             return [self]
-        start, rows = self.images.start, self.rows
-        borders = [start + rows * place // count for place in range(count + 1)]
-        return [replace(self, images=replace(self.images, start=first, stop=last)) for first, last in pairwise(borders)]
+        return [replace(self, images=part) for part in self.divided(count)]
 
     def joined(self, outputs: Sequence[Output]) -> Output:
         results = [output.result for output in outputs if isinstance(output.result, AttackResult)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any, Self, TypeVar
 
 from transferbench.base.results import JobResult
@@ -20,6 +21,8 @@ _SPLIT = 10_000
 """Images of a test split, for estimates."""
 CLASSES = 10
 """The number of classes for which attacks are built where only their tries and passes are asked for."""
+SMALLEST_PART = 16
+"""A shard is not divided into parts of fewer examples: a pass of fewer rows is slower for each."""
 FORWARD = 1 / 3
 """A forward pass as a share of one with its gradient, for estimates."""
 
@@ -55,6 +58,13 @@ class EvaluationJob(Job[R]):
     def rows(self) -> int:
         """The number of images; for a whole split, whose length the data says, a usual one."""
         return _SPLIT if self.images.stop is None else self.images.stop - self.images.start
+
+    def divided(self, count: int) -> list[ImagesInput]:
+        """The images in up to `count` parts of about the same size."""
+        start, rows = self.images.start, self.rows
+        count = max(1, min(count, rows // SMALLEST_PART))
+        borders = [start + rows * place // count for place in range(count + 1)]
+        return [replace(self.images, start=first, stop=last) for first, last in pairwise(borders)]
 
     def image_size(self, resources: Resources) -> int:
         return math.prod(resources.test(self.images.dataset, self.images.preprocessing).shape)

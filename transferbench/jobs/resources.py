@@ -17,6 +17,7 @@ from transferbench.base.settings import RunSettings
 from transferbench.data import Dataset, View
 from transferbench.engine.chain import VERSION, Target, default_slots
 from transferbench.engine.preflight import check_model
+from transferbench.engine.source_model import SourceModel
 from transferbench.jobs.inputs import (
     ExamplesInput,
     ImagesInput,
@@ -46,6 +47,14 @@ class PreparedNetwork(NamedTuple):
     preprocessing: str
 
 
+class PreparedSource(NamedTuple):
+    """A network for attacks that hold it alone; `batch`: the rows in flight that its points belong to, None where they
+    do not depend on them."""
+
+    model: SourceModel
+    batch: int | None
+
+
 class Resources:
     """Loads and caches what jobs read. `remote`: an input that cannot be read raises MissingInputError."""
 
@@ -60,7 +69,7 @@ class Resources:
         self._given: dict[str, Victim] = {}
         self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
         self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
-        self._source_batches: dict[tuple[str, str, SampleInput], int | None] = {}
+        self._sources: OrderedDict[tuple[str, str, SampleInput], PreparedSource] = OrderedDict()
         self._batch_forms: dict[PreparedNetwork, tuple[int, int]] = {}
         self._given_tests: dict[tuple[str, str], Dataset] = {}
         self._tests: OrderedDict[tuple[str, str], Dataset] = OrderedDict()
@@ -168,20 +177,24 @@ class Resources:
         """Remember that a network's answers depend on its batch: a job that ran on it has found out."""
         self._batch_forms[prepared] = form
 
-    def batch_of_source(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> int | None:
-        """The rows in flight that a source's crafted points belong to, None where they do not depend on them.
+    def source(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> PreparedSource:
+        """A network prepared once, on the first images of a data set, for attacks that hold it alone.
 
         The source's classes need not be the images'.
         """
         sample = self.sample(dataset, preprocessing)
         name = (wanted.name, self.network(wanted).sha256, sample)
-        if name not in self._source_batches:
+        if name not in self._sources:
             first = self.images(sample).on(self.device)
             most = self.settings.batch_size or default_slots(first.pixels[0].numel())
             source = fitted(self.network(wanted), first.shape)
             report = check_model(source.model, first.pixels, None, most)
-            self._source_batches[name] = most if report.batch_dependent else None
-        return self._source_batches[name]
+            copyable = self.settings.engine.search_copy and not report.batch_dependent
+            model = SourceModel.prepare(report.model, source.layers, first.pixels, copyable)
+            self._sources[name] = PreparedSource(model, most if report.batch_dependent else None)
+            if len(self._sources) > _NETWORKS:
+                self._sources.popitem(last=False)
+        return self._sources[name]
 
     def test(self, dataset: str, preprocessing: str) -> Dataset:
         """A test split of this machine's files; those used last stay loaded."""
