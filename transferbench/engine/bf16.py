@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 from transferbench.base.settings import MIN_ROWS
+from transferbench.engine.gradients import outputs
 from transferbench.engine.row_counter import RowCounter
-from transferbench.engine.search_model import SearchModel, outputs, repeated
+from transferbench.engine.search_model import SearchModel, repeated
 
 NEAR = 0.03
 """An example that a search in bf16 left with a margin of its label below this share of the logit range, at the original

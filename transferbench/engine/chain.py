@@ -17,7 +17,7 @@ from transferbench.engine import draws, preflight
 from transferbench.engine.bf16 import NEAR, in_bf16
 from transferbench.engine.final_judgement import judge_again
 from transferbench.engine.judge import Judge, floor_of
-from transferbench.engine.memory import Rows
+from transferbench.engine.memory import Rows, rows_that_fit
 from transferbench.engine.pool import PassOptions, Pool, PoolResult
 from transferbench.engine.row_counter import RowCounter
 from transferbench.engine.row_flags import RowFlags
@@ -81,6 +81,8 @@ class Target:
         precise = None
         if options.precision == "bf16" and not report.batch_dependent:
             search, precise = in_bf16(search, model, sample), search
+        if x.is_cuda and batch_size is None and not report.batch_dependent:
+            most = rows_that_fit(search.network, sample)
         counter = RowCounter(model)
         floor = floor_of(counter, sample) if copyable else options.min_rows
         return cls(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from transferbench.base.settings import MIN_ROWS, Precision
+from transferbench.engine.gradients import outputs
 from transferbench.engine.inplace_relu import overwrite_relus
 from transferbench.engine.row_counter import RowCounter
 
@@ -114,13 +115,3 @@ def _agree(model: Callable[[Tensor], Tensor], candidate: Callable[[Tensor], Tens
         and float(difference.max()) <= _CLOSE_GRADIENT
         and float(difference.median()) <= _MEDIAN_GRADIENT
     )
-
-
-def outputs(network: Callable[[Tensor], Tensor], probe: Tensor) -> tuple[Tensor, Tensor]:
-    """(logits [B, C], input gradient [B, ...] of their sum with fixed unequal weights)."""
-    with torch.enable_grad():
-        point = probe.detach().clone().requires_grad_()
-        output = network(point)
-        weights = torch.linspace(-1, 1, output.shape[1], device=output.device)
-        (gradient,) = torch.autograd.grad((output * weights).sum(), point)
-    return output.detach(), gradient

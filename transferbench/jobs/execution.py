@@ -64,7 +64,7 @@ def check_inputs(job: Job[Any], resources: Resources, content: Mapping[str, Any]
 def hardware(device: str) -> str:
     """The GPU's name, or the processor's and torch's threads."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{torch.cuda.get_device_name(device)}, TF32 off, deterministic convolutions"
     name = "CPU"
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():
