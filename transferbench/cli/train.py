@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,13 @@ from transferbench.cli.output import say
     help="Measure robustness every E epochs: APGD-100 on 200 + 200 images.",
 )
 @click.option("--tensorboard", is_flag=True, help="Also log to <out>/tensorboard.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Cores for this training; another number trains other weights in the last bits (default: 1).",
+)
 @options.places
 @options.loader_workers
 @options.fresh
@@ -84,6 +92,8 @@ def command(
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
     settings_check.check(settings)
     settings = settings_check.placed(settings, device, 1)
+    if settings.device == "cpu" and settings.threads != 1:
+        settings = replace(settings, place=f"using the CPU: {settings.threads} threads in this process")
     from transferbench.cli.console import Bars
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.training.tensorboard import event_writer

@@ -15,7 +15,6 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import Cost, CraftResult, Execution
 from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
-from transferbench.engine.chain import default_slots
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
 from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
@@ -91,13 +90,12 @@ class CraftJob(EvaluationJob[CraftResult]):
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Output:
         wanted = self.network.input(results)
-        source, batch = resources.source(wanted, self.images.dataset, self.images.preprocessing)
+        source, batch, most = resources.source(wanted, self.images.dataset, self.images.preprocessing)
         if batch is not None and self.batch is None:
             raise BatchDependentError(batch, 1)
         shard = resources.images(self.images).on(resources.device)
         attack = attacks.build(self.attack, self.threat, len(shard.classes))
-        settings = resources.settings
-        rows = Rows(settings.batch_size or default_slots(shard.pixels[0].numel()), settings.engine.min_rows)
+        rows = Rows(most, resources.settings.engine.min_rows)
         # Points of a network whose answers depend on its batch are not continued in the middle of one.
         resumed = checkpoint if self.batch is None else NO_CHECKPOINT
         crafting = Crafting(source, attack, self.threat, shard, self.seed, rows, resumed)

@@ -16,6 +16,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.data import Dataset, View
 from transferbench.engine.chain import VERSION, Target, default_slots
+from transferbench.engine.memory import rows_that_fit
 from transferbench.engine.preflight import check_model
 from transferbench.engine.source_model import SourceModel
 from transferbench.jobs.inputs import (
@@ -49,10 +50,11 @@ class PreparedNetwork(NamedTuple):
 
 class PreparedSource(NamedTuple):
     """A network for attacks that hold it alone; `batch`: the rows in flight that its points belong to, None where they
-    do not depend on them."""
+    do not depend on them; `rows`: the rows in flight."""
 
     model: SourceModel
     batch: int | None
+    rows: int
 
 
 class Resources:
@@ -191,7 +193,10 @@ class Resources:
             report = check_model(source.model, first.pixels, None, most)
             copyable = self.settings.engine.search_copy and not report.batch_dependent
             model = SourceModel.prepare(report.model, source.layers, first.pixels, copyable)
-            self._sources[name] = PreparedSource(model, most if report.batch_dependent else None)
+            rows = most
+            if first.pixels.is_cuda and self.settings.batch_size is None and not report.batch_dependent:
+                rows = rows_that_fit(model.logits, first.pixels)
+            self._sources[name] = PreparedSource(model, most if report.batch_dependent else None, rows)
             if len(self._sources) > _NETWORKS:
                 self._sources.popitem(last=False)
         return self._sources[name]

@@ -103,6 +103,10 @@ class TrainJob(Job[TrainResult]):
         if self.source is not None:
             name = "source" if self.source.public_id is not None else "input 0"
             content[name] = self.source.input(results).fingerprint(resources)
+        threads = resources.settings.threads
+        if threads not in (1, None):
+            # The sums inside a convolution are split by threads: other weights.
+            content["threads"] = threads
         content["data"] = self.splits.fingerprint(resources)
         content["version"] = registry.find("methods", self.method).load().VERSION
         return content
