@@ -87,8 +87,8 @@ def cases(device: str) -> list[Case]:
     norms = ("Linf 8/255", "L2 0.5", "L1 12")
     return [
         Case("ResNet-18, not robust", resnet, examples(resnet, 6 if few else 512, device), norms),
-        Case("ResNet-18, robust", resnet, examples(resnet, 2 if few else 256, device), ("Linf 1/10200",)),
-        Case("WideResNet-28-10, untrained", wide, examples(wide, 2 if few else 64, device), ("Linf 1e-5",)),
+        Case("ResNet-18, robust", resnet, examples(resnet, 2 if few else 128, device), ("Linf 1/10200",)),
+        Case("WideResNet-28-10, untrained", wide, examples(wide, 2 if few else 32, device), ("Linf 1e-5",)),
     ]
 
 
