@@ -136,8 +136,11 @@ class InPlace(Around):
     [
         lambda net: net.forward,
         lambda net: lambda x: net(x),
-        lambda net: InPlace(net),
-        lambda net: torch.jit.script(torch.jit.trace(net, torch.zeros(4, 1, 8, 8))),
+        # Its images differ in the last bits, which on a GPU may lead to another point.
+        pytest.param(lambda net: InPlace(net), marks=pytest.mark.cpu_only),
+        lambda net: torch.jit.script(
+            torch.jit.trace(net, torch.zeros(4, 1, 8, 8, device=next(net.parameters()).device))
+        ),
     ],
     ids=["bound method", "function", "in place", "script"],
 )
