@@ -5,22 +5,27 @@ report = transferbench.evaluate(model, x, y, threats={"Linf": "8/255", "L2": 0.5
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transferbench.api import Report, evaluate
+    from transferbench.api import evaluate
+    from transferbench.python.report import Report
 
 __version__ = _version("transferbench")
+_MODULES = {
+    "evaluate": "api",
+    "Report": "python.report",
+}
+"""The module of each public name."""
 __all__ = ["Report", "__version__", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:
     # Torch is imported when something is evaluated, not when a name is asked for.
-    if name in ("evaluate", "Report"):
-        from transferbench import api
-
-        return getattr(api, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"transferbench.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'transferbench' has no attribute {name!r}")
 
 
