@@ -11,15 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from transferbench.api import evaluate
+    from transferbench.python.datasets import load_dataset
+    from transferbench.python.models import load_model
     from transferbench.python.report import Report
+    from transferbench.python.run_results import read_results
+    from transferbench.python.suite_runs import run
+    from transferbench.python.trainings import train
 
 __version__ = _version("transferbench")
 _MODULES = {
-    "evaluate": "api",
     "Report": "python.report",
+    "evaluate": "api",
+    "load_dataset": "python.datasets",
+    "load_model": "python.models",
+    "read_results": "python.run_results",
+    "run": "python.suite_runs",
+    "train": "python.trainings",
 }
 """The module of each public name."""
-__all__ = ["Report", "__version__", "evaluate"]
+__all__ = ["Report", "__version__", "evaluate", "load_dataset", "load_model", "read_results", "run", "train"]
 
 
 def __getattr__(name: str) -> Any:

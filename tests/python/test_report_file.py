@@ -19,14 +19,11 @@ from transferbench.base.results import DrawCounts
 from transferbench.python.report import Report, TotalCost
 
 
-@pytest.fixture(scope="module")
-def report(small: Small) -> Report:
+@pytest.fixture
+def full(report: Report) -> Report:
     """With every field filled."""
-    made = transferbench.evaluate(
-        small.model, small.x, small.y, {"Linf": "0.06", "L2": 0.25}, "pgd", n_iter=3, source=small.model
-    )
     draws = {"L2": DrawCounts((8, 8), 16, (3, 4), 5)}
-    return replace(made, flags=("a-flag",), flag_rows={"a-flag": 3}, batch=7, draws=draws)
+    return replace(report, flags=("a-flag",), flag_rows={"a-flag": 3}, batch=7, draws=draws)
 
 
 def assert_same(value: object, other: object) -> None:
@@ -49,22 +46,22 @@ def assert_same(value: object, other: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["folder", "deep/one.safetensors"])
-def test_every_field_comes_back(report: Report, tmp_path: Path, name: str) -> None:
-    path = report.save(tmp_path / name)
-    assert_same(Report.load(path), report)
-    assert str(Report.load(str(path))) == str(report)
+def test_every_field_comes_back(full: Report, tmp_path: Path, name: str) -> None:
+    path = full.save(tmp_path / name)
+    assert_same(Report.load(path), full)
+    assert str(Report.load(str(path))) == str(full)
     # A second report in its place leaves nothing of the first.
-    other = replace(report, n=3, clean=1 / 3, source_only=None, union=None)
+    other = replace(full, n=3, clean=1 / 3, source_only=None, union=None)
     other.save(path)
     assert_same(Report.load(path), other)
 
 
-def test_the_files_are_plain_json_and_safetensors(report: Report, tmp_path: Path) -> None:
-    folder = report.save(tmp_path / "r")
+def test_the_files_are_plain_json_and_safetensors(full: Report, tmp_path: Path) -> None:
+    folder = full.save(tmp_path / "r")
     assert sorted(path.name for path in folder.iterdir()) == ["report.json", "x_adv.safetensors"]
     content = json.loads((folder / "report.json").read_text())
-    assert content["report"]["clean"] == report.clean
-    assert torch.equal(load_file(folder / "x_adv.safetensors")["L2"], report.x_adv["L2"])
+    assert content["report"]["clean"] == full.clean
+    assert torch.equal(load_file(folder / "x_adv.safetensors")["L2"], full.x_adv["L2"])
 
 
 def test_a_report_without_an_attacked_example_comes_back(small: Small, tmp_path: Path) -> None:
@@ -73,8 +70,8 @@ def test_a_report_without_an_attacked_example_comes_back(small: Small, tmp_path:
     assert_same(Report.load(got.save(tmp_path / "r")), got)
 
 
-def test_images_that_share_memory_are_saved(report: Report, tmp_path: Path) -> None:
-    shared = replace(report, x_adv={"L2": report.x_adv["L2"], "Linf": report.x_adv["L2"]})
+def test_images_that_share_memory_are_saved(full: Report, tmp_path: Path) -> None:
+    shared = replace(full, x_adv={"L2": full.x_adv["L2"], "Linf": full.x_adv["L2"]})
     assert_same(Report.load(shared.save(tmp_path / "s.safetensors")), shared)
 
 
@@ -98,25 +95,25 @@ def damaged(folder: Path, name: str, change: object) -> None:
     ],
 )
 def test_what_is_damaged_is_refused_in_one_line(
-    report: Report, tmp_path: Path, name: str, change: object, complaint: str
+    full: Report, tmp_path: Path, name: str, change: object, complaint: str
 ) -> None:
-    folder = report.save(tmp_path / "r")
+    folder = full.save(tmp_path / "r")
     damaged(folder, name, change)
     with pytest.raises(InputError, match=complaint) as caught:
         Report.load(folder)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_what_is_no_report_is_refused(report: Report, tmp_path: Path) -> None:
+def test_what_is_no_report_is_refused(full: Report, tmp_path: Path) -> None:
     weights = tmp_path / "weights.safetensors"
     save_file({"a": torch.zeros(2)}, weights)
     for path in (weights, tmp_path, tmp_path / "missing", Path(__file__)):
         with pytest.raises(InputError, match="report") as caught:
             Report.load(path)
         assert len(str(caught.value).splitlines()) == 1
-    folder = report.save(tmp_path / "r")
+    folder = full.save(tmp_path / "r")
     (folder / "x_adv.safetensors").write_bytes(weights.read_bytes())
     with pytest.raises(InputError, match="other images"):
         Report.load(folder)
     with pytest.raises(InputError, match="cannot be saved"):
-        report.save(Path(__file__))
+        full.save(Path(__file__))

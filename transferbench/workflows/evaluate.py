@@ -98,12 +98,7 @@ def check(request: EvaluationRequest) -> None:
         ThreatModel(norm, eps)
         if norm not in request.threats:
             raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.threats)}")
-    if request.network is not None:
-        registry.find_family("networks", request.network)
-        if not request.model.startswith("file:"):
-            raise InputError(f"--network is for weights in a file: write --model file:{request.model}")
-    if request.weights_key is not None and not request.model.startswith("file:"):
-        raise InputError(f"--weights-key is for weights in a file: write --model file:{request.model}")
+    check_model(request)
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
     has_source = request.source is not None
@@ -112,6 +107,16 @@ def check(request: EvaluationRequest) -> None:
     chosen_attacks.check_source(chosen, request.attacked_threats, has_source)
     if request.dataset is not None:
         dataset_id.find(request.dataset)
+
+
+def check_model(request: EvaluationRequest) -> None:
+    """InputError for an unknown architecture, and one, or an entry, of a model that is no file."""
+    if request.network is not None:
+        registry.find_family("networks", request.network)
+        if not request.model.startswith("file:"):
+            raise InputError(f"--network is for weights in a file: write --model file:{request.model}")
+    if request.weights_key is not None and not request.model.startswith("file:"):
+        raise InputError(f"--weights-key is for weights in a file: write --model file:{request.model}")
 
 
 def radii(request: EvaluationRequest, victim: Victim) -> dict[Norm, Epsilon]:

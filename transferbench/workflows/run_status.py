@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
@@ -37,24 +39,27 @@ def describe(reader: Reader) -> list[str]:
     return [*lines, f"{plan}; {driver}", f"in all {len(finished)} finished jobs with {examples} verdicts are kept"]
 
 
-def write_verdicts(reader: Reader, path: Path) -> int:
-    """Every verdict of the last plan's finished attacks (of all, where there was no plan); how many there are.
-
-    InputError where the file cannot be written.
-    """
+def verdict_rows(reader: Reader) -> Iterator[tuple[Any, ...]]:
+    """A row of COLUMNS for every verdict of the last plan's finished attacks (of all, where there was no plan)."""
     keys = {job.key for job in reader.planned()}
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    rows = 0
     for job in reader.jobs(ATTACK):
         if keys and job.key not in keys:
             continue
         chain, victim = job.specification.chain, job.label.rpartition(": ")[0]
-        common = [victim, chain.name, chain.threat.norm, chain.threat.eps.text, job.specification.seed]
+        common = (victim, chain.name, chain.threat.norm, chain.threat.eps.text, job.specification.seed)
         for verdict in job.result(AttackResult).verdicts:
-            writer.writerow([*common, *verdict])
-            rows += 1
+            yield (*common, *verdict)
+
+
+def write_verdicts(reader: Reader, path: Path) -> int:
+    """Write `verdict_rows` as CSV; how many there are. InputError where the file cannot be written."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    rows = 0
+    for row in verdict_rows(reader):
+        writer.writerow(row)
+        rows += 1
     try:
         atomic_files.write_text(path, text.getvalue())
     except OSError as error:
