@@ -41,6 +41,11 @@ _TABLES = (
     key TEXT NOT NULL, state TEXT NOT NULL, note TEXT NOT NULL, specification TEXT NOT NULL, content TEXT NOT NULL
     )""",
 )
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS plan_by_name ON plan (name)",
+    "CREATE INDEX IF NOT EXISTS jobs_by_label ON jobs (kind, label)",
+)
+"""Without them every finished job is looked for in all others; a store of before gets them when it is opened."""
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "beegfs", "gpfs", "ceph", "afs", "9p", "fuse")
 E = TypeVar("E", AttackResult, CraftResult)
 
@@ -99,6 +104,9 @@ class Store:
                         db.execute(table)
                     db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
             reader.check_schema(db, path)
+            with db:
+                for index in _INDEXES:
+                    db.execute(index)
         except sqlite3.DatabaseError as error:
             db.close()
             if "full" in str(error) or "disk I/O" in str(error):
