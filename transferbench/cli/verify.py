@@ -18,8 +18,9 @@ from transferbench.cli import options
 def command(dir: Path, device: str, data_dir: Path | None, model_dir: Path | None) -> None:
     """Check the stored points, predictions and counts of the run in DIR independently, and stamp its records."""
     from transferbench.cli import console
+    from transferbench.cli.verification_progress import VerificationProgress
     from transferbench.results.verification import verify
     from transferbench.workflows import settings as settings_check
 
     settings_check.check(RunSettings(device=device))
-    console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified))
+    console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified, VerificationProgress().begin))

@@ -59,6 +59,7 @@ class Scheduler:
         `in_process`: in this process, whatever the settings' cluster.
         """
         self.store.plan(jobs)
+        reporter.plan(jobs)
         self._estimate(jobs, reporter)
         with self._backend(jobs, reporter, in_process) as backend:
             _Run(self, backend, jobs, reporter).run()
@@ -214,6 +215,7 @@ class _Run:
         scheduler.store.mark(self.jobs[number], key, "running", content=content)
         if job is not self.jobs[number]:
             self.waiting[key] = []
+        self.reporter.start(self.jobs[number])
         self._submit(_Running(number, job, key, content))
 
     def _submit(self, running: _Running) -> None:

@@ -33,6 +33,7 @@ from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import SourceOnly, Suite
 from transferbench.workflows import chosen_attacks, corruptions, existing_record, gallery
+from transferbench.workflows.pass_estimate import EstimatingReporter
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
 
@@ -219,7 +220,8 @@ def evaluate(
         resources.provide_network(subjects.source_network.name, subjects.source)
     _check_accuracy(request, subjects, scheduler, reporter)
     evaluation = plan(request, subjects)
-    scheduler.run(evaluation.jobs(), reporter)
+    jobs = evaluation.jobs()
+    scheduler.run(jobs, EstimatingReporter(reporter, scheduler, jobs))
     scheduler.raise_failures()
     examples = resources.test(images.dataset, images.preprocessing).first(images.n)
     source_dataset = subjects.source.card.dataset if subjects.source is not None else ""

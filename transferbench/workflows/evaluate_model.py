@@ -8,7 +8,7 @@ or normalisation around the same weights is another model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -155,7 +155,9 @@ class _ChainReporter:
         self._parts: dict[str, dict[str, tuple[int, int]]] = {}
         """(settled, not fooled) by chain and job."""
 
+    def plan(self, jobs: Sequence[Job[Any]]) -> None: ...
     def begin(self, job: Job[Any], number: int, total: int) -> None: ...
+    def start(self, job: Job[Any]) -> None: ...
 
     def update(self, job: Job[Any], progress: Progress) -> None:
         self._report(job, progress.done, progress.robust or 0)

@@ -26,6 +26,7 @@ from transferbench.suites import Source, SourceOnly, Suite, SuiteRow
 from transferbench.workflows import gallery
 from transferbench.workflows import settings as settings_check
 from transferbench.workflows.job_progress import JobProgress
+from transferbench.workflows.pass_estimate import EstimatingReporter
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
 _CLASSES = 10
@@ -158,7 +159,7 @@ def run_suite(planned: Plan, scheduler: Scheduler, reporter: Reporter) -> list[R
 
     FaultError at the end where a job failed: then rows are incomplete, or missing where nothing was measured.
     """
-    scheduler.run(planned.jobs, reporter)
+    scheduler.run(planned.jobs, EstimatingReporter(reporter, scheduler, planned.jobs))
     results = scheduler.results
     finished = [(victim, one) for victim, one in planned.evaluations if one.finished_chains(results)]
     needed = {name for victim, _ in finished for name in (victim.name, victim.source) if name}
