@@ -35,8 +35,8 @@ TITLES = {
 
 
 _MOST_NAMED = 30
-"""Curves that a legend, and points that labels name: more names would cover the figure. Of more points those that nothing
-beats have a label."""
+"""Curves that a legend, and points that labels name: more names would cover the figure. Of more points those that
+nothing beats have a label."""
 
 
 class Board(NamedTuple):
