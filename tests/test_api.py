@@ -12,12 +12,13 @@ from support.nets import Linear, Small
 from torch import nn
 
 import transferbench
-from transferbench import api, attacks
+from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.jobs.attack import AttackJob
 from transferbench.models.features import Penultimate, find_layers
+from transferbench.python import chain_progress
 from transferbench.scheduling import plan
 
 THREATS = {"Linf": "0.06", "L2": 0.25, "L1": "0.9"}
@@ -261,7 +262,7 @@ class Noisy(torch.nn.Module):
 def test_a_long_evaluation_shows_where_it_is(
     small: Small, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(api, "_EVERY", 0.0)
+    monkeypatch.setattr(chain_progress, "EVERY", 0.0)
     arguments = (small.model, small.x, small.y, {"Linf": "0.06"}, ("pgd",), 2)
     transferbench.evaluate(*arguments, progress=False)
     assert capsys.readouterr().err == ""

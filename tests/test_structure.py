@@ -12,7 +12,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "transferbench"
 FILES = sorted(PACKAGE.rglob("*.py"))
 MOST_PARAMETERS = 7
-ENTRY_POINTS = {"api.py:evaluate"}
+ENTRY_POINTS = {"api.py:evaluate", "python/trainings.py:train", "python/suite_runs.py:run"}
 """The public API and the commands may have more parameters."""
 
 

@@ -5,22 +5,37 @@ report = transferbench.evaluate(model, x, y, threats={"Linf": "8/255", "L2": 0.5
 
 from __future__ import annotations
 
+import importlib
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from transferbench.api import Report, evaluate
+    from transferbench.api import evaluate
+    from transferbench.python.datasets import load_dataset
+    from transferbench.python.models import load_model
+    from transferbench.python.report import Report
+    from transferbench.python.run_results import read_results
+    from transferbench.python.suite_runs import run
+    from transferbench.python.trainings import train
 
 __version__ = _version("transferbench")
-__all__ = ["Report", "__version__", "evaluate"]
+_MODULES = {
+    "Report": "python.report",
+    "evaluate": "api",
+    "load_dataset": "python.datasets",
+    "load_model": "python.models",
+    "read_results": "python.run_results",
+    "run": "python.suite_runs",
+    "train": "python.trainings",
+}
+"""The module of each public name."""
+__all__ = ["Report", "__version__", "evaluate", "load_dataset", "load_model", "read_results", "run", "train"]
 
 
 def __getattr__(name: str) -> Any:
     # Torch is imported when something is evaluated, not when a name is asked for.
-    if name in ("evaluate", "Report"):
-        from transferbench import api
-
-        return getattr(api, name)
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"transferbench.{_MODULES[name]}"), name)
     raise AttributeError(f"module 'transferbench' has no attribute {name!r}")
 
 

@@ -1,17 +1,19 @@
-"""evaluate(): any nn.Module with [0,1] inputs, in three lines; and the Report it returns."""
+"""evaluate(): any nn.Module with [0,1] inputs, in three lines. `transferbench` has further functions of python/."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from contextlib import ExitStack
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
 
 from transferbench import attacks as attack_plugins
 from transferbench import suites
@@ -20,9 +22,10 @@ from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.ids import APGD_CE, APGD_T
 from transferbench.base.numbers import whole_number
-from transferbench.base.results import AttackTally, Cost, DrawCounts
-from transferbench.base.settings import MIN_ROWS
+from transferbench.base.results import AttackTally
+from transferbench.base.settings import MIN_ROWS, EngineOptions, Precision, RunSettings
 from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
+from transferbench.data import Dataset
 from transferbench.engine import canonical, preflight, reference
 from transferbench.engine.chain import Target, default_slots, run_whole
 from transferbench.engine.crafting import Crafting
@@ -30,11 +33,18 @@ from transferbench.engine.memory import Rows
 from transferbench.engine.process_state import plain_process
 from transferbench.engine.replay import REPLAYED, run_replay
 from transferbench.engine.source_model import SourceModel
+from transferbench.engine.threads import fastest_threads
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import ENGINES
 from transferbench.jobs.judge import judge_points
 from transferbench.models.features import find_layers
 from transferbench.models.victim import Victim
+from transferbench.python import image_sources
+from transferbench.python.chain_progress import chain_progress
+from transferbench.python.image_sources import default_radii
+from transferbench.python.report import Report, TotalCost
+from transferbench.scheduling import machine
+from transferbench.scheduling.machine import Places
 from transferbench.workflows import chosen_attacks
 from transferbench.workflows.chosen_attacks import ChosenAttacks
 from transferbench.workflows.evaluate_model import as_dataset, run_stored
@@ -53,56 +63,13 @@ ITERATIONS = {"apgd-ce": "n_iter", "apgd-dlr": "n_iter", "apgd-t": "n_iter", "l1
 """The parameter of each attack that `n_iter` sets."""
 
 _LARGEST_BATCH = 1_000_000
-_EVERY = 30.0
-"""Seconds between two lines of progress."""
-
-
-@dataclass
-class TotalCost(Cost):
-    """All chains together; `by_attack` has one row per (threat, attack): tries, broke, standing, passes.
-
-    `checks` also counts the pre-flight, backwards included, and the judging of the source-only attack's points. The
-    passes that made those points went through the source, not through the model, and are not counted.
-    """
-
-    by_attack: pd.DataFrame | None = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """The result of an evaluation. Rates are fractions of all n.
-
-    `clean`; `robust` by threat; `union` over threats, None unless each norm has one radius. `verdicts`: one row
-    per (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled,
-    attack (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n
-    rows, the clean image where no adversarial example was found. `source_only`, where a source was given: under
-    every Linf radius and `renofeation` a row for each attack that holds the source alone and one for the noise control,
-    with the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
-    n. `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of
-    those that are counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's
-    answers depend on them; None otherwise. `draws` by threat: how a randomised model was
-    attacked and judged, with the spread over the judge's seeds and the count by single draws.
-    """
-
-    n: int
-    clean: float
-    robust: dict[str, float]
-    union: float | None
-    verdicts: pd.DataFrame = field(repr=False)
-    x_adv: dict[str, Tensor] = field(repr=False)
-    cost: TotalCost
-    source_only: pd.DataFrame | None = None
-    flags: tuple[str, ...] = field(default=())
-    flag_rows: dict[str, int] = field(default_factory=dict)
-    batch: int | None = None
-    draws: dict[str, DrawCounts] = field(default_factory=dict)
 
 
 def evaluate(
     model: nn.Module | Victim | Callable[[Tensor], Tensor],
-    x: Array,
-    y: Array,
-    threats: Threats,
+    x: Array | Dataset | TorchDataset[Any] | DataLoader[Any],
+    y: Array | None = None,
+    threats: Threats | None = None,
     attacks: Attacks | None = None,
     n_iter: int | None = None,
     seed: int = 0,
@@ -115,12 +82,16 @@ def evaluate(
     source: nn.Module | Victim | None = None,
     store: str | Path | None = None,
     progress: bool = True,
+    workers: int = 1,
+    precision: Precision = "fp32",
 ) -> Report:
     """Attack a model in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
     The model is a module, a function of the images or a victim; x and y are tensors, numpy arrays or lists
-    (engine/canonical.py says how other types than float32 are brought to it). `threats` is {"Linf": "8/255",
-    "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are then named `Linf:8/255`. `attacks` are
+    (engine/canonical.py says how other types than float32 are brought to it), or x alone is a torch Dataset or
+    DataLoader of (image, label), or what `load_dataset` returns (python/image_sources.py). `threats` is {"Linf":
+    "8/255", "L2": 0.5} or a list of (norm, eps) for several radii of one norm, which are then named `Linf:8/255`; by
+    default the radii of a victim's card, or of its data set. `attacks` are
     names with parameters, as of the command line: "apgd-ce:restarts=5,apgd-t:targets=3" or a list of such texts
     (`transferbench list attacks` has the parameters), by default "apgd-ce,apgd-t". `n_iter` sets the iterations of
     all (default: each attack's own), and is refused for attacks that do not iterate. `ids` int64 [n] key the random
@@ -134,8 +105,12 @@ def evaluate(
     model under the Linf threats and under {"renofeation": 0.1}, the box of that paper's evaluator, with as many draws
     of random signs as their control. `store` is a folder that makes the evaluation resumable:
     shards of the same model, images, threats and seed that it holds are not run again; without it, an evaluation that
-    is stopped leaves nothing. `progress` writes a line to stderr every half minute. The model, the tensors, the random
-    states, autocast and torch's defaults are unchanged afterwards.
+    is stopped leaves nothing. `progress` shows a bar in a terminal or a notebook; elsewhere it writes a line to stderr
+    every half minute. `device` is where the model is by default; "auto" is a GPU that nobody uses, else the CPU. With
+    `workers` the examples are divided among so many processes, one core or GPU each (the script's own code is not run
+    again); else this process attacks them all, with torch's threads or with one where that is faster.
+    `precision="bf16"` searches in bfloat16 and judges in fp32 (engine/bf16.py). Model, tensors, random states, autocast
+    and torch's defaults are unchanged afterwards.
 
     Raises InputError for what engine/preflight.py refuses, FaultError when a logit stops being finite.
     """
@@ -150,15 +125,21 @@ def evaluate(
     batch_size = None if batch_size is None else whole_number("batch_size", batch_size, at_least=1)
     if batch_size is not None and batch_size > _LARGEST_BATCH:
         raise InputError(f"batch_size={batch_size} is more than {_LARGEST_BATCH}")
+    workers = whole_number("workers", workers, at_least=1)
+    if workers > 1 and replay:
+        raise InputError("replay goes through all examples at once and cannot be divided: leave workers or replay out")
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision={precision!r}: write fp32 or bf16")
+    if precision == "bf16" and (backend == "autoattack" or replay):
+        raise InputError("precision='bf16' is of our search: leave out backend='autoattack' and replay")
     for name, value in (("screen", screen), ("replay", replay), ("progress", progress)):
         if not isinstance(value, bool):
             raise InputError(f"{name}={value!r} must be True or False")
     if store is not None and not isinstance(store, str | Path):
         raise InputError(f"store={store!r} must be the path of a folder")
     with plain_process():
-        x, y, clamped = canonical.examples(x, y)
         plain = backend == "autoattack" or replay
-        measured = _threats(threats)
+        measured = _threats(default_radii(model) if threats is None else threats)
         norms = [threat.norm for threat in measured.values()]
         chosen = chosen_attacks.parse(_texts(attacks), norms, engine)
         chosen_attacks.check_source(chosen, norms, source is not None)
@@ -168,27 +149,35 @@ def evaluate(
         if plain:
             for chain in chains.values():
                 reference.check(chain.attacks, REPLAYED if replay else reference.PARAMETERS)
-        where = canonical.device(device) if device is not None else x.device
+        x, y, ids = image_sources.examples(model, x, y, ids)
+        x, y, clamped = canonical.examples(x, y)
+        places = _places(model, x, device, workers)
+        where = canonical.device(places.device)
         examples = Examples(x.to(where), y.to(where), canonical.ids(ids, len(x)).to(where))
-        target = Target.prepare(model, examples.x, examples.y, batch_size)
+        target = Target.prepare(model, examples.x, examples.y, batch_size, EngineOptions(precision=precision))
         if not plain:
             for chain in chains.values():
                 attack_plugins.build_chain(chain, target.num_classes)
-        show = _Progress(store) if progress else None
-        if store is not None:
-            results = run_stored(Path(store), target, chains, examples, seed, engine, show)
-        else:
-            run = run_replay if replay else ENGINES[engine]
-            results = {
-                name: run_whole(
-                    run, target, chain, examples, seed, None if show is None else show.of(str(chain.threat), len(x))
+        with ExitStack() as stack:
+            show = stack.enter_context(chain_progress(progress, store is not None, len(x) * len(chains)))
+            stack.enter_context(fastest_threads(target.search.network, examples.x[:MIN_ROWS]))
+            if workers > 1 and store is None:
+                store = stack.enter_context(TemporaryDirectory())
+            if store is not None:
+                settings = RunSettings(
+                    Path(store), str(where), places.workers, places.gpus, engine=EngineOptions(precision=precision)
                 )
-                for name, chain in chains.items()
-            }
-            for name, chain in chains.items() if target.batch_dependent else ():
-                # A later chain may be the first to find that the model mixes rows.
-                if results[name].batch is None:
-                    results[name] = run_whole(run, target, chain, examples, seed)
+                results = run_stored(settings, target, chains, examples, seed, engine, show)
+            else:
+                run = run_replay if replay else ENGINES[engine]
+                results = {
+                    name: run_whole(run, target, chain, examples, seed, show.of(name, len(x)))
+                    for name, chain in chains.items()
+                }
+                for name, chain in chains.items() if target.batch_dependent else ():
+                    # A later chain may be the first to find that the model mixes rows.
+                    if results[name].batch is None:
+                        results[name] = run_whole(run, target, chain, examples, seed)
         before = target.judge.checks
         # The chains' own clean predictions, which are cached.
         clean = target.clean_logits(examples.x, examples.ids).argmax(1)
@@ -200,7 +189,20 @@ def evaluate(
     if preflight.at_chance(correct, len(x), target.num_classes):
         flags.add("accuracy-at-chance")
     report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
-    return replace(report, source_only=source_only, flags=tuple(sorted(flags)))
+    radii = {name: threat.eps.text for name, threat in measured.items()}
+    return replace(report, source_only=source_only, flags=tuple(sorted(flags)), radii=radii)
+
+
+def _places(model: object, x: Tensor, device: torch.device | str | None, workers: int) -> Places:
+    """Where the evaluation runs: `device`, else the images' GPU, else where the model is."""
+    module = model.model if isinstance(model, Victim) else model
+    if device is None:
+        parameter = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+        device = x.device if x.is_cuda or parameter is None else parameter.device
+    if workers == 1 and str(device) != "auto":
+        return Places(str(device), 1, (), "")
+    kind = str(device).partition(":")[0] if workers > 1 else str(device)
+    return machine.choose(kind, workers)
 
 
 def _threats(given: object) -> dict[str, ThreatModel]:
@@ -263,23 +265,6 @@ def _with_iterations(spec: AttackSpec, n_iter: int | None) -> AttackSpec:
     if name in dict(spec.params):
         raise InputError(f"n_iter={n_iter}: attack {spec.id} sets {name} itself; leave one of them out")
     return AttackSpec.of(spec.id, **{**dict(spec.params), name: whole_number("n_iter", n_iter, at_least=1)})
-
-
-class _Progress:
-    """Lines on stderr, at most one in half a minute."""
-
-    def __init__(self, store: str | Path | None) -> None:
-        self.hint = "" if store is not None else " (nothing is kept if it is stopped: store=FOLDER makes it resumable)"
-        self.shown = time.monotonic()
-
-    def of(self, name: str, n: int) -> Callable[[int, int], None]:
-        def report(settled: int, robust: int) -> None:
-            if time.monotonic() - self.shown >= _EVERY:
-                self.shown = time.monotonic()
-                print(f"{name}: {settled} attacked, {robust} of {n} not fooled{self.hint}", file=sys.stderr, flush=True)
-                self.hint = ""
-
-        return report
 
 
 def _source_only(

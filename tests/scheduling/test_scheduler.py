@@ -124,7 +124,7 @@ def kill_after(process: subprocess.Popen[str], jobs: int, how: int = signal.SIGK
     said = []
     for line in lines(process):
         said.append(line)
-        if sum(line.startswith("[") for line in said) >= jobs:
+        if sum(line.startswith("[") and ": begins" not in line for line in said) >= jobs:
             process.send_signal(how)
             break
     process.wait(60)

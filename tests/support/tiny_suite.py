@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,13 @@ class Recorder:
         self.reasons: list[str] = []
         self.notes: list[str] = []
 
+    def plan(self, jobs: Sequence[Job[Any]]) -> None:
+        pass
+
     def begin(self, job: Job[Any], number: int, total: int) -> None:
+        pass
+
+    def start(self, job: Job[Any]) -> None:
         pass
 
     def update(self, job: Job[Any], progress: Progress) -> None:

@@ -64,11 +64,12 @@ def command(out: Path | None, **given: Any) -> None:
     from transferbench.cli import console
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.store.store import Store
+    from transferbench.workflows.job_progress import JobProgress
 
     subjects = evaluate.load(request, settings)
     is_new = not settings.root.exists()
     try:
-        with Store(settings.root) as store, console.Bars() as bars, Scheduler(store, settings) as scheduler:
+        with Store(settings.root) as store, JobProgress() as bars, Scheduler(store, settings) as scheduler:
             record = evaluate.evaluate(request, subjects, scheduler, bars)
             if bars.reused:
                 bars.note(f"{bars.reused} jobs were done before")

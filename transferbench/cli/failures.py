@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transferbench.base.errors import FaultError, InputError
+from transferbench.base.printable_text import printable
 
 LONGEST = 2000
 """Characters of a message, at most."""
@@ -51,14 +52,6 @@ def one_line(message: str) -> str:
     """The message without line breaks and control characters, of limited length."""
     line = re.sub(r"\s*[\r\n\v\f\x1c-\x1e\x85\u2028\u2029]+\s*", " ", message.strip())
     return printable(line if len(line) <= LONGEST else f"{line[:LONGEST]}...")
-
-
-def printable(text: str) -> str:
-    """The text with control characters (but line ends and tabs) escaped: `\\x1b` and not the terminal's code."""
-    return "".join(
-        letter if letter in "\n\t" or not (ord(letter) < 32 or 127 <= ord(letter) < 160) else f"\\x{ord(letter):02x}"
-        for letter in text
-    )
 
 
 def _of_system(error: OSError) -> str:

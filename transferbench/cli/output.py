@@ -6,7 +6,7 @@ import os
 import sys
 from typing import TextIO
 
-from transferbench.cli.failures import printable
+from transferbench.base.printable_text import printable
 
 
 def prepare() -> None:

@@ -48,9 +48,8 @@ def command(
 ) -> None:  # fmt: skip
     """Run SUITE (a name of `list suites`, or a YAML file): train, craft, attack, judge, write the leaderboard."""
     from transferbench import suites
-    from transferbench.scheduling.plan import describe, plan
+    from transferbench.scheduling.plan import describe
     from transferbench.workflows import run_suite
-    from transferbench.workflows import settings as settings_check
 
     chosen = suites.load(suite).adapted(full, n)
     if smoke:
@@ -58,40 +57,29 @@ def command(
         from transferbench.smoke.shorten import shorten
 
         chosen = shorten(chosen)
-    planned = plan(chosen, chosen.seeds if seeds is None else seeds)
     device, workers, precision = (given.pop(name) for name in ("device", "workers", "precision"))
     settings = RunSettings(root=out or Path("runs") / chosen.name, keep=given.pop("keep_examples"), **given)
     settings = replace(settings, engine=EngineOptions(precision=precision))
     if smoke:
         smoke_run.check(settings)
-    run_suite.check(chosen)
-    settings_check.check(settings)
-    settings = settings_check.placed(
-        settings, device, 1 if smoke and workers is None else workers, chosen.device or "auto"
-    )
-    if download and not smoke:
-        run_suite.download(chosen, settings)
-    absent = [] if smoke else run_suite.absent(planned, settings)
+    from transferbench.workflows import settings as settings_check
+
+    settings = settings_check.placed(settings, device, workers, chosen.device or "auto")
+    planned = run_suite.planned(chosen, seeds, settings, download and not smoke)
     if dry_run:
         say("\n".join(describe(planned)))
+        absent = [] if smoke else run_suite.absent(planned, settings)
         if absent:
             raise InputError("; ".join(absent))
         return
-    if absent:
-        raise InputError(absent[0])
     from transferbench.cli import console
-    from transferbench.scheduling.scheduler import Scheduler
-    from transferbench.store.store import Store
+    from transferbench.workflows.job_progress import JobProgress
 
-    with Store(settings.root) as store, console.Bars() as bars:
-        if smoke:
-            settings = smoke_run.prepared(chosen, settings)
-        with Scheduler(store, settings) as scheduler:
-            records = run_suite.run_suite(planned, scheduler, bars)
+    bars = JobProgress()
     if smoke:
-        say(smoke_run.summary(chosen, records))
+        say(smoke_run.summary(chosen, smoke_run.run(planned, settings, bars)))
         return
-    run_suite.write_page(settings.root, records)
+    records = run_suite.complete(planned, settings, bars)
     console.print_board(settings.root, records)
     if bars.reused:
         say(f"{bars.reused} of {len(planned.jobs)} jobs were done before")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,14 +73,12 @@ def command(
     """
     from transferbench.workflows import default_task, train
     from transferbench.workflows import settings as settings_check
+    from transferbench.workflows.job_progress import JobProgress
 
     values = {**(train.read_config(config) if config is not None else {}), **options.pairs("--set", set_)}
     names = ("source", "network", "shots", "shots_rule", "preprocessing", "download")
     request = train.TrainingRequest(plugin, target, settings=values, **{name: given.pop(name) for name in names})
-    request, added = default_task.completed(request)
-    if out is None:
-        out = Path("runs") / plugin
-        added.append(f"--out {out}")
+    request, out, added = default_task.with_folder(request, out)
     device = given.pop("device")
     settings = RunSettings(root=out, **given)
     train.check(request, settings)
@@ -90,28 +86,14 @@ def command(
         print(f"the victim's name is {victim_name(out)}", file=sys.stderr)
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
-    settings_check.check(settings)
     settings = settings_check.placed(settings, device, 1)
-    if settings.device == "cpu" and settings.threads != 1:
-        settings = replace(settings, place=f"using the CPU: {settings.threads} threads in this process")
-    from transferbench.cli.console import Bars
-    from transferbench.scheduling.scheduler import Scheduler
-    from transferbench.training.tensorboard import event_writer
-
-    prepared = train.load(request, settings)
-    with ExitStack() as stack:
-        # Before the folder is created: it refuses to start without the package.
-        writer = stack.enter_context(event_writer(out / "tensorboard")) if tensorboard else None
-        store, bars = stack.enter_context(train.open_store(settings)), stack.enter_context(Bars())
-        if writer is not None:
-            bars.also(writer)
-        result = train.train(prepared, Scheduler(store, settings), bars)
+    prepared, result, reused = train.run(request, settings, JobProgress(), tensorboard)
     share, val = result.validation_accuracy, prepared.splits[1]
     if share is None or val is None:
         say(f"{prepared.job.victim}: trained on {len(prepared.splits[0])} images, none kept for validation")
     else:
         say(f"{prepared.job.victim}: validation accuracy {100 * share:.2f} % on {len(val)} images")
-    if bars.reused:
+    if reused:
         say("it was trained before: nothing was run (--fresh trains it anew)")
     say(f"files: {out}/ ({', '.join(train.FILES)})")
     source = None if prepared.job.source is None else str(request.source)

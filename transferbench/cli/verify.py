@@ -18,8 +18,10 @@ from transferbench.cli import options
 def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Path | None) -> None:
     """Check the stored points, predictions and counts of the run in DIR independently, and stamp its records."""
     from transferbench.cli import console
+    from transferbench.cli.verification_progress import VerificationProgress
     from transferbench.results.verification import verify
     from transferbench.workflows import settings as settings_check
 
     settings = settings_check.placed(RunSettings(), device, 1)
-    console.exit_on(verify(dir, data_dir, model_dir, settings.device, console.print_verified))
+    device = settings.device
+    console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified, VerificationProgress().begin))

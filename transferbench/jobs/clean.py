@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
-from transferbench.base.progress import OnProgress, ignore
+from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import CleanResult, Cost
 from transferbench.base.specifications import SHARD
 from transferbench.jobs.evaluation import FORWARD, EvaluationJob
@@ -56,5 +56,6 @@ class CleanJob(EvaluationJob[CleanResult]):
             shard = part.on(resources.device)
             correct += int(torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).sum())
             counted += len(part)
+            on_progress(Progress(counted, len(dataset)))
             checkpoint.offer(partial(dict, correct=correct, counted=counted))
         return Output(CleanResult(correct, len(dataset), Cost(checks=len(dataset) * target.judge.draws)), {})

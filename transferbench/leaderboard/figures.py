@@ -34,6 +34,11 @@ TITLES = {
 }
 
 
+_MOST_NAMED = 30
+"""Curves that a legend, and points that labels name: more names would cover the figure. Of more points those that
+nothing beats have a label."""
+
+
 class Board(NamedTuple):
     """The content of the figures: rows over seeds, best union first, and the record of every victim."""
 
@@ -137,14 +142,14 @@ def _pareto(board: Board) -> Figure:
         rates = [(clean, union) for clean, union, pool in points if pool.source == source]
         if rates:
             axes.scatter(*zip(*rates, strict=True), color=colour, marker=marker, label=_plain(source), zorder=3)
-    for clean, union, names in _labels(points):
-        axes.annotate(names, (clean, union), xytext=(4, 4), textcoords="offset points", fontsize=8)
     front = [
-        (clean, union)
-        for clean, union, _ in sorted(points, key=lambda point: (point[0], point[1]))
-        if not any((c >= clean and u >= union) and (c, u) != (clean, union) for c, u, _ in points)
+        point
+        for point in sorted(points, key=lambda point: (point[0], point[1]))
+        if not any((c >= point[0] and u >= point[1]) and (c, u) != point[:2] for c, u, _ in points)
     ]
-    axes.plot(*zip(*front, strict=True), color="#777777", linewidth=1, zorder=1)
+    for clean, union, names in _labels(points if len(points) <= _MOST_NAMED else front):
+        axes.annotate(names, (clean, union), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.plot(*zip(*(point[:2] for point in front), strict=True), color="#777777", linewidth=1, zorder=1)
     axes.set(xlabel="clean accuracy, %", ylabel="union accuracy, %")
     if points:
         axes.legend(title="source", loc="best", fontsize=8)
@@ -180,7 +185,8 @@ def _curves(board: Board) -> Figure:
             look: Any = {"color": colour, "marker": marker, "markersize": 4, "linestyle": line}
             axes.plot([float(radius) for radius in radii], rates, label=_plain(method), **look)
         axes.set(title=_plain(source), xlabel="Linf radius, [0,1] pixels", ylim=(0, 100))
-        axes.legend(fontsize=7)
+        if len(axes.lines) <= _MOST_NAMED:
+            axes.legend(fontsize=7)
     panels[0].set_ylabel("robust accuracy, %")
     return figure
 

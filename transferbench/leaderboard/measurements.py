@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, reduce
+from operator import and_
 
 from transferbench.base.ids import chain_at
 from transferbench.base.specifications import NORMS, Epsilon, Norm, ThreatName
@@ -16,11 +17,10 @@ from transferbench.results.records import Bits, Record
 
 def union(record: Record) -> Bits | None:
     """Survivors of all three norms' chains, example by example; None unless all three were measured."""
-    chains = [record.chain(norm) for norm in NORMS]
-    if any(chain is None for chain in chains):
+    chains = [chain for norm in NORMS if (chain := record.chain(norm)) is not None]
+    if len(chains) < len(NORMS):
         return None
-    verdicts = [chain.robust.list() for chain in chains if chain is not None]
-    return Bits.of([all(bits) for bits in zip(*verdicts, strict=True)])
+    return Bits.of_number(reduce(and_, (chain.robust.number for chain in chains)), record.n)
 
 
 def curve(record: Record, norm: Norm) -> list[tuple[Fraction, float]]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 from math import sqrt
 from statistics import NormalDist
 
-from scipy.stats import binomtest
+import numpy as np
+from scipy.special import bdtr
+
+from transferbench.base.bits import number_of
 
 Z_95 = NormalDist().inv_cdf(0.975)
 
@@ -17,8 +20,9 @@ Z_95 = NormalDist().inv_cdf(0.975)
 @cache
 def wilson(successes: int, n: int) -> tuple[float, float]:
     """The 95 % Wilson score interval of a rate, as shares. n must be at least 1."""
-    interval = binomtest(successes, n).proportion_ci(0.95, "wilson")
-    return float(interval.low), float(interval.high)
+    low, high = wilson_of_share(successes / n, n)
+    # Exact where rounding would put an end on the wrong side of the rate.
+    return 0.0 if successes == 0 else low, 1.0 if successes == n else high
 
 
 def wilson_of_share(share: float, n: float) -> tuple[float, float]:
@@ -39,10 +43,17 @@ def expected(points: Sequence[tuple[Fraction, float]]) -> float:
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
     """Two-sided exact McNemar p: whether two victims differ on the same examples. 1 where they never differ."""
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
-    discordant = only_first + only_second
-    return 1.0 if discordant == 0 else float(binomtest(only_first, discordant, 0.5).pvalue)
+    return _mcnemar([(number_of(first), number_of(second))])[0]
+
+
+def _mcnemar(pairs: Sequence[tuple[int, int]]) -> list[float]:
+    """`mcnemar` of every pair of bits as whole numbers: a board of a thousand rows has hundreds of thousands."""
+    counts = [((a & ~b).bit_count(), (b & ~a).bit_count()) for a, b in pairs]
+    only_first, only_second = np.array(counts, dtype=np.int64).reshape(-1, 2).T
+    # At 1/2 the binomial distribution is symmetric: both tails together are twice the smaller one.
+    smaller = bdtr(np.minimum(only_first, only_second), only_first + only_second, 0.5)
+    p_values: list[float] = np.minimum(1.0, 2 * smaller).tolist()
+    return p_values
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -60,10 +71,11 @@ def ranks(verdicts: Sequence[Sequence[bool]], level: float = 0.05) -> list[int]:
 
     One family is all pairs of the rows given. Rows that nobody beats share rank 1.
     """
-    pairs = [(a, b) for a in range(len(verdicts)) for b in range(a + 1, len(verdicts))]
-    adjusted = holm([mcnemar(verdicts[a], verdicts[b]) for a, b in pairs])
-    beaten = [0] * len(verdicts)
+    numbers = [number_of(bits) for bits in verdicts]
+    pairs = list(combinations(range(len(numbers)), 2))
+    adjusted = holm(_mcnemar([(numbers[a], numbers[b]) for a, b in pairs]))
+    sizes, beaten = [number.bit_count() for number in numbers], [0] * len(numbers)
     for (a, b), p in zip(pairs, adjusted, strict=True):
         if p < level:
-            beaten[b if sum(verdicts[a]) > sum(verdicts[b]) else a] += 1
+            beaten[b if sizes[a] > sizes[b] else a] += 1
     return [1 + count for count in beaten]

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 
-from transferbench.base.bits import pack_bits, unpack_bits
+from transferbench.base.bits import pack_bits, pack_number, unpack_bits, unpack_number
 from transferbench.base.corruptions import CorruptionThreat, benchmark
 from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
@@ -33,7 +35,7 @@ class Bits(StrictModel):
 
     @model_validator(mode="after")
     def _length(self) -> Bits:
-        unpack_bits(self.hex, self.n)
+        unpack_number(self.hex, self.n)
         return self
 
     @classmethod
@@ -41,14 +43,24 @@ class Bits(StrictModel):
         """The bits of a list."""
         return cls(n=len(bits), hex=pack_bits(bits))
 
+    @classmethod
+    def of_number(cls, number: int, n: int) -> Bits:
+        """The bits of a whole number (base/bits.py)."""
+        return cls(n=n, hex=pack_number(number, n))
+
     def list(self) -> list[bool]:
         """The bits as a list of n."""
         return unpack_bits(self.hex, self.n)
 
     @property
+    def number(self) -> int:
+        """The bits as a whole number (base/bits.py): `&` and `|` join sets of examples."""
+        return unpack_number(self.hex, self.n)
+
+    @property
     def count(self) -> int:
         """The number of ones."""
-        return sum(self.list())
+        return self.number.bit_count()
 
 
 class SparseModel(StrictModel):
@@ -117,7 +129,7 @@ class CraftedRecord(StrictModel):
 
     def any_of(self, tries: int | None = None) -> int:
         """The number of examples that any of the first `tries` tries (all by default) flips."""
-        return sum(any(flips) for flips in zip(*(bits.list() for bits in self.flips[:tries]), strict=True))
+        return reduce(or_, (bits.number for bits in self.flips[:tries]), 0).bit_count()
 
 
 class CorruptedRecord(StrictModel):
@@ -240,13 +252,13 @@ class Record(SparseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Record:
         """Robust or flipped examples must be correct on the clean image, and all bits must be of n examples."""
-        clean = self.clean.list()
+        wrong = ~self.clean.number
         parts = [("clean", self.clean), *((chain.name, chain.robust) for chain in self.chains)]
         parts += [(crafted.attack["id"], flips) for crafted in self.crafted for flips in crafted.flips]
         for name, bits in parts:
             if bits.n != self.n:
                 raise ValueError(f"{name} has {bits.n} verdicts, the record says n={self.n}")
-            if any(bit and not correct for bit, correct in zip(bits.list(), clean, strict=True)):
+            if bits.number & wrong:
                 raise ValueError(f"{name} counts an example that was wrong on clean")
         return self
 

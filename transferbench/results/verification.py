@@ -96,17 +96,20 @@ def verify(
     model_dir: Path | None = None,
     device: str = "cpu",
     on_verified: Callable[[Record, VerificationCounts], None] = lambda *_: None,
+    on_begin: Callable[[Record, int, int], None] = lambda *_: None,
 ) -> list[str]:
     """Verify every record of a run's folder, stamp the correct ones and return a complaint about each of the others.
 
-    InputError when the folder has no records or no store.
+    `on_begin` is called with a record, its number from 0 and how many there are before it is verified, `on_verified`
+    with what was verified. InputError when the folder has no records or no store.
     """
     full_precision.switch_on()
     records, reader = read_all(root), Reader(root)
     complaints = []
     table = _table(root)
     crafted = {_file(job).sha256: job for job in reader.jobs("craft")}
-    for record in records:
+    for number, record in enumerate(records):
+        on_begin(record, number, len(records))
         try:
             counts = _RecordVerifier(record, reader, crafted, data_dir, model_dir, device).run()
             _check_cells(record, table)

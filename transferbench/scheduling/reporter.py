@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from transferbench.base.progress import Progress
@@ -11,8 +12,14 @@ from transferbench.jobs.job import Job
 class Reporter(Protocol):
     """Gets every event of a run. `update` is called often, and from other threads."""
 
+    def plan(self, jobs: Sequence[Job[Any]]) -> None:
+        """A run of these jobs begins; some may be finished already."""
+
     def begin(self, job: Job[Any], number: int, total: int) -> None:
         """A job is about to be looked up or started; `number` counts from 0 in the plan's order."""
+
+    def start(self, job: Job[Any]) -> None:
+        """A job that is not finished goes to the backend; its inputs are ready."""
 
     def update(self, job: Job[Any], progress: Progress) -> None:
         """Part of a job is done."""

@@ -80,6 +80,7 @@ class Scheduler:
         `in_process`: in this process if it has what the workers have, whatever the settings say.
         """
         self.store.plan(jobs)
+        reporter.plan(jobs)
         self._estimate(jobs, reporter)
         done = set() if self.settings.fresh else self.store.finished()
         todo = [job for job in jobs if job.name not in done]
@@ -293,6 +294,7 @@ class _Run:
         scheduler.store.mark(self.jobs[number], key, "running", content=content)
         if job is not self.jobs[number]:
             self.waiting[key] = []
+        self.reporter.start(self.jobs[number])
         self._submit(_Running(number, job, key, content))
 
     def _submit(self, running: _Running) -> None:

@@ -20,8 +20,13 @@ from transferbench.base.errors import InputError
 from transferbench.base.settings import EngineOptions, RunSettings
 from transferbench.models import networks, victims
 from transferbench.results.records import Record
+from transferbench.scheduling.plan import Plan
+from transferbench.scheduling.scheduler import Scheduler
 from transferbench.smoke import trees
+from transferbench.store.store import Store
 from transferbench.suites import Suite
+from transferbench.workflows import run_suite
+from transferbench.workflows.job_progress import JobProgress
 
 _ENGINE = EngineOptions(min_rows=1, search_copy=False, preflight_rows=2)
 """No verdict is kept, so a row's bits may depend on its neighbours, and making a search copy does not pay."""
@@ -63,6 +68,12 @@ def prepared(suite: Suite, settings: RunSettings) -> RunSettings:
         gpus=(),
         threads=None,
     )
+
+
+def run(made: Plan, settings: RunSettings, progress: JobProgress) -> list[Record]:
+    """Run a shortened suite's plan on synthetic data in the settings' folder."""
+    with Store(settings.root) as store, progress, Scheduler(store, prepared(made.suite, settings)) as scheduler:
+        return run_suite.run_suite(made, scheduler, progress)
 
 
 def _make_weights(id: str, folder: Path) -> None:

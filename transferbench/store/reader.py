@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.base.results import JobResult, StoredFile, from_json
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SCHEMA = 2
 STORE = "store.sqlite3"
@@ -45,6 +46,11 @@ class Specification(NamedTuple):
     def start(self) -> int:
         """The position of the first example."""
         return int(self.values.get("start", 0))
+
+    @property
+    def examples(self) -> int:
+        """The number of examples that the job is about; 0 for one that is not about a range of them."""
+        return int(self.values.get("stop") or 0) - self.start if "start" in self.values else 0
 
     @property
     def seed(self) -> int:
@@ -135,9 +141,19 @@ class Reader:
 
     def jobs(self, kind: str | None = None) -> list[FinishedJob]:
         """All finished jobs, or those of a kind, in the order in which they finished."""
+        return list(self.each(kind))
+
+    def each(self, kind: str | None = None) -> Iterator[FinishedJob]:
+        """`jobs` one by one: the results of a large run do not fit into memory together."""
         if kind is None:
-            return list(self._jobs("ORDER BY rowid", ()))
-        return list(self._jobs("WHERE kind = ? ORDER BY rowid", (kind,)))
+            return self._jobs("ORDER BY rowid", ())
+        return self._jobs("WHERE kind = ? ORDER BY rowid", (kind,))
+
+    def specifications(self) -> Iterator[tuple[str, Specification]]:
+        """(kind, specification) of every finished job; results, which are most of a store, are not read."""
+        with closing(self._connect()) as db:
+            for kind, specification in db.execute("SELECT kind, specification FROM jobs ORDER BY rowid"):
+                yield kind, Specification(json.loads(specification))
 
     def _jobs(self, clause: str, values: tuple[str, ...]) -> Iterator[FinishedJob]:
         with closing(self._connect()) as db:

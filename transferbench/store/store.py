@@ -41,6 +41,12 @@ _TABLES = (
     key TEXT NOT NULL, state TEXT NOT NULL, note TEXT NOT NULL, specification TEXT NOT NULL, content TEXT NOT NULL
     )""",
 )
+_INDEXES = (
+    "CREATE INDEX IF NOT EXISTS plan_by_name ON plan (name)",
+    "CREATE INDEX IF NOT EXISTS jobs_by_label ON jobs (kind, label)",
+    "CREATE INDEX IF NOT EXISTS jobs_by_name ON jobs (name)",
+)
+"""Without them every finished job is looked for in all others; a store of before gets them when it is opened."""
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "beegfs", "gpfs", "ceph", "afs", "9p", "fuse")
 E = TypeVar("E", AttackResult, CraftResult)
 
@@ -99,6 +105,9 @@ class Store:
                         db.execute(table)
                     db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA),))
             reader.check_schema(db, path)
+            with db:
+                for index in _INDEXES:
+                    db.execute(index)
         except sqlite3.DatabaseError as error:
             db.close()
             if "full" in str(error) or "disk I/O" in str(error):
@@ -119,6 +128,10 @@ class Store:
         """The result of a finished job, or None. InputError where it is damaged."""
         row = self._db.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
         return None if row is None else reader.typed(job.result_type, json.loads(row[0]), key)
+
+    def finished_names(self) -> set[str]:
+        """The names of all finished jobs, whatever their keys."""
+        return {name for (name,) in self._db.execute("SELECT name FROM jobs")}
 
     def finish(self, key: str, job: StorableJob, content: Mapping[str, Any], result: JobResult) -> None:
         """Commit a finished job: from now on it is never run again. FaultError when the disk is full."""

@@ -38,3 +38,13 @@ def completed(request: TrainingRequest) -> tuple[TrainingRequest, list[str]]:
     options.append(f"--target {task['target']}")
     options += [f"--set {name}={value}" for name, value in added.items()]
     return replace(request, target=task["target"], source=source, settings={**added, **request.settings}), options
+
+
+def with_folder(request: TrainingRequest, out: Path | None) -> tuple[TrainingRequest, Path, list[str]]:
+    """(the completed request, the victim's folder, what was added as options of the command): runs/<method> where no
+    folder is named. InputError as `completed`."""
+    request, added = completed(request)
+    if out is not None:
+        return request, out, added
+    folder = Path("runs") / request.method
+    return request, folder, [*added, f"--out {folder}"]

@@ -33,6 +33,7 @@ from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import SourceOnly, Suite
 from transferbench.workflows import chosen_attacks, corruptions, existing_record, gallery
+from transferbench.workflows.pass_estimate import EstimatingReporter
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
 
@@ -98,12 +99,7 @@ def check(request: EvaluationRequest) -> None:
         ThreatModel(norm, eps)
         if norm not in request.threats:
             raise InputError(f"--eps names {norm}, which --norms leaves out: {','.join(request.threats)}")
-    if request.network is not None:
-        registry.find_family("networks", request.network)
-        if not request.model.startswith("file:"):
-            raise InputError(f"--network is for weights in a file: write --model file:{request.model}")
-    if request.weights_key is not None and not request.model.startswith("file:"):
-        raise InputError(f"--weights-key is for weights in a file: write --model file:{request.model}")
+    check_model(request)
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
     has_source = request.source is not None
@@ -112,6 +108,16 @@ def check(request: EvaluationRequest) -> None:
     chosen_attacks.check_source(chosen, request.attacked_threats, has_source)
     if request.dataset is not None:
         dataset_id.find(request.dataset)
+
+
+def check_model(request: EvaluationRequest) -> None:
+    """InputError for an unknown architecture, and one, or an entry, of a model that is no file."""
+    if request.network is not None:
+        registry.find_family("networks", request.network)
+        if not request.model.startswith("file:"):
+            raise InputError(f"--network is for weights in a file: write --model file:{request.model}")
+    if request.weights_key is not None and not request.model.startswith("file:"):
+        raise InputError(f"--weights-key is for weights in a file: write --model file:{request.model}")
 
 
 def radii(request: EvaluationRequest, victim: Victim) -> dict[Norm, Epsilon]:
@@ -215,7 +221,8 @@ def evaluate(
         resources.provide_network(subjects.source_network.name, subjects.source)
     _check_accuracy(request, subjects, scheduler, reporter)
     evaluation = plan(request, subjects)
-    scheduler.run(evaluation.jobs(), reporter)
+    jobs = evaluation.jobs()
+    scheduler.run(jobs, EstimatingReporter(reporter, scheduler, jobs))
     scheduler.raise_failures()
     examples = resources.test(images.dataset, images.preprocessing).first(images.n)
     source_dataset = subjects.source.card.dataset if subjects.source is not None else ""

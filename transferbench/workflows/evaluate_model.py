@@ -8,14 +8,14 @@ or normalisation around the same weights is another model.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
 
 from transferbench.base.progress import Progress
-from transferbench.base.results import Cost
+from transferbench.base.results import AttackResult, Cost
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import Chain, Keep
 from transferbench.data import Dataset
@@ -25,7 +25,7 @@ from transferbench.engine.preflight import plain_attributes
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.inputs import ImagesInput
-from transferbench.jobs.job import Job
+from transferbench.jobs.job import Job, Results
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.jobs.resources import Resources
 from transferbench.models.cards import ModelCard
@@ -48,30 +48,30 @@ def as_dataset(examples: Examples, num_classes: int) -> Dataset:
 
 
 class ChainProgress(Protocol):
-    """Makes the function that is called with (examples settled, examples not fooled) of a chain."""
+    """Makes the function that is called with (examples settled, examples not fooled) of a chain of n examples; None
+    where nobody looks."""
 
-    def of(self, name: str, n: int) -> Callable[[int, int], None]: ...
+    def of(self, name: str, n: int) -> Callable[[int, int], None] | None: ...
 
 
 def run_stored(
-    root: Path,
+    settings: RunSettings,
     target: Target,
     chains: dict[str, Chain],
     examples: Examples,
     seed: int,
     backend: EngineName,
-    progress: ChainProgress | None = None,
+    progress: ChainProgress,
 ) -> dict[str, ChainResult]:
-    """Each chain's result by its name. Finished shards of 256 examples are taken from the store in `root`.
+    """Each chain's result by its name. Finished shards of 256 examples are taken from the store in `settings.root`.
 
     A model whose answers depend on its batch is attacked in one job per chain, whose key holds the batch size; one that
     is randomised or keeps state is another model at every call, and is attacked again. InputError where the folder
     cannot be used.
     """
     dataset = as_dataset(examples, target.num_classes)
-    settings = RunSettings(
-        device=str(examples.x.device), batch_size=target.batch_size, keep=Keep("fooled"), threads=None
-    )
+    # Torch's own number of threads; each worker process has one.
+    settings = replace(settings, batch_size=target.batch_size, keep=Keep("fooled"), threads=None)
     resources = _resources(settings, target, dataset)
     images = Images(GIVEN, "", len(dataset))
     jobs = {name: attack_jobs(PublicNetwork(GIVEN), chain, images, seed, backend) for name, chain in chains.items()}
@@ -80,9 +80,8 @@ def run_stored(
         for part in (job.images, job.whole):
             if part is not None:
                 _name_by_predictions(resources, part, predictions)
-    with Store(root) as store:
-        scheduler = Scheduler(store, settings, resources)
-        reporter = _ChainReporter(progress, len(dataset))
+    with Store(settings.root) as store, Scheduler(store, settings, resources) as scheduler:
+        reporter = _ChainReporter(progress, len(dataset), scheduler.results)
         scheduler.run([job for shards in jobs.values() for job in shards], reporter)
         scheduler.raise_failures()
         return {name: _joined(store, shards, scheduler, dataset) for name, shards in jobs.items()}
@@ -147,16 +146,34 @@ def _joined(store: Store, jobs: list[AttackJob], scheduler: Scheduler, dataset: 
 
 
 class _ChainReporter:
-    """Passes on how far a chain is, and nothing else."""
+    """Passes on how far each chain is, over all of its shards."""
 
-    def __init__(self, progress: ChainProgress | None, n: int) -> None:
-        self.progress, self.n = progress, n
+    def __init__(self, progress: ChainProgress, n: int, results: Results) -> None:
+        self.progress, self.n, self.results = progress, n, results
+        self._parts: dict[str, dict[str, tuple[int, int]]] = {}
+        """(settled, not fooled) by chain and job."""
+
+    def plan(self, jobs: Sequence[Job[Any]]) -> None: ...
+    def begin(self, job: Job[Any], number: int, total: int) -> None: ...
+    def start(self, job: Job[Any]) -> None: ...
 
     def update(self, job: Job[Any], progress: Progress) -> None:
-        if self.progress is not None:
-            self.progress.of(job.label, self.n)(progress.done, progress.robust or 0)
+        self._report(job, progress.done, progress.robust or 0)
 
-    def begin(self, job: Job[Any], number: int, total: int) -> None: ...
-    def end(self, job: Job[Any], reused: bool) -> None: ...
+    def end(self, job: Job[Any], reused: bool) -> None:
+        result = self.results.find(job)
+        assert isinstance(result, AttackResult)
+        if result.batch is not None:
+            # One job has attacked all examples.
+            self._parts.pop(job.label, None)
+        self._report(job, len(result.verdicts), sum(not verdict.fooled for verdict in result.verdicts))
+
+    def _report(self, job: Job[Any], settled: int, robust: int) -> None:
+        parts = self._parts.setdefault(job.label, {})
+        parts[job.name] = (settled, robust)
+        show = self.progress.of(job.label.removeprefix(f"{GIVEN}: "), self.n)
+        if show is not None:
+            show(*map(sum, zip(*parts.values(), strict=True)))
+
     def failed(self, job: Job[Any], reason: str) -> None: ...
     def note(self, text: str) -> None: ...

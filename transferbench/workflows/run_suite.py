@@ -18,11 +18,15 @@ from transferbench.leaderboard import build, example_gallery, figures, page
 from transferbench.models import cards, trained, victims
 from transferbench.models.cards import ModelCard
 from transferbench.results.records import Record
-from transferbench.scheduling.plan import Evaluation, Plan, PlannedVictim
+from transferbench.scheduling.plan import Evaluation, Plan, PlannedVictim, plan
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
+from transferbench.store.store import Store
 from transferbench.suites import Source, SourceOnly, Suite, SuiteRow
 from transferbench.workflows import gallery
+from transferbench.workflows import settings as settings_check
+from transferbench.workflows.job_progress import JobProgress
+from transferbench.workflows.pass_estimate import EstimatingReporter
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
 _CLASSES = 10
@@ -48,6 +52,31 @@ def check(suite: Suite) -> None:
                 params = methods.build(row.method, dict(row.set)).params
                 if isinstance(row, SuiteRow):
                     few_shot.check(block.target_dataset, block.shots_rule, block.shots, params.validation)
+
+
+def planned(suite: Suite, seeds: tuple[int, ...] | None, settings: RunSettings, wants_download: bool = False) -> Plan:
+    """The plan of a suite for the seeds (None: its own), when suite and settings are checked and, if wanted, what is
+    missing of data sets and models is downloaded. InputError otherwise."""
+    made = plan(suite, suite.seeds if seeds is None else seeds)
+    check(suite)
+    settings_check.check(settings)
+    if wants_download:
+        download(suite, settings)
+    return made
+
+
+def complete(made: Plan, settings: RunSettings, progress: JobProgress) -> list[Record]:
+    """Run a plan to its end in the settings' folder: records, cards, tables, galleries, figures, page.
+
+    InputError, before anything is written, where data or weights are missing; otherwise as `run_suite`.
+    """
+    missing = absent(made, settings)
+    if missing:
+        raise InputError(missing[0])
+    with Store(settings.root) as store, progress, Scheduler(store, settings) as scheduler:
+        records = run_suite(made, scheduler, progress)
+    write_page(settings.root, records)
+    return records
 
 
 def absent(planned: Plan, settings: RunSettings) -> list[str]:
@@ -130,7 +159,7 @@ def run_suite(planned: Plan, scheduler: Scheduler, reporter: Reporter) -> list[R
 
     FaultError at the end where a job failed: then rows are incomplete, or missing where nothing was measured.
     """
-    scheduler.run(planned.jobs, reporter)
+    scheduler.run(planned.jobs, EstimatingReporter(reporter, scheduler, planned.jobs))
     results = scheduler.results
     finished = [(victim, one) for victim, one in planned.evaluations if one.finished_chains(results)]
     needed = {name for victim, _ in finished for name in (victim.name, victim.source) if name}

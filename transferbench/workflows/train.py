@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transferbench import data, methods
 from transferbench.base import dataset_id, registry, strict_yaml
@@ -30,8 +31,11 @@ from transferbench.store.reader import STORE
 from transferbench.store.store import Store, key_of
 from transferbench.training import log, plots
 from transferbench.training.splits import Splits, load_splits
+from transferbench.training.tensorboard import event_writer
 from transferbench.training.victim import keeps_head
 from transferbench.workflows import read_back
+from transferbench.workflows import settings as settings_check
+from transferbench.workflows.job_progress import JobProgress
 
 LOG, PICTURE = "log.csv", "curve.png"
 FILES = (trained.CARD, trained.WEIGHTS, LOG, PICTURE)
@@ -162,6 +166,32 @@ def train(prepared: PreparedTraining, scheduler: Scheduler, reporter: Reporter) 
     log.write(folder / LOG, result.log)
     plots.draw(folder / PICTURE, result.log, card.id)
     return result
+
+
+class FinishedTraining(NamedTuple):
+    """What was prepared and what came of it; `reused`: it was trained before, and nothing was run."""
+
+    prepared: PreparedTraining
+    result: TrainResult
+    reused: bool
+
+
+def run(
+    request: TrainingRequest, settings: RunSettings, progress: JobProgress, tensorboard: bool = False
+) -> FinishedTraining:
+    """Train the victim of a checked request (`check`) in the settings' folder, with its store, while `progress` shows
+    how far it is; with `tensorboard` also written to its folder tensorboard/. InputError before anything is written."""
+    settings_check.check(settings)
+    prepared = load(request, settings)
+    with ExitStack() as stack:
+        # Before the folder is created: it refuses to start without the package.
+        writer = stack.enter_context(event_writer(settings.root / "tensorboard")) if tensorboard else None
+        store = stack.enter_context(open_store(settings))
+        stack.enter_context(progress)
+        if writer is not None:
+            progress.also(writer)
+        result = train(prepared, Scheduler(store, settings), progress)
+    return FinishedTraining(prepared, result, bool(progress.reused))
 
 
 def open_store(settings: RunSettings) -> Store:
