@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not bf16.has_bf16(torch.device("cpu")), reason="
 VERDICTS = "Verdicts of searches in bf16"
 ABOUT_VERDICTS = (
     "E-AT's protocol (10 x 100) on 500 letters, at radii at which the nets are 30 to 80 % robust. The threshold below "
-    f"which an example is searched again in fp32, a margin of {bf16.NEAR} of the logit range, was chosen on these nets. "
+    f"which an example is searched again in fp32, a margin of {bf16.NEAR} of the logit range, was chosen on them. "
     "*Another seed* counts the same in fp32 with other random starts: what a search misses by chance."
 )
 VERDICTS_HEADER = [
