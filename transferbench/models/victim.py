@@ -16,7 +16,8 @@ from transferbench.models import heads, networks, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import first_difference
 from transferbench.models.features import Layers, Penultimate
-from transferbench.models.networks import resized
+from transferbench.models.networks import normalised, resized
+from transferbench.models.networks.normalised import Normalisation, Normalised
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,30 @@ class Victim:
         """The card's network with the state dict of a file of another project that has its names (weights.select).
 
         The card gets the entry in its id where the file has several (`file:net@state_dict_ema`), and in `weights_notes`
-        what was chosen, taken off the names and left out. InputError when names or shapes do not match.
+        what was chosen, taken off the names and left out. A normalisation of the file's own becomes a part of the
+        card's network (models/networks/normalised.py). InputError when names or shapes do not match.
         """
         built = networks.build(card.network, len(card.classes))
         selection = weights.select(file, built.model, entry)
+        state, network, notes = selection.state, card.network, selection.notes
+        if selection.normalisation is not None:
+            own = Normalisation.of_tensors(*selection.normalisation)
+            try:
+                network, note = normalised.of_file(card.network, built.model, own)
+            except InputError as error:
+                raise InputError(f"weights {weights.shown(file.path)}: {error}") from None
+            notes = (*notes, note)
+            if network != card.network and not isinstance(built.model, Normalised):
+                state = {f"model.{name}": tensor for name, tensor in state.items()}
+        before = card.weights_notes
+        if network != card.network:
+            # What the id of the network left open is stated now.
+            before = tuple(
+                note for note in (*before, networks.unstated(network)) if note != networks.unstated(card.network)
+            )
         id = f"{card.id}@{file_stem(selection.place)}" if selection.place else card.id
-        card = card.model_copy(update={"id": id, "weights_notes": card.weights_notes + selection.notes})
-        return cls.from_state(card, selection.state, file.path, selection.sha256)
+        update = {"id": id, "network": network, "weights_notes": tuple(filter(None, (*before, *notes)))}
+        return cls.from_state(card.model_copy(update=update), state, file.path, selection.sha256)
 
     @property
     def id(self) -> str:
