@@ -33,6 +33,7 @@ from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import ENGINES
 from transferbench.jobs.judge import judge_points
 from transferbench.models.features import Penultimate, find_layers
+from transferbench.models.outputs import Output, with_output
 from transferbench.models.victim import Victim
 from transferbench.workflows import chosen_attacks
 from transferbench.workflows.chosen_attacks import ChosenAttacks
@@ -114,6 +115,7 @@ def evaluate(
     source: nn.Module | Victim | None = None,
     store: str | Path | None = None,
     progress: bool = True,
+    output: Output | None = None,
 ) -> Report:
     """Attack a model in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
@@ -133,7 +135,8 @@ def evaluate(
     model under the Linf threats and under {"renofeation": 0.1}, the box of that paper's evaluator, with as many draws
     of random signs as their control. `store` is a folder that makes the evaluation resumable:
     shards of the same model, images, threats and seed that it holds are not run again; without it, an evaluation that
-    is stopped leaves nothing. `progress` writes a line to stderr every half minute. The model, the tensors, the random
+    is stopped leaves nothing. `progress` writes a line to stderr every half minute. `output` is the part of the model's
+    output that is the logits: a key ("logits"), a field, or a position in a tuple. The model, the tensors, the random
     states, autocast and torch's defaults are unchanged afterwards.
 
     Raises InputError for what engine/preflight.py refuses, FaultError when a logit stops being finite.
@@ -169,7 +172,8 @@ def evaluate(
                 reference.check(chain.attacks, REPLAYED if replay else reference.PARAMETERS)
         where = canonical.device(device) if device is not None else x.device
         examples = Examples(x.to(where), y.to(where), canonical.ids(ids, len(x)).to(where))
-        target = Target.prepare(model, examples.x, examples.y, batch_size)
+        given = model if output is None else with_output(model, output)
+        target = Target.prepare(given, examples.x, examples.y, batch_size)
         if not plain:
             for chain in chains.values():
                 attack_plugins.build_chain(chain, target.num_classes)

@@ -219,6 +219,7 @@ def test_only_one_of_two_networks_has_the_shapes(tmp_path: Path) -> None:
 
 
 # A normalisation inside.
+SMALL_NET = "torchvision:shufflenet_v2_x0_5"
 CIFAR = (torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616]))
 
 
@@ -251,14 +252,14 @@ NORMALISED: dict[str, Callable[[State], Any]] = {
 @pytest.mark.parametrize("form", NORMALISED)
 def test_a_normalisation_in_the_file_becomes_the_victims(tmp_path: Path, form: str) -> None:
     torch.manual_seed(0)
-    inner = torchvision.models.resnet18(num_classes=4).eval()
+    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
     torch.save(NORMALISED[form](inner.state_dict()), tmp_path / "w.pt")
-    victim = victims.load(f"file:torchvision:resnet18={tmp_path / 'w.pt'}")
+    victim = victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
     x = torch.rand(2, 3, 32, 32)
     mean, std = (values.view(3, 1, 1) for values in CIFAR)
     assert torch.allclose(victim.model(x), inner((x - mean) / std), atol=1e-6)
     text = "0.4914,0.4822,0.4465/0.2471,0.2435,0.2616"
-    assert victim.card.network == f"normalised:{text}:torchvision:resnet18"
+    assert victim.card.network == f"normalised:{text}:{SMALL_NET}"
     assert f"normalisation {text} of the file, in place of the network's" in victim.card.weights_notes
     assert not any("ImageNet" in note for note in victim.card.weights_notes)
 
@@ -279,29 +280,29 @@ def test_a_normalisation_stands_in_front_of_a_network_without_one(tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "network", "complaint"),
     [
-        (lambda s: robustness(s, *CIFAR), "resized:16-32:torchvision:resnet18", "may have another: say which"),
+        (lambda s: robustness(s, *CIFAR), f"resized:16-32:{SMALL_NET}", "may have another: say which"),
         (lambda s: {**behind("0.", constants(*CIFAR)), **behind("2.", constants(CIFAR[1], CIFAR[0])),
-                    **behind("1.", s)}, "torchvision:resnet18", "two normalisations in the file"),
+                    **behind("1.", s)}, SMALL_NET, "two normalisations in the file"),
         (lambda s: {**behind("0.", constants(CIFAR[0] * 255, CIFAR[1] * 255)), **behind("1.", s)},
-         "torchvision:resnet18", "normalisation of pixels in 0..255"),
+         SMALL_NET, "normalisation of pixels in 0..255"),
         (lambda s: {**behind("0.", constants(CIFAR[0], CIFAR[1] * 0)), **behind("1.", s)},
-         "torchvision:resnet18", "a normalisation that is none"),
-        (lambda s: {**behind("0.", {"mean": CIFAR[0]}), **behind("1.", s)}, "torchvision:resnet18", r"'0.mean'"),
+         SMALL_NET, "a normalisation that is none"),
+        (lambda s: {**behind("0.", {"mean": CIFAR[0]}), **behind("1.", s)}, SMALL_NET, r"'0.mean'"),
     ],
 )  # fmt: skip
 def test_a_normalisation_that_is_not_clear_is_refused(
     tmp_path: Path, content: Callable[[State], Any], network: str, complaint: str
 ) -> None:
-    torch.save(content(torchvision.models.resnet18(num_classes=4).state_dict()), tmp_path / "w.pt")
+    torch.save(content(torchvision.models.shufflenet_v2_x0_5(num_classes=4).state_dict()), tmp_path / "w.pt")
     with pytest.raises(InputError, match=complaint) as raised:
         victims.load(f"file:{network}={tmp_path / 'w.pt'}")
     assert str(raised.value).isprintable()
 
 
 def test_what_the_network_states_wins_over_the_file(tmp_path: Path) -> None:
-    inner = torchvision.models.resnet18(num_classes=4).eval()
+    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
     torch.save(NORMALISED["sequential"](inner.state_dict()), tmp_path / "w.pt")
-    victim = victims.load(f"file:normalised:none:torchvision:resnet18={tmp_path / 'w.pt'}")
+    victim = victims.load(f"file:normalised:none:{SMALL_NET}={tmp_path / 'w.pt'}")
     x = torch.rand(1, 3, 32, 32)
     assert torch.allclose(victim.model(x), inner(x), atol=1e-6)
     assert any("left out: the network's id states one" in note for note in victim.card.weights_notes)

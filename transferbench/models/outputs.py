@@ -12,6 +12,11 @@ from transferbench.base.errors import InputError
 Output = str | int
 """The key or field, or the position in a tuple, of the logits."""
 
+ONE_LOGIT = (
+    "; a binary model of one logit z [n, 1] has the two logits 0 and z: return torch.cat([torch.zeros_like(z), z], 1)"
+)
+"""What to do with a model whose answer is a number."""
+
 
 class LogitsOf(nn.Module):
     """The model with one part of its output: `model(x)["logits"]`, `model(x).logits`, or `model(x)[0]`."""
@@ -19,11 +24,23 @@ class LogitsOf(nn.Module):
     def __init__(self, model: Callable[..., Any], output: Output) -> None:
         super().__init__()
         self.model, self.output = model, output
-        # A function or a module: both are called alike, and a module's mode is the wrapper's.
-        self.training = bool(getattr(model, "training", False))
+        # A module's method has the module's parameters.
+        owner = getattr(model, "__self__", None)
+        self.owner = owner if isinstance(owner, nn.Module) else None
+        self.training = bool(getattr(model, "training", getattr(owner, "training", False)))
 
     def forward(self, x: Tensor) -> Any:
         return part(self.model(x), self.output)
+
+
+def with_output(model: object, output: object) -> LogitsOf:
+    """A module, a function or a victim with one part of its output. InputError for what names no part."""
+    if isinstance(output, bool) or not isinstance(output, str | int) or output == "":
+        raise InputError(f'output={output!r}: give a key or a field as text ("logits"), or a position in a tuple')
+    inner: Any = getattr(model, "model", model) if hasattr(model, "card") else model
+    if not callable(inner):
+        raise InputError(f"the model must be a module or a function of the images, not {type(inner).__name__}")
+    return LogitsOf(inner, output)
 
 
 def part(given: Any, output: Output) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.models import networks, weights
+from transferbench.models import networks, outputs, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.networks import Built
 from transferbench.models.victim import Victim
@@ -22,10 +22,6 @@ IDS = {"file": "file:<path> with --network NAME, your own weights for an archite
 _MOST_CLASSES = 1_000_000
 _SOME = 10
 """Classes of the network that is built to find the file's names."""
-_ONE_LOGIT = (
-    "; a binary model of one logit z has the two logits 0 and z: return them with a python:<module>:<function>, "
-    "torch.cat([torch.zeros_like(z), z], 1)"
-)
 
 
 def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
@@ -85,6 +81,6 @@ def _number_of_classes(network: str, built: Built, state: weights.StateDict, pat
     if (tensor.ndim != 2 and built.layers.head) or not 2 <= count <= _MOST_CLASSES:
         raise InputError(
             f"weights {weights.shown(path)}: the head has the shape {tuple(tensor.shape)}: a classifier has one row "
-            f"for each of at least 2 classes{_ONE_LOGIT if count == 1 else ''}"
+            f"for each of at least 2 classes{outputs.ONE_LOGIT if count == 1 else ''}"
         )
     return count

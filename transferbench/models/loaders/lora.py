@@ -138,7 +138,7 @@ def _prefix(own: list[str], modules: list[str]) -> str:
     for prefix in ("", "model.", "model.model."):
         if all(any(name.startswith(f"{prefix}{module}") for name in own) for module in modules):
             return prefix
-    missing = next(module for module in modules if not any(module in name for name in own) or module)
+    missing = next((module for module in modules if not any(module in name for name in own)), modules[0])
     raise InputError(f"the base has no part {missing}: the adapter is of another network")
 
 

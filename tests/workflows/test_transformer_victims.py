@@ -1,0 +1,76 @@
+"""timm's ViT-Tiny and ConvNeXt with random weights go through train, eval and the source-only attacks."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from transferbench.cli.main import main
+from transferbench.models import networks, trained
+
+NETWORKS = {
+    "vit-tiny": "timm:vit_tiny_patch16_224@32/8",
+    "convnext": "timm:convnext_atto@32",
+    "small-vit": "timm:test_vit@32",
+}
+METHODS = {
+    "finetune": "",
+    "lwf": "",
+    "delta": "",
+    "renofeation": "--set swa_snapshots=1",
+    "eat": "--set at_iter=1 --set l_eps=0.03,1",
+}
+FEW = [("small-vit", "delta")]
+"""The smallest part that goes through everything; all others are slow."""
+CASES = [
+    pytest.param(network, method, marks=() if (network, method) in FEW else pytest.mark.slow)
+    for network in NETWORKS
+    for method in METHODS
+    if network != "small-vit" or (network, method) in FEW
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with images of three classes."""
+    for split, count in (("train", 6), ("test", 3)):
+        for label in range(3):
+            place = tmp_path / "images" / split / f"class {label}"
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng([label, number]).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                pixels[..., label] = 250
+                Image.fromarray(pixels).save(place / f"{split}{number}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("network", "method"), CASES)
+def test_a_network_of_timm_is_trained_attacked_and_attacked_through_its_source(
+    network: str, method: str, folder: Path
+) -> None:
+    torch.manual_seed(0)
+    id = NETWORKS[network]
+    torch.save({"state_dict": networks.build(id, 5).model.state_dict()}, "w.pt")
+    source = f"file:{id}=w.pt"
+    words = f"train --plugin {method} --source {source} --target folder:images --set steps=2 --set batch_size=4"
+    assert main([*words.split(), *METHODS[method].split(), "--out", "trained"]) == 0
+    log = list(csv.DictReader(Path("trained/log.csv").read_text().splitlines()))
+    assert all(np.isfinite(float(row["loss"])) for row in log if row.get("loss"))
+    # On another machine: the folder alone.
+    shutil.move("trained", "elsewhere")
+    assert trained.load(Path("elsewhere")).card.network == id
+    attacks = "apgd-ce:n_iter=2,pretrained-neuron:neurons=1:n_iter=2,source-pgd:k=2"
+    words = f"eval --model elsewhere --source {source} --norms Linf --eps Linf=8/255 --n 6 --allow-low-accuracy"
+    assert main([*words.split(), "--attacks", attacks, "--out", "run"]) == 0
+    record = json.loads(next(Path("run/records").glob("*.json")).read_text())
+    assert record["network"] == id
+    assert {one["attack"]["id"] for one in record["crafted"]} >= {"pretrained-neuron", "source-pgd"}
+    assert not {"mixes-rows", "randomised", "state-between-calls"} & set(record["flags"])
