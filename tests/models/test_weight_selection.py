@@ -82,7 +82,7 @@ LAYOUTS: dict[str, tuple[Callable[[State], Any], str, str]] = {
         "", "prefix backbone. removed",
     ),
     "lightning-parts": (
-        lambda s: {"state_dict": {**behind("net.", s), "criterion.weight": s["0.bias"], "train_acc.tp": s["0.bias"]}},
+        lambda s: {"state_dict": {**behind("net.", s), "criterion.weight": s["0.bias"], "net.train_acc.tp": s["0.bias"]}},
         "", "left out: 2 other names (first: criterion.weight)",
     ),
     "wrappers-in-turn": (lambda s: {"state_dict": behind("module.model._orig_mod.net.", s)}, "", "model.net. removed"),
@@ -127,6 +127,14 @@ AMBIGUOUS: dict[str, tuple[Callable[[State], Any], str]] = {
     "lightning-teacher": (
         lambda s: {"state_dict": {**behind("model.", s), **behind("teacher.", other(s))}},
         "state_dict/model., state_dict/teacher.",
+    ),
+    "lightning-callback": (
+        lambda s: {
+            "state_dict": behind("model.", s),
+            "callbacks": {"EMA": {"ema_state_dict": behind("model.", other(s))}},
+            "pytorch-lightning_version": "2.5.0",
+        },
+        "state_dict, callbacks/EMA/ema_state_dict",
     ),
     "ema-behind-a-prefix": (lambda s: {**s, **behind("ema.module.", other(s))}, "the whole file, ema."),
 }

@@ -18,10 +18,10 @@ LEFTOVERS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$|(^|\.)model_
 """What no forward pass uses: thop's counters, an averaged model's, and a second copy of the first layers in
 adversarially trained networks of fast_at and robust-finetuning."""
 TRAINING = re.compile(
-    r"^(attacker|attack|adversary|criterion|loss|losses|loss_fn|loss_func|loss_function|optimi[sz]er|metrics?|"
+    r"(^|\.)(attacker|attack|adversary|criterion|loss|losses|loss_fn|loss_func|loss_function|optimi[sz]er|metrics?|"
     r"(train|val|valid|validation|test)_(acc|accuracy|metrics?|loss|auroc|f1))\."
 )
-"""First parts of names of a training module that are no part of its network: attackers, losses, metrics."""
+"""Parts of names of a training module that are no part of its network: attackers, losses, metrics."""
 _CONSTANTS = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std"), ("means", "stds"))
 """Names of the mean and the deviation of a normalisation, as last parts of two names."""
 COUNTER = "num_batches_tracked"

@@ -110,7 +110,7 @@ def _chosen(file: WeightsFile, found: list[Reading], entry: str | None) -> tuple
     if library is not None and entry is None:
         taken = [one for one in found if one.place == library.takes]
         if taken and all(_are_same(file, taken[0], one) for one in taken[1:]):
-            rest = entries.listed([one.key for one in found if one.place != library.takes])
+            rest = entries.listed(_keys([one for one in found if one.place != library.takes]))
             return (
                 taken[0],
                 f"entry {library.takes}, {library.why} (also there: {rest}; #<entry> or --weights-key takes one)",
@@ -121,8 +121,14 @@ def _chosen(file: WeightsFile, found: list[Reading], entry: str | None) -> tuple
     with reading(file.path):
         raise InputError(
             "several networks fit, which differ, and nothing says which one was evaluated: name one with --weights-key "
-            f"(or # and it behind the path): {entries.listed([one.key for one in found])}"
+            f"(or # and it behind the path): {entries.listed(_keys(found))}"
         )
+
+
+def _keys(found: list[Reading]) -> list[str]:
+    """What names each of the readings: its entry, or where one has several of them with the prefix as well."""
+    places = [one.place for one in found]
+    return [one.place if one.place and places.count(one.place) == 1 else one.key for one in found]
 
 
 def _are_same(file: WeightsFile, first: Reading, second: Reading) -> bool:
