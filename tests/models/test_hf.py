@@ -248,6 +248,35 @@ def test_damaged_and_other_folders_are_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_an_adapter_has_the_names_of_any_version(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    model = folder_of("vit", tmp_path / "net")
+    tuned = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["classifier"]))
+    for parameter in tuned.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(0, 0.2)
+    tuned.eval().save_pretrained(tmp_path / "lora")
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        expected = tuned((x - MEAN) / STD).logits
+    file = tmp_path / "lora" / "adapter_model.safetensors"
+    state = load_file(file)
+    # As peft wrote it with transformers 4.
+    older = {
+        name.replace("vit.layers.", "vit.encoder.layer.").replace(
+            ".attention.q_proj", ".attention.attention.query"
+        ): tensor
+        for name, tensor in state.items()
+    }
+    assert older.keys() != state.keys()
+    for content in (state, older):
+        save_file(content, file)
+        victim = victims.load(f"peft:{tmp_path / 'lora'}=hf:{tmp_path / 'net'}")
+        with torch.no_grad():
+            assert torch.allclose(victim.model(x), expected, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_a_victim_that_was_trained_from_one_needs_its_folder_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

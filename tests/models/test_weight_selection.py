@@ -82,7 +82,7 @@ LAYOUTS: dict[str, tuple[Callable[[State], Any], str, str]] = {
         "", "prefix backbone. removed",
     ),
     "lightning-parts": (
-        lambda s: {"state_dict": {**behind("net.", s), "criterion.weight": s["0.bias"], "net.train_acc.tp": s["0.bias"]}},
+        lambda s: {"state_dict": {**behind("net.", s), "criterion.weight": s["0.bias"], "net.val_acc.tp": s["0.bias"]}},
         "", "left out: 2 other names (first: criterion.weight)",
     ),
     "wrappers-in-turn": (lambda s: {"state_dict": behind("module.model._orig_mod.net.", s)}, "", "model.net. removed"),

@@ -43,7 +43,8 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     else:
         snapshot = hub.snapshot(name, model_dir, download)
     config = hub.read_json(snapshot, hub.CONFIG)
-    if "architecture" in config and "model_type" not in config:
+    # As timm writes its own repositories, or as transformers writes timm's models.
+    if "architecture" in config and config.get("model_type") in (None, "timm_wrapper"):
         return timm_models.of_repository(snapshot, config)
     return _of_transformers(snapshot, config)
 

@@ -22,6 +22,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.models import heads, hub, victims, weights
 from transferbench.models.hub import Snapshot
+from transferbench.models.networks import transformers_nets
 from transferbench.models.victim import Victim
 
 IDS = {"peft": "peft:<folder>[=<base model>], a LoRA adapter of PEFT over a model that is named"}
@@ -100,9 +101,9 @@ def _check(config: Mapping[str, Any]) -> None:
 def _merge(model: nn.Module, base: Victim, state: weights.StateDict, config: Mapping[str, Any]) -> int:
     """Add the adapter to the model's weights, in place. Returns its number of classes. Raises InputError for names and
     shapes that are not the model's."""
-    parts = {_inner(name): tensor for name, tensor in state.items()}
+    parts = _named(model, {_inner(name): tensor for name, tensor in state.items()})
     own = model.state_dict()
-    prefix = _prefix(list(own), [name.removesuffix(_A).removesuffix(_B) for name in parts])
+    prefix = _prefix(list(own), [_module(name) for name in parts])
     changed: dict[str, Tensor] = {}
     whole = {name: tensor for name, tensor in parts.items() if not name.endswith((_A, _B))}
     count = _new_head(model, base, {f"{prefix}{name}": tensor for name, tensor in whole.items()})
@@ -131,6 +132,20 @@ def _inner(name: str) -> str:
     if not name.startswith(_PREFIX):
         raise InputError(f"{name[:80]} is no name of PEFT's: they begin with {_PREFIX}")
     return name.removeprefix(_PREFIX).replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+
+
+def _module(name: str) -> str:
+    """The module that a name of an adapter belongs to, without `lora_A.weight`, `weight` or `bias`."""
+    return name.removesuffix(_A).removesuffix(_B) if name.endswith((_A, _B)) else name.rpartition(".")[0]
+
+
+def _named(model: nn.Module, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The adapter's tensors under the names that modules of transformers have in the installed version."""
+    renamed = transformers_nets.current_names(model, {_module(name) for name in parts})
+    return {
+        f"{renamed.get(_module(name), _module(name))}{name.removeprefix(_module(name))}": tensor
+        for name, tensor in parts.items()
+    }
 
 
 def _prefix(own: list[str], modules: list[str]) -> str:

@@ -23,7 +23,7 @@ from transferbench.models.victim import Victim
 
 IDS = {"timm": "timm:<name>[.<tag>][@<side>], any classifier of timm with its own weights"}
 
-_ENDINGS = (".safetensors", ".pth", ".bin")
+_FOLDER, _ENDINGS = "timm", (".safetensors", ".pth", ".bin")
 
 
 def card(id: str) -> ModelCard:
@@ -42,7 +42,7 @@ def card(id: str) -> ModelCard:
         input_shape=(int(found.input_size[0]), processed.side, processed.side),
         method="natural",
         threats=classes.radii_of(dataset),
-        weights=f"{full}{_ENDINGS[0]}",
+        weights=f"{_FOLDER}/{full}{_ENDINGS[0]}",
         preprocessing=processed.preprocessing,
         text=f"# timm:{full}{size}\n\ntimm's weights of `{full}` ({found.hf_hub_id or found.url or 'no address'}).",
     )
@@ -52,8 +52,8 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     """The network with timm's weights. InputError where they are not below the folder of models, nor downloaded."""
     expected = card(id)
     found = timm_nets.configuration(TimmName.parse(id).name)
+    folder = model_dir or Path("models")
     name = expected.weights.removesuffix(_ENDINGS[0])
-    folder = (model_dir or Path("models")) / "timm"
     file = next((path for ending in _ENDINGS if (path := folder / f"{name}{ending}").is_file()), None)
     if file is not None:
         return _victim(expected, file)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from typing import Any
 
@@ -132,6 +132,30 @@ def layers_of(model: nn.Module, other: nn.Module) -> Layers:
     ]
     named = tuple(f"{prefix}.{stage}" for stage in stages) if inner is not model else stages
     return behind("model", Layers(named, heads[0] if len(heads) == 1 else ""))
+
+
+def current_names(model: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """{name of a module in any version of transformers: its name in the installed one}; {} for a network that is not
+    transformers' (the wrappers of `wrapped` are looked through)."""
+    inner: Any = model.model if isinstance(model, Normalised) else model
+    inner = inner.model if isinstance(inner, LogitsOf) else inner
+    if not type(inner).__module__.startswith("transformers."):
+        return {}
+    from transformers import conversion_mapping
+
+    renamings = [one for one in conversion_mapping.get_model_conversion_mapping(inner) if _renames(one)]
+    renamed = {}
+    for name in names:
+        current = f"{name}.weight"
+        for renaming in renamings:
+            current = renaming.rename_source_key(current)[0] or current
+        renamed[name] = current.removesuffix(".weight")
+    return renamed
+
+
+def _renames(conversion: Any) -> bool:
+    """Whether a conversion of transformers changes a name, and no numbers."""
+    return type(conversion).__name__ == "WeightRenaming"
 
 
 def unstated(id: str) -> str:
