@@ -23,6 +23,7 @@ from transferbench.data.preprocessing import Preprocessing
 from transferbench.models import hub, networks, trained, victims
 from transferbench.models.features import record_features
 from transferbench.models.image_processors import of_transformers
+from transferbench.models.networks import transformers_nets
 
 PROCESSOR = {
     "do_resize": True, "size": {"height": 32, "width": 32}, "resample": 3, "do_rescale": True,
@@ -106,6 +107,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     folder.mkdir()
     for name in ("config.json", "preprocessor_config.json", "model.safetensors", "evil.py", "pytorch_model.bin"):
         (folder / name).write_text("{}")
+    save_file({"weight": torch.zeros(2)}, folder / "model.safetensors")
     found = Hub(folder)
     monkeypatch.setattr(huggingface_hub, "HfApi", lambda: found)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", found.download)
@@ -141,9 +143,23 @@ def test_a_download_that_fails_leaves_nothing(repository: Hub, tmp_path: Path, m
     with pytest.raises(InputError, match=r"the download failed \(the connection\); nothing was kept"):
         hub.snapshot("someone/net", tmp_path / "models", True)
     assert not list((tmp_path / "models").iterdir())
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", repository.download)
+    (repository.folder / "model.safetensors").write_text("<!DOCTYPE html>")
+    with pytest.raises(InputError, match="an HTML page, not weights"):
+        hub.snapshot("someone/net", tmp_path / "models", True)
+    assert not list((tmp_path / "models").iterdir())
     for name in ("../net", "someone/..", "a/b/c", "", "someone/net@"):
         with pytest.raises(InputError, match="a repository is written <owner>/<name>"):
             hub.snapshot(name, tmp_path / "models", True)
+
+
+def test_without_the_package_a_network_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transformers_nets, "find_spec", lambda _: None)
+    with pytest.raises(InputError, match=r"need the package transformers: pip install 'transferbench\[transformers\]'"):
+        networks.build(transformers_nets.id_of(32, {"model_type": "vit"}), 3)
+    for id in ("transformers", "transformers:x", "transformers:32:[1]", "transformers:32:{"):
+        with pytest.raises(InputError, match="ids of transformers are written by the model hf:"):
+            networks.build(id, 3)
 
 
 # What needs it: the extra `transformers`.

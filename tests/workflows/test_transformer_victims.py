@@ -9,11 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 
+from transferbench.base.errors import InputError
 from transferbench.cli.main import main
 from transferbench.models import networks, trained
+from transferbench.models.cards import ModelCard
 
 NETWORKS = {
     "vit-tiny": "timm:vit_tiny_patch16_224@32/8",
@@ -66,7 +69,9 @@ def test_a_network_of_timm_is_trained_attacked_and_attacked_through_its_source(
     assert all(np.isfinite(float(row["loss"])) for row in log if row.get("loss"))
     # On another machine: the folder alone.
     shutil.move("trained", "elsewhere")
-    assert trained.load(Path("elsewhere")).card.network == id
+    card = trained.load(Path("elsewhere")).card
+    assert card.network == id
+    assert card.versions["timm"] == timm.__version__
     attacks = "apgd-ce:n_iter=2,pretrained-neuron:neurons=1:n_iter=2,source-pgd:k=2"
     words = f"eval --model elsewhere --source {source} --norms Linf --eps Linf=8/255 --n 6 --allow-low-accuracy"
     assert main([*words.split(), "--attacks", attacks, "--out", "run"]) == 0
@@ -74,3 +79,20 @@ def test_a_network_of_timm_is_trained_attacked_and_attacked_through_its_source(
     assert record["network"] == id
     assert {one["attack"]["id"] for one in record["crafted"]} >= {"pretrained-neuron", "source-pgd"}
     assert not {"mixes-rows", "randomised", "state-between-calls"} & set(record["flags"])
+
+
+def test_a_victim_of_another_version_says_which_one_it_needs(tmp_path: Path) -> None:
+    built = networks.build("timm:test_vit@32", 3)
+    state = {name.replace(".mlp.", ".feed_forward."): tensor for name, tensor in built.model.state_dict().items()}
+    card = ModelCard(
+        id="old",
+        network="timm:test_vit@32",
+        dataset="unknown",
+        classes=("a", "b", "c"),
+        input_shape=(3, 32, 32),
+        method="finetune",
+        versions={"timm": "0.9.16"},
+    )
+    trained.save(tmp_path, state, card)
+    with pytest.raises(InputError, match=rf"are missing.*trained with timm 0.9.16 .installed is {timm.__version__}"):
+        trained.load(tmp_path)

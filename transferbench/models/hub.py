@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
+from transferbench.models import weights
 
 CONFIG, PREPROCESSOR, ADAPTER = "config.json", "preprocessor_config.json", "adapter_config.json"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "adapter_model.safetensors")
@@ -110,6 +112,9 @@ def _downloaded(repository: str, revision: str, root: Path) -> Snapshot:
         with atomic_files.temporary(root) as folder:
             for name in names:
                 hf_hub_download(repository, name, revision=commit, local_dir=folder / commit)
+            # Read before it is kept.
+            weights.open_file(Snapshot(folder / commit, repository, commit).weights)
+            shutil.rmtree(folder / commit / ".cache", ignore_errors=True)
             root.mkdir(parents=True, exist_ok=True)
             (folder / commit).replace(root / commit)
     except InputError:
@@ -122,6 +127,6 @@ def _downloaded(repository: str, revision: str, root: Path) -> Snapshot:
 
 def _wanted(names: list[str]) -> list[str]:
     """The files that are read: the configurations, and one form of the weights with its parts."""
-    weights = next((name for name in WEIGHTS if name in names), None)
-    parts = [name for name in names if _SHARD.fullmatch(name)] if weights == WEIGHTS[1] else []
-    return [name for name in (CONFIG, PREPROCESSOR, ADAPTER) if name in names] + ([weights] if weights else []) + parts
+    file = next((name for name in WEIGHTS if name in names), None)
+    parts = [name for name in names if _SHARD.fullmatch(name)] if file == WEIGHTS[1] else []
+    return [name for name in (CONFIG, PREPROCESSOR, ADAPTER) if name in names] + ([file] if file else []) + parts

@@ -12,6 +12,7 @@ from torch import nn
 from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
+from transferbench.base.versions import versions_of_network
 from transferbench.models import heads, networks, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import first_difference
@@ -43,7 +44,10 @@ class Victim:
         built = networks.build_for_weights(card.network, len(card.classes))
         if card.head == "new":
             heads.as_new(built.model, built.layers, len(card.classes))
-        weights.load_strictly(built.model, state, path)
+        try:
+            weights.load_strictly(built.model, state, path)
+        except InputError as error:
+            raise InputError(f"{error}{_of_other_versions(card)}") from None
         networks.check_loaded(card.network, built.model, str(path))
         return cls.frozen(card, built.model, built.layers, sha256)
 
@@ -118,6 +122,17 @@ class Victim:
     def to(self, device: torch.device | str) -> Victim:
         """The victim with its network on the device."""
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
+
+
+def _of_other_versions(card: ModelCard) -> str:
+    """What a victim needs whose network has other names in the installed version of the package that builds it."""
+    installed = versions_of_network(card.network)
+    needed = [
+        f"{name} {card.versions[name]} (installed is {version})"
+        for name, version in installed.items()
+        if card.versions.get(name, version) != version
+    ]
+    return f"; it was trained with {' and '.join(needed)}" if needed else ""
 
 
 def _of_subset(dataset: str) -> str:

@@ -171,7 +171,7 @@ def _misfit(file: WeightsFile, model: nn.Module, entry: str | None) -> str:
         f"{len(missing)} names are missing (first: {missing[:3]}), {len(extra)} are not the network's (first: "
         f"{extra[:3]})"
         + (f"; #{fitting[0]} leaves these out" if fitting and fitting[0] else "")
-        + _neighbours(file.path)
+        + (_neighbours(file.path) or "; `transferbench inspect` names the networks that it fits")
     )
 
 
