@@ -29,6 +29,7 @@ METHODS = {
     "delta": "",
     "renofeation": "--set swa_snapshots=1",
     "eat": "--set at_iter=1 --set l_eps=0.03,1",
+    "igam": "--set teacher_steps=1 --set teacher_batch_size=4",
 }
 FEW = [("small-vit", "delta")]
 """The smallest part that goes through everything; all others are slow."""
@@ -79,6 +80,17 @@ def test_a_network_of_timm_is_trained_attacked_and_attacked_through_its_source(
     assert record["network"] == id
     assert {one["attack"]["id"] for one in record["crafted"]} >= {"pretrained-neuron", "source-pgd"}
     assert not {"mixes-rows", "randomised", "state-between-calls"} & set(record["flags"])
+
+
+def test_a_network_with_two_heads_is_refused_by_what_needs_one(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    id = "timm:deit_tiny_distilled_patch16_224@32/16"
+    torch.save(networks.build(id, 5).model.state_dict(), "w.pt")
+    words = f"train --plugin finetune --source file:{id}=w.pt --target folder:images --set batch_size=4 --out trained"
+    assert main(words.split()) == 2
+    assert "no single linear layer at its end" in capsys.readouterr().err
+    assert not Path("trained/model.safetensors").exists()
 
 
 def test_a_victim_of_another_version_says_which_one_it_needs(tmp_path: Path) -> None:

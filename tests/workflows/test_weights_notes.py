@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from transferbench.cli.main import main
-from transferbench.models import networks
+from transferbench.models import networks, trained
 
 CHOICE = (
     "entry state_dict_ema, as timm's load_checkpoint does (also there: state_dict; #<entry> or --weights-key takes one)"
@@ -53,6 +53,8 @@ def test_train_prints_the_choice_of_its_source(file: str, capsys: pytest.Capture
     assert main(["train", *words, "--source", f"file:small-resnet={file}#state_dict"]) == 0
     err = " ".join(capsys.readouterr().err.split())
     assert "file:w@state_dict: entry state_dict, as asked for" in err
+    notes = trained.card(Path("new")).weights_notes
+    assert notes == ("source file:w@state_dict: entry state_dict, as asked for", f"source file:w@state_dict: {PREFIX}")
     assert "source: file:w@state_dict" in Path("new/README.md").read_text()
 
 

@@ -53,7 +53,10 @@ def _parts(id: str) -> tuple[str, Path, str | None]:
     """(network, path, entry) of an id. InputError where no network is named."""
     network, equals, name = id.partition(":")[2].partition("=")
     if not equals or not network or not name or "/" in network.partition(":")[0]:
-        raise InputError(f"model {id}: name the architecture with --network (see: transferbench list networks)")
+        raise InputError(
+            f"model {id}: name the architecture with --network (see: transferbench list networks, or transferbench "
+            "inspect <path>)"
+        )
     path, hash, entry = name.rpartition("#")
     # A file may have the sign in its name.
     if not hash or not path or not entry or os.path.exists(name):
