@@ -86,11 +86,15 @@ def test_a_network_with_two_heads_is_refused_by_what_needs_one(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     id = "timm:deit_tiny_distilled_patch16_224@32/16"
-    torch.save(networks.build(id, 5).model.state_dict(), "w.pt")
+    torch.save(networks.build(id, 3).model.state_dict(), "w.pt")
     words = f"train --plugin finetune --source file:{id}=w.pt --target folder:images --set batch_size=4 --out trained"
     assert main(words.split()) == 2
     assert "no single linear layer at its end" in capsys.readouterr().err
     assert not Path("trained/model.safetensors").exists()
+    words = f"eval --model file:{id}=w.pt --source file:{id}=w.pt --dataset folder:images --norms Linf --eps Linf=0.1"
+    assert main(words.split()) == 2
+    assert "no penultimate feature" in capsys.readouterr().err
+    assert not Path("runs").exists(), "before anything is attacked"
 
 
 def test_a_victim_of_another_version_says_which_one_it_needs(tmp_path: Path) -> None:
