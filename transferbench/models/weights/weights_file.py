@@ -175,7 +175,10 @@ def _of_index(path: Path) -> WeightsFile:
             raise InputError(f"an index of {len(parts)} files, of which {part} is not beside it")
     tensors: StateDict = {}
     for part in parts:
-        state = _opened(path.parent / part).state("")
+        try:
+            state = _opened(path.parent / part).state("")
+        except InputError as error:
+            raise InputError(f"its part {str(error).removeprefix(f'weights {shown(path.parent)}/')}") from None
         named = {name for name, place in places.items() if place == part}
         if named != state.keys():
             wrong = sorted(named ^ state.keys())[:3]
