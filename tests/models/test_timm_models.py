@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
@@ -123,6 +124,8 @@ def test_a_folder_of_timm_has_its_own_normalisation_size_and_names(tmp_path: Pat
         ("timm:hf-hub:timm/resnet18", "write it as timm:<name>"),
         ("timm:resnet18@32/4", "timm cannot build it so"),
         ("timm:vit_tiny_patch16_224@33/4", None),
+        ("torchvision:resnet18@big", "write the side of its images"),
+        ("torchvision:vit_b_16@33", "images of 33 do not divide into its patches"),
         ("normalised:0.5/0:timm:resnet18", "normalisation '0.5/0': write it as mean/std"),
         ("normalised:0.5,0.5/1,1:timm:resnet18", "takes images of 3 channels"),
         ("normalised:resnet18", "write it as normalised:<mean>/<std>:<network>"),
@@ -135,6 +138,21 @@ def test_a_network_that_timm_does_not_have_is_refused(id: str, complaint: str | 
     with pytest.raises(InputError, match=complaint) as raised:
         networks.build(id, 3)
     assert str(raised.value).isprintable()
+
+
+def test_a_network_of_torchvision_takes_images_of_the_side_that_is_named(tmp_path: Path) -> None:
+    """A network that was trained on small images is another victim than one that resizes them."""
+    torch.manual_seed(0)
+    inner = scrambled(torchvision.models.shufflenet_v2_x0_5(num_classes=3))
+    torch.save({"net": inner.state_dict(), "acc": 95.0}, tmp_path / "w.pt")
+    victim = victims.load(f"file:normalised:none:torchvision:shufflenet_v2_x0_5@32={tmp_path / 'w.pt'}")
+    assert victim.card.input_shape == (3, 32, 32)
+    x = torch.rand(2, 3, 32, 32)
+    assert torch.allclose(victim.model(x), inner(x), atol=1e-6)
+    assert networks.input_shape("torchvision:vit_b_16@64") == (3, 64, 64)
+    swag = victims.card("torchvision:vit_b_16@IMAGENET1K_SWAG_E2E_V1")
+    assert swag.network == "torchvision:vit_b_16@384"
+    assert networks.input_shape(swag.network) == swag.input_shape
 
 
 # Features.

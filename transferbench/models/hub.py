@@ -14,9 +14,12 @@ from transferbench.base.errors import InputError
 from transferbench.models import weights
 
 CONFIG, PREPROCESSOR, ADAPTER = "config.json", "preprocessor_config.json", "adapter_config.json"
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "adapter_model.safetensors")
+WEIGHTS = (
+    "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json",
+    "adapter_model.safetensors",
+)  # fmt: skip
 """Files of weights: the first that is there is read."""
-_SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+_SHARD = re.compile(r"(pytorch_)?model-\d{5}-of-\d{5}\.(safetensors|bin)")
 _NAME = re.compile(r"(?P<owner>[A-Za-z0-9][\w.-]*)/(?P<name>[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _LARGEST = 16 << 20
 """Bytes of a configuration, at most."""
@@ -128,5 +131,5 @@ def _downloaded(repository: str, revision: str, root: Path) -> Snapshot:
 def _wanted(names: list[str]) -> list[str]:
     """The files that are read: the configurations, and one form of the weights with its parts."""
     file = next((name for name in WEIGHTS if name in names), None)
-    parts = [name for name in names if _SHARD.fullmatch(name)] if file == WEIGHTS[1] else []
+    parts = [name for name in names if _SHARD.fullmatch(name)] if file and file.endswith(".json") else []
     return [name for name in (CONFIG, PREPROCESSOR, ADAPTER) if name in names] + ([file] if file else []) + parts

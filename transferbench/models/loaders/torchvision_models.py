@@ -26,9 +26,10 @@ def card(id: str) -> ModelCard:
     full = f"torchvision:{name}@{member.name}"
     own = Normalisation(tuple(map(float, preset.mean)), tuple(map(float, preset.std)))
     side, resize = preset.crop_size[0], preset.resize_size[0]
+    network = f"torchvision:{name}" + (f"@{side}" if name.startswith("vit_") and side != 224 else "")
     return ModelCard(
         id=full,
-        network=f"torchvision:{name}" if own == IMAGENET else f"normalised:{own.text}:torchvision:{name}",
+        network=network if own == IMAGENET else f"normalised:{own.text}:{network}",
         dataset="imagenet",
         classes=classes.of("imagenet"),
         input_shape=(3, side, side),

@@ -108,7 +108,8 @@ def unstated(id: str) -> str:
     """The normalisation, which a file of weights does not name, and the size of the images."""
     parsed = TimmName.parse(id)
     found = configuration(parsed.name)
-    size = f"; images of {parsed.side or found.input_size[-1]} only" if found.fixed_input_size else ""
+    another = " only" if found.fixed_input_size else f" (another: timm:{parsed.name}@<side>)"
+    size = f"; images of {parsed.side or found.input_size[-1]}{another}"
     return (
         f"input normalised with {normalisation(parsed.name).text} (mean/std), as timm's configuration of {parsed.name} "
         f"says (another: --network normalised:<mean>/<std>:{id}){size}"

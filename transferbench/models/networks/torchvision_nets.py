@@ -1,5 +1,6 @@
-"""torchvision's ImageNet classifiers with their normalisation: `torchvision:<name>`.
+"""torchvision's ImageNet classifiers with their normalisation: `torchvision:<name>[@<side>]`, images of 224 by default.
 
+A ViT is built for the side, all others take any (`torchvision:resnet18@32` for weights that were trained on CIFAR).
 The stages are those whose features Renofeation matches: layer1..layer4 of a ResNet, and of MobileNetV2 the groups that
 end with 24, 32, 64, 160 and 1280 channels (fe_resnet.py, fe_mobilenet.py of its code); every block of a ViT, the four
 stages of Swin and ConvNeXt.
@@ -18,7 +19,9 @@ from transferbench.models.networks import Built
 from transferbench.models.networks.normalised import MEAN, STD, Normalised
 
 NORMALISATION = "default"
-IDS = {"torchvision": "torchvision:<name>, any classifier of torchvision: resnet18, resnet50, mobilenet_v2, ..."}
+IDS = {
+    "torchvision": "torchvision:<name>[@<side>], any classifier of torchvision: resnet18, resnet50, mobilenet_v2, ..."
+}
 
 _MOBILENET = tuple(f"model.features.{end}" for end in (3, 6, 10, 16, 18))
 _FEATURES = tuple(f"model.features.{number}" for number in (1, 3, 5, 7))
@@ -36,15 +39,28 @@ def check_name(name: str) -> None:
 
 
 def build(id: str, num_classes: int) -> Built:
-    """The classifier with random weights. InputError for an unknown name."""
+    """The classifier with random weights. InputError for an unknown name, or a side that patches do not fill."""
     import torchvision.models
 
-    name = id.partition(":")[2]
-    check_name(name)
-    inner: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    name, side = _parts(id)
+    sizes = {"image_size": side} if name.startswith("vit_") else {}
+    try:
+        inner: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **sizes)
+    except AssertionError:
+        # torchvision's own check that patches fill the image.
+        raise InputError(f"network {id}: images of {side} do not divide into its patches") from None
     model = Normalised(inner)
     layers = find_layers(model)
-    return Built(model, layers._replace(stages=_stages(name, model) or layers.stages), (3, _side(inner), _side(inner)))
+    return Built(model, layers._replace(stages=_stages(name, model) or layers.stages), (3, side, side))
+
+
+def _parts(id: str) -> tuple[str, int]:
+    """(torchvision's name, the side of the images). InputError for an unknown name, or a side that is no number."""
+    name, at, side = id.partition(":")[2].partition("@")
+    check_name(name)
+    if at and not re.fullmatch(r"[1-9]\d{0,3}", side):
+        raise InputError(f"network {id}: write the side of its images behind the sign, torchvision:{name}@32")
+    return name, int(side) if at else _SIDE
 
 
 def _stages(name: str, model: nn.Module) -> tuple[str, ...]:
@@ -56,15 +72,11 @@ def _stages(name: str, model: nn.Module) -> tuple[str, ...]:
     return _FEATURES if name.startswith(("swin_", "convnext_")) else ()
 
 
-def _side(inner: nn.Module) -> int:
-    """The side of the images: a ViT's position embeddings have one, to others any side will do."""
-    side = getattr(inner, "image_size", _SIDE)
-    return side if isinstance(side, int) else _SIDE
-
-
 def unstated(id: str) -> str:
-    """The normalisation, which torchvision's weights need and a file of other weights may not."""
+    """The normalisation, which torchvision's weights need and a file of other weights may not, and the images' side."""
+    name, side = _parts(id)
+    size = f"images of {side}" + (" only" if name.startswith("vit_") else f" (another: torchvision:{name}@<side>)")
     return (
         f"input normalised with ImageNet's mean {MEAN} and deviation {STD}, as torchvision's own weights (another: "
-        f"--network normalised:<mean>/<std>:{id})"
+        f"--network normalised:<mean>/<std>:{id}); {size}"
     )
