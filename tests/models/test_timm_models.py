@@ -155,6 +155,32 @@ def test_a_network_of_torchvision_takes_images_of_the_side_that_is_named(tmp_pat
     assert networks.input_shape(swag.network) == swag.input_shape
 
 
+def test_a_model_for_images_of_another_side_resizes_them_itself(tmp_path: Path) -> None:
+    folder = tmp_path / "timm"
+    folder.mkdir()
+    inner = scrambled(timm.create_model("test_vit"))
+    config = timm.get_pretrained_cfg("test_vit")
+    save_file(inner.state_dict(), folder / f"test_vit.{config.tag}.safetensors")
+    plain = victims.load("timm:test_vit", tmp_path)
+    with pytest.raises(InputError, match=r"has \(3, 32, 32\): --model resized:32:<model> resizes them"):
+        plain.check_fits("cifar10", (3, 32, 32), plain.card.classes)
+    victim = victims.load("resized:32:timm:test_vit", tmp_path)
+    x = torch.rand(2, 3, 32, 32)
+    larger = torch.nn.functional.interpolate(x, size=(160, 160), mode="bilinear", align_corners=False)
+    assert torch.equal(victim.model(x), plain.model(larger))
+    assert victim.card.input_shape == (3, 32, 32)
+    assert victim.id == f"resized:32:{plain.id}"
+    assert any(
+        "resized to 160 by the network, bilinear (its own preprocessing is" in n for n in victim.card.weights_notes
+    )
+    built = networks.build(victim.card.network, 1000)
+    built.model.eval().load_state_dict(victim.model.state_dict())
+    assert torch.equal(built.model(x), victim.model(x))
+    assert victims.load("resized:160:timm:test_vit", tmp_path).id == plain.id
+    with pytest.raises(InputError, match="write it as resized:<side of the images>:<model>"):
+        victims.load("resized:timm:test_vit", tmp_path)
+
+
 # Features.
 def test_two_heads_are_no_single_one() -> None:
     layers = networks.build("timm:deit_tiny_distilled_patch16_224@32/8", 3).layers

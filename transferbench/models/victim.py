@@ -102,6 +102,7 @@ class Victim:
         if tuple(shape) != tuple(self.card.input_shape):
             raise InputError(
                 f"{self.id} takes images of shape {tuple(self.card.input_shape)}, {dataset} has {tuple(shape)}"
+                f"{_of_another_side(tuple(self.card.input_shape), tuple(shape))}"
             )
         if len(classes) != self.num_classes:
             raise InputError(
@@ -122,6 +123,13 @@ class Victim:
     def to(self, device: torch.device | str) -> Victim:
         """The victim with its network on the device."""
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
+
+
+def _of_another_side(own: tuple[int, ...], given: tuple[int, ...]) -> str:
+    """What to do with square images of another side."""
+    if len(own) != 3 or len(given) != 3 or own[0] != given[0] or given[1] != given[2]:
+        return ""
+    return f": --model resized:{given[1]}:<model> resizes them inside the network"
 
 
 def _of_other_versions(card: ModelCard) -> str:
