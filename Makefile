@@ -51,7 +51,7 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 docs: setup ## the tables of methods and attacks in docs/, from the plugins' docstrings
 	$(BIN)/python tests/support/plugin_tables.py
 
-index: setup ## the list of RobustBench's models, from the installed package
+index: setup ## the lists of RobustBench's models and of all architectures, from the installed packages
 	$(BIN)/python -m transferbench.models.make_index
 
 sources: setup ## the networks of the built-in task that come with the package, trained anew

@@ -38,6 +38,7 @@ from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import ENGINES
 from transferbench.jobs.judge import judge_points
 from transferbench.models.features import find_layers
+from transferbench.models.outputs import Output, with_output
 from transferbench.models.victim import Victim
 from transferbench.python import image_sources
 from transferbench.python.chain_progress import chain_progress
@@ -84,6 +85,7 @@ def evaluate(
     progress: bool = True,
     workers: int = 1,
     precision: Precision = "fp32",
+    output: Output | None = None,
 ) -> Report:
     """Attack a model in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
@@ -109,8 +111,9 @@ def evaluate(
     every half minute. `device` is where the model is by default; "auto" is a GPU that nobody uses, else the CPU. With
     `workers` the examples are divided among so many processes, one core or GPU each (the script's own code is not run
     again); else this process attacks them all, with torch's threads or with one where that is faster.
-    `precision="bf16"` searches in bfloat16 and judges in fp32 (engine/bf16.py). Model, tensors, random states, autocast
-    and torch's defaults are unchanged afterwards.
+    `precision="bf16"` searches in bfloat16 and judges in fp32 (engine/bf16.py). `output` is the part of the model's
+    output that is the logits: a key ("logits"), a field, or a position in a tuple. Model, tensors, random states,
+    autocast and torch's defaults are unchanged afterwards.
 
     Raises InputError for what engine/preflight.py refuses, FaultError when a logit stops being finite.
     """
@@ -154,7 +157,8 @@ def evaluate(
         places = _places(model, x, device, workers)
         where = canonical.device(places.device)
         examples = Examples(x.to(where), y.to(where), canonical.ids(ids, len(x)).to(where))
-        target = Target.prepare(model, examples.x, examples.y, batch_size, EngineOptions(precision=precision))
+        given = model if output is None else with_output(model, output)
+        target = Target.prepare(given, examples.x, examples.y, batch_size, EngineOptions(precision=precision))
         if not plain:
             for chain in chains.values():
                 attack_plugins.build_chain(chain, target.num_classes)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transferbench.base.errors import InputError
-from transferbench.base.names import file_stem, victim_name
+from transferbench.base.names import file_stem, short_network, victim_name
 from transferbench.models.cards import ModelCard
 
 
@@ -69,3 +69,9 @@ def test_long_names_stay_apart() -> None:
     first, second = (victim_name(Path("x" * 300 + end)) for end in "ab")
     assert first != second
     assert file_stem("RB_Carmon2019Unlabeled@cifar10/Linf") == "RB_Carmon2019Unlabeled@cifar10_Linf"
+
+
+def test_a_configuration_is_named_by_its_type() -> None:
+    id = 'normalised:0.5/0.5:transformers:32:{"hidden_size":16,"model_type":"vit","patch_size":8}'
+    assert short_network(id) == "normalised:0.5/0.5:transformers:32:vit"
+    assert short_network("torchvision:resnet18") == "torchvision:resnet18"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import itertools
+import json
 import random
 import resource
 from collections.abc import Callable, Iterator
@@ -60,6 +61,30 @@ FORMS: dict[str, Callable[[], bytes]] = {
     "rich-legacy": lambda: torch_bytes(rich(), zipped=False),
     "safetensors": lambda: save(net().state_dict()),
 }
+
+
+def behind(prefix: str, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in state.items()}
+
+
+def robustness() -> dict[str, Any]:
+    constants = {"new_mean": torch.tensor([0.5]), "new_std": torch.tensor([0.5])}
+    parts = {**behind("module.normalizer.", constants), **behind("module.model.", net().state_dict()),
+             **behind("module.attacker.model.", net().state_dict())}  # fmt: skip
+    return {"model": parts, "epoch": 3}
+
+
+SCRIPTS: dict[str, Callable[[], Any]] = {
+    "lightning": lambda: {"state_dict": behind("net.", net().state_dict()), "pytorch-lightning_version": "2.5.0"},
+    "robustness": robustness,
+    "sequential": lambda: {"0.mean": torch.tensor([0.5]), "0.std": torch.tensor([0.5]),
+                           **behind("1.", net().state_dict())},
+    "averaged": lambda: {**behind("module.", net().state_dict()), "n_averaged": torch.tensor(2)},
+    "compiled": lambda: {"net": behind("_orig_mod.module.", net().state_dict()), "acc": 9.5},
+    "half": lambda: {name: tensor.half() if tensor.is_floating_point() else tensor
+                     for name, tensor in net().state_dict().items()},
+}  # fmt: skip
+"""Forms of other libraries, which are read through what is above and so are damaged less often."""
 
 
 def damaged(whole: bytes, seed: str) -> Iterator[bytes]:
@@ -126,6 +151,37 @@ def test_damaged_files_give_tensors_or_one_line(form: str, tmp_path: Path, recwa
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 200_000, "KiB: no damage makes a small file take much memory"
     assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize("form", SCRIPTS)
+def test_damaged_files_of_every_library_give_tensors_or_one_line(form: str, tmp_path: Path) -> None:
+    path, whole = tmp_path / "w.pt", torch_bytes(SCRIPTS[form]())
+    path.write_bytes(whole)
+    assert read_and_load(path)
+    results = []
+    for content in itertools.islice(damaged(whole, form), DAMAGED // 10):
+        path.write_bytes(content)
+        results.append(read_and_load(path))
+    assert not all(results)
+
+
+@pytest.mark.parametrize("broken", ["index", "part"])
+def test_a_damaged_index_or_part_gives_tensors_or_one_line(broken: str, tmp_path: Path) -> None:
+    state = net().state_dict()
+    index, part = tmp_path / "model.safetensors.index.json", tmp_path / "model-00002-of-00002.safetensors"
+    names = {"model-00001-of-00002.safetensors": list(state)[:3], part.name: list(state)[3:]}
+    for name, own in names.items():
+        (tmp_path / name).write_bytes(save({one: state[one] for one in own}))
+    places = {one: name for name, own in names.items() for one in own}
+    index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": places}))
+    assert read_and_load(index)
+    target = index if broken == "index" else part
+    whole = target.read_bytes()
+    results = []
+    for content in itertools.islice(damaged(whole, broken), DAMAGED // 4):
+        target.write_bytes(content)
+        results.append(read_and_load(index))
+    assert not all(results)
 
 
 # Tensors of every kind: either they come back as they were, or they are refused by name.

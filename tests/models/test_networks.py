@@ -16,7 +16,9 @@ from transferbench.models.features import find_layers, record_features, submodul
 from transferbench.models.networks import madry_wrn, preact_resnet18
 from transferbench.models.networks.normalised import Normalised
 
-FAMILIES = ("torchvision", "robustbench", "resized", "mlp-head", "batch-statistics")
+FAMILIES = (
+    "torchvision", "timm", "transformers", "robustbench", "resized", "normalised", "mlp-head", "batch-statistics",
+)  # fmt: skip
 IDS = [
     *(id for id in registry.entries("networks") if id not in FAMILIES),
     "batch-statistics:small-resnet",
@@ -28,6 +30,12 @@ IDS = [
     "torchvision:resnet18",
     "torchvision:resnet50",
     "torchvision:mobilenet_v2",
+    "normalised:0.5/0.5:timm:test_vit@32",
+    "normalised:0.1307/0.3081:small-resnet",
+    "timm:vit_tiny_patch16_224@32/8",
+    "timm:swin_s3_tiny_224@56",
+    "timm:convnext_atto@32",
+    "timm:resnet18@32",
     "robustbench:cifar10/Linf/Sehwag2021Proxy_R18",
     "robustbench:imagenet/Linf/Salman2020Do_R18",
 ]

@@ -9,10 +9,9 @@ import torch
 from PIL import Image
 from torchvision.models import get_model_weights, list_models
 
-from transferbench.base.errors import InputError
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.models.loaders import torchvision_models
-from transferbench.models.networks.normalised import MEAN, STD
+from transferbench.models.networks.normalised import Normalisation
 
 
 def weights() -> list[tuple[str, Any]]:
@@ -25,20 +24,16 @@ def weights() -> list[tuple[str, Any]]:
 
 def test_the_pixels_of_every_set_of_weights_are_those_of_its_own_transforms() -> None:
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (375, 501, 3), dtype=np.uint8))
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
-    refused: dict[str, str] = {}
-    pipelines: dict[str, dict[str, Any]] = {}
+    pipelines: dict[tuple[str, str], dict[str, Any]] = {}
     for id, member in weights():
-        try:
-            text = torchvision_models.card(id).preprocessing
-        except InputError as error:
-            refused[id] = str(error)
-            continue
-        pipelines.setdefault(text, {})[repr(member.transforms())] = member.transforms()
-    assert all("normalisation is not ImageNet's usual one" in reason for reason in refused.values())
-    assert len(refused) < 10
-    assert len(pipelines) > 10
-    for text, presets in pipelines.items():
+        card = torchvision_models.card(id)
+        pipelines.setdefault((card.preprocessing, card.network), {})[repr(member.transforms())] = member.transforms()
+    assert len({text for text, _ in pipelines}) > 10
+    others = {network for _, network in pipelines if network.startswith("normalised:")}
+    assert others, "some are normalised in another way"
+    for (text, network), presets in pipelines.items():
+        named = network.split(":")[1] if network.startswith("normalised:") else "imagenet"
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in Normalisation.parse(named))
         own = (Preprocessing.parse(text)(image) - mean) / std
         for preset in presets.values():
             assert torch.equal(own, preset(image)), text

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import itertools
-import re
+import json
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.models import networks, victims, weights
-from transferbench.models.networks.normalised import MEAN, STD, Normalised
 from transferbench.models.victim import Victim
+from transferbench.models.weights import entries
 
 State = dict[str, torch.Tensor]
 
@@ -48,28 +49,44 @@ LAYOUTS: dict[str, tuple[Callable[[State], Any], str, str]] = {
     "robust-finetuning": (lambda s: {"state_dict": s, "optim": OPTIMISER}, "", ""),
     "pytorch-cifar": (lambda s: {"net": behind("module.", s), "acc": 95.0, "epoch": 3}, "", "module. taken out"),
     "timm": (
-        lambda s: {"epoch": 3, "arch": "x", "state_dict": s, "optimizer": OPTIMISER, "state_dict_ema": other(s)},
-        "state_dict", "entry state_dict of several (also there: state_dict_ema",
+        lambda s: {"epoch": 3, "arch": "x", "state_dict": other(s), "optimizer": OPTIMISER, "state_dict_ema": s},
+        "state_dict_ema", "entry state_dict_ema, as timm's load_checkpoint does (also there: state_dict;",
     ),
-    "timm-ema-first": (lambda s: {"state_dict_ema": other(s), "state_dict": s}, "state_dict", "state_dict_ema"),
-    "deit": (lambda s: {"model": s, "model_ema": other(s), "scaler": {"scale": torch.ones(1)}}, "model", "model_ema"),
-    "dm-improves-at": (
+    "deit": (
+        lambda s: {"model": s, "model_ema": other(s), "optimizer": OPTIMISER, "epoch": 3, "args": Namespace(lr=0.1)},
+        "model", "entry model, as --eval of DeiT and ConvNeXt does (also there: model_ema;",
+    ),
+    "torchvision-references": (
+        lambda s: {"model": other(s), "optimizer": OPTIMISER, "epoch": 3, "args": Namespace(),
+                   "model_ema": {**behind("module.", s), "n_averaged": torch.tensor(9)}},
+        "model_ema", "entry model_ema, as torchvision's references do with --model-ema (also there: model;",
+    ),
+    "averaged-beside": (
         lambda s: {"model_state_dict": s, "unaveraged_model_state_dict": other(s), "optimizer_state_dict": OPTIMISER},
         "model_state_dict", "also there: unaveraged_model_state_dict",
     ),
     "mmengine": (lambda s: {"meta": {}, "state_dict": s, "ema_state_dict": other(s)}, "state_dict", "ema_state_dict"),
-    "best-beside": (lambda s: {"best": other(s), "model": s}, "model", "also there: best"),
-    "nested": (lambda s: {"model": {"state_dict": s, "epoch": 1}, "ema": {"shadow": other(s)}}, "model/state_dict",
-               "also there: ema/shadow"),
+    "lightning-average": (
+        lambda s: {"state_dict": behind("model.", s), "current_model_state": behind("model.", other(s)),
+                   "pytorch-lightning_version": "2.6.0"},
+        "state_dict", "the average, as Lightning does",
+    ),
+    "twice-the-same": (lambda s: {"best": s, "last": dict(s)}, "", ""),
     "two-networks": (lambda s: {"model": s, "discriminator": {"weight": torch.zeros(3)}}, "", ""),
     "lightning": (
         lambda s: {"state_dict": behind("model.", s), "optimizer_states": [OPTIMISER], "loops": {"x": torch.ones(1)}},
         "", "prefix model. removed",
     ),
-    "lightning-teacher": (
-        lambda s: {"state_dict": {**behind("model.", s), **behind("teacher.", other(s))}}, "state_dict",
-        "left out: another copy of the network behind teacher. (#teacher. takes it)",
+    "lightning-backbone": (
+        lambda s: {"state_dict": behind("backbone.", s), "pytorch-lightning_version": "2.5.0"},
+        "", "prefix backbone. removed",
     ),
+    "lightning-parts": (
+        lambda s: {"state_dict": {**behind("net.", s), "criterion.weight": s["0.bias"], "net.val_acc.tp": s["0.bias"]}},
+        "", "left out: 2 other names (first: criterion.weight)",
+    ),
+    "wrappers-in-turn": (lambda s: {"state_dict": behind("module.model._orig_mod.net.", s)}, "", "model.net. removed"),
+    "numbers-among-names": (lambda s: {**s, "epoch": 3, "best_acc": 0.5}, "", ""),
     "compiled": (lambda s: behind("_orig_mod.", s), "", "_orig_mod. taken out of the names"),
     "compiled-parallel": (lambda s: behind("module._orig_mod.", s), "", "_orig_mod. taken out"),
     "compiled-parts": (lambda s: {n.replace("0.", "0._orig_mod."): s[n] for n in s}, "", "_orig_mod. taken out"),
@@ -95,25 +112,53 @@ def test_every_layout_gives_its_weights_and_says_what_was_chosen(tmp_path: Path,
     assert (selection.sha256 == whole) == (entry == ""), "two networks of one file are not found by one hash"
 
 
-def test_the_default_is_the_first_of_the_documented_names(tmp_path: Path) -> None:
-    text = " ".join((Path(__file__).parents[2] / "docs" / "models.md").read_text().split())
-    order = re.findall(r"`(\w+)`", text.partition("Of several the first of ")[2].partition(" is taken")[0])
-    assert len(order) == 9
+def test_docs_name_every_library_that_has_a_default() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    for library in entries.LIBRARIES:
+        assert f"`{library.takes}`" in text
+        assert library.why in " ".join(text.split()), library.why
+
+
+AMBIGUOUS: dict[str, tuple[Callable[[State], Any], str]] = {
+    "ema": (lambda s: {"model": s, "model_ema": other(s)}, "model, model_ema"),
+    "best-last": (lambda s: {"best": s, "last": other(s)}, "best, last"),
+    "distillation": (lambda s: {"student": s, "teacher": other(s)}, "student, teacher"),
+    "nested": (lambda s: {"model": {"state_dict": s}, "ema": {"shadow": other(s)}}, "model/state_dict, ema/shadow"),
+    "lightning-teacher": (
+        lambda s: {"state_dict": {**behind("model.", s), **behind("teacher.", other(s))}},
+        "state_dict/model., state_dict/teacher.",
+    ),
+    "lightning-callback": (
+        lambda s: {
+            "state_dict": behind("model.", s),
+            "callbacks": {"EMA": {"ema_state_dict": behind("model.", other(s))}},
+            "pytorch-lightning_version": "2.5.0",
+        },
+        "state_dict, callbacks/EMA/ema_state_dict",
+    ),
+    "ema-behind-a-prefix": (lambda s: {**s, **behind("ema.module.", other(s))}, "the whole file, ema."),
+}
+
+
+@pytest.mark.parametrize("layout", AMBIGUOUS)
+def test_of_two_networks_that_fit_none_is_guessed(tmp_path: Path, layout: str) -> None:
+    make, keys = AMBIGUOUS[layout]
     state = net().state_dict()
-    for first, second in itertools.pairwise(order):
-        assert select(tmp_path / "w.pt", {second: other(state), first: state}).place == first
+    with pytest.raises(InputError, match=rf"several networks fit.*--weights-key.*: {keys}$") as raised:
+        select(tmp_path / "w.pt", make(state))
+    assert str(raised.value).isprintable()
+    for key in keys.removeprefix("the whole file, ").split(", "):
+        taken = select(tmp_path / "w.pt", make(state), key).state["0.weight"]
+        assert torch.equal(taken, state["0.weight"]) or torch.equal(taken, other(state)["0.weight"])
 
 
 @pytest.mark.parametrize(
     ("layout", "entry"),
     [
-        ("timm", "state_dict_ema"),
+        ("timm", "state_dict"),
         ("deit", "model_ema"),
-        ("dm-improves-at", "unaveraged_model_state_dict"),
-        ("best-beside", "best"),
-        ("nested", "ema/shadow"),
-        ("lightning-teacher", "teacher."),
-        ("lightning-teacher", "state_dict/teacher."),
+        ("averaged-beside", "unaveraged_model_state_dict"),
+        ("mmengine", "ema_state_dict"),
     ],
 )
 def test_the_entry_that_is_named_is_taken(tmp_path: Path, layout: str, entry: str) -> None:
@@ -122,22 +167,28 @@ def test_the_entry_that_is_named_is_taken(tmp_path: Path, layout: str, entry: st
     default, named = select(tmp_path / "w.pt", content), select(tmp_path / "w.pt", content, entry)
     assert all(torch.equal(named.state[name], tensor) for name, tensor in other(state).items())
     assert named.sha256 != default.sha256
-    assert named.place.endswith(entry)
+    assert named.place == entry
+    assert f"entry {entry}, as asked for" in named.notes
+
+
+def test_a_prefix_that_is_named_is_taken(tmp_path: Path) -> None:
+    state = net().state_dict()
+    content = {"state_dict": {**behind("model.", state), **behind("teacher.", other(state))}}
+    first, second = (select(tmp_path / "w.pt", content, key) for key in ("teacher.", "state_dict/model."))
+    assert torch.equal(first.state["0.weight"], other(state)["0.weight"])
+    assert torch.equal(second.state["0.weight"], state["0.weight"])
+    assert (first.place, second.place) == ("state_dict/teacher.", "state_dict/model.")
+    assert first.sha256 != second.sha256
 
 
 @pytest.mark.parametrize(
     ("content", "entry", "complaint"),
     [
-        (lambda s: {"best": s, "last": other(s)}, None, "several state dicts fit.*--weights-key: best, last"),
-        (lambda s: {"student": s, "teacher": other(s)}, None, "several state dicts fit.*student, teacher"),
-        (
-            lambda s: {"state_dict": s},
-            "state_dict_ema",
-            "no state dict 'state_dict_ema' that fits; there is state_dict",
-        ),
+        (lambda s: {"state_dict": s}, "state_dict_ema", "no state dict 'state_dict_ema'; there is state_dict"),
         (lambda s: s, "ema.", r"not behind 'ema.', but \[''\]"),
-        (lambda s: behind("backbone.", s), None, "names are behind 'backbone.': say #backbone. to take these"),
-        (lambda s: behind("amodule.", s), None, "names are behind 'amodule.'"),
+        (lambda s: {**behind("backbone.", s), "neck.weight": s["0.bias"]}, None, r"'neck.weight'.*#backbone. leaves"),
+        (lambda s: {n.replace("0.", "amodule0."): s[n] for n in s}, None, r"names are missing \(first: \['0.bias'"),
+        (lambda s: {f"module{n}": s[n] for n in s}, None, r"names are missing \(first: \['0.bias'"),
         (lambda s: {**s, "head.weight": s["0.bias"]}, None, r"0 names are missing .*1 are not .*'head.weight'"),
         (lambda s: {**behind("model.", s), "head.weight": s["0.bias"]}, None, r"'head.weight'.*#model. leaves"),
         (lambda s: {"0.weight": s["0.weight"]}, None, r"7 names are missing \(first: \['0.bias'"),
@@ -162,32 +213,151 @@ def test_a_prefix_that_is_named_leaves_the_rest_out(tmp_path: Path) -> None:
 def test_two_names_are_never_made_one(tmp_path: Path) -> None:
     """Where a wrapper's part tells two entries apart it stays."""
     state = net().state_dict()
-    selection = select(tmp_path / "w.pt", {**state, **behind("module.", other(state))})
+    content = {**state, **behind("module.", other(state))}
+    with pytest.raises(InputError, match=r"several networks fit.*: the whole file, module\.$"):
+        select(tmp_path / "w.pt", content)
+    assert torch.equal(select(tmp_path / "w.pt", content, "module.").state["0.weight"], other(state)["0.weight"])
+
+
+def test_only_one_of_two_networks_has_the_shapes(tmp_path: Path) -> None:
+    state = net().state_dict()
+    wider = {name: torch.zeros(*tensor.shape, 2) for name, tensor in state.items()}
+    selection = select(tmp_path / "w.pt", {"teacher": wider, "student": state})
     assert torch.equal(selection.state["0.weight"], state["0.weight"])
-    assert "another copy of the network behind module." in " ".join(selection.notes)
 
 
-def madry(state: State, mean: tuple[float, ...]) -> dict[str, Any]:
-    """A checkpoint of the robustness library: the network twice, its normalisation in the file."""
-    constants = {"new_mean": torch.tensor(mean).view(3, 1, 1), "new_std": torch.tensor(STD).view(3, 1, 1)}
+# A normalisation inside.
+SMALL_NET = "torchvision:shufflenet_v2_x0_5"
+CIFAR = (torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616]))
+
+
+def constants(mean: torch.Tensor, std: torch.Tensor, names: tuple[str, str] = ("mean", "std")) -> State:
+    return {names[0]: mean.view(-1, 1, 1), names[1]: std.view(-1, 1, 1)}
+
+
+def robustness(state: State, mean: torch.Tensor, std: torch.Tensor) -> dict[str, Any]:
+    """A checkpoint of MadryLab's robustness: the network twice, its normalisation in the file."""
+    new = constants(mean, std, ("new_mean", "new_std"))
     parts = {
-        **behind("module.normalizer.", constants),
+        **behind("module.normalizer.", new),
         **behind("module.model.", state),
-        **behind("module.attacker.normalize.", constants),
+        **behind("module.attacker.normalize.", new),
         **behind("module.attacker.model.", state),
     }
     return {"model": parts, "optimizer": OPTIMISER, "epoch": 3, "schedule": None}
 
 
-def test_the_robustness_librarys_files_load_where_their_normalisation_is_the_networks(tmp_path: Path) -> None:
-    state, path = net().state_dict(), tmp_path / "w.pt"
-    selection = select(path, madry(state, MEAN), model=Normalised(net()))
-    assert torch.equal(selection.state["model.0.weight"], state["0.weight"])
-    assert "the file's normalisation is the network's" in selection.notes
-    with pytest.raises(InputError, match=r"normalisation .*new_mean = \[0.5, 0.5, 0.5\], the network has \[0.485"):
-        select(path, madry(state, (0.5, 0.5, 0.5)), model=Normalised(net()))
-    with pytest.raises(InputError, match=r"new_mean = \[0.485, .*the network has \[0.0, 0.0, 0.0\]"):
-        select(path, madry(state, MEAN))
+NORMALISED: dict[str, Callable[[State], Any]] = {
+    "robustness": lambda s: robustness(s, *CIFAR),
+    "sequential": lambda s: {**behind("0.", constants(*CIFAR)), **behind("1.", s)},
+    "sequential-parallel": lambda s: {"net": behind("module.", {**behind("0.", constants(*CIFAR)), **behind("1.", s)})},
+    "normalize": lambda s: {**behind("normalize.", dict(zip(("mean", "std"), CIFAR, strict=True))),
+                            **behind("model.", s)},
+    "mu-sigma": lambda s: {"state_dict": {**constants(*CIFAR, ("mu", "sigma")), **behind("backbone.", s)}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", NORMALISED)
+def test_a_normalisation_in_the_file_becomes_the_victims(tmp_path: Path, form: str) -> None:
+    torch.manual_seed(0)
+    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    torch.save(NORMALISED[form](inner.state_dict()), tmp_path / "w.pt")
+    victim = victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
+    x = torch.rand(2, 3, 32, 32)
+    mean, std = (values.view(3, 1, 1) for values in CIFAR)
+    assert torch.allclose(victim.model(x), inner((x - mean) / std), atol=1e-6)
+    text = "0.4914,0.4822,0.4465/0.2471,0.2435,0.2616"
+    assert victim.card.network == f"normalised:{text}:{SMALL_NET}"
+    assert f"normalisation {text} of the file, in place of the network's" in victim.card.weights_notes
+    assert not any("ImageNet" in note for note in victim.card.weights_notes)
+
+
+def test_a_normalisation_stands_in_front_of_a_network_without_one(tmp_path: Path) -> None:
+    state = small(0)
+    one = dict(zip(("mean", "std"), (torch.tensor([0.1307]), torch.tensor([0.3081])), strict=True))
+    torch.save({**behind("norm.", one), **behind("net.", state)}, tmp_path / "w.pt")
+    victim = victims.load(f"file:small-resnet={tmp_path / 'w.pt'}")
+    plain = networks.build("small-resnet", 10).model.eval()
+    plain.load_state_dict(state)
+    x = torch.rand(2, 1, 8, 8)
+    assert torch.equal(victim.model(x), plain((x - 0.1307) / 0.3081))
+    assert victim.card.network == "normalised:0.1307/0.3081:small-resnet"
+    assert victim.layers.head == "model.head"
+
+
+@pytest.mark.parametrize(
+    ("content", "network", "complaint"),
+    [
+        (lambda s: robustness(s, *CIFAR), f"resized:16-32:{SMALL_NET}", "may have another: say which"),
+        (lambda s: {**behind("0.", constants(*CIFAR)), **behind("2.", constants(CIFAR[1], CIFAR[0])),
+                    **behind("1.", s)}, SMALL_NET, "two normalisations in the file"),
+        (lambda s: {**behind("0.", constants(CIFAR[0] * 255, CIFAR[1] * 255)), **behind("1.", s)},
+         SMALL_NET, "normalisation of pixels in 0..255"),
+        (lambda s: {**behind("0.", constants(CIFAR[0], CIFAR[1] * 0)), **behind("1.", s)},
+         SMALL_NET, "a normalisation that is none"),
+        (lambda s: {**behind("0.", {"mean": CIFAR[0]}), **behind("1.", s)}, SMALL_NET, r"'0.mean'"),
+    ],
+)  # fmt: skip
+def test_a_normalisation_that_is_not_clear_is_refused(
+    tmp_path: Path, content: Callable[[State], Any], network: str, complaint: str
+) -> None:
+    torch.save(content(torchvision.models.shufflenet_v2_x0_5(num_classes=4).state_dict()), tmp_path / "w.pt")
+    with pytest.raises(InputError, match=complaint) as raised:
+        victims.load(f"file:{network}={tmp_path / 'w.pt'}")
+    assert str(raised.value).isprintable()
+
+
+def test_what_the_network_states_wins_over_the_file(tmp_path: Path) -> None:
+    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    torch.save(NORMALISED["sequential"](inner.state_dict()), tmp_path / "w.pt")
+    victim = victims.load(f"file:normalised:none:{SMALL_NET}={tmp_path / 'w.pt'}")
+    x = torch.rand(1, 3, 32, 32)
+    assert torch.allclose(victim.model(x), inner(x), atol=1e-6)
+    assert any("left out: the network's id states one" in note for note in victim.card.weights_notes)
+
+
+def test_classes_that_the_file_names_are_the_victims(tmp_path: Path) -> None:
+    names = [f"class {number}" for number in range(10)]
+    torch.save({"state_dict": small(0), "class_to_idx": {name: 9 - k for k, name in enumerate(names)}}, tmp_path / "w")
+    victim = victims.load(f"file:small-resnet={tmp_path / 'w'}")
+    assert victim.card.classes == tuple(reversed(names))
+    assert "classes named as the file's class_to_idx says" in victim.card.weights_notes
+
+
+def test_parts_of_a_network_are_read_through_their_index(tmp_path: Path) -> None:
+    state = small(3)
+    names = sorted(state)
+    parts = {"model-00001-of-00002.safetensors": names[:20], "model-00002-of-00002.safetensors": names[20:]}
+    for part, own in parts.items():
+        weights.write({name: state[name] for name in own}, tmp_path / part)
+    index = tmp_path / "model.safetensors.index.json"
+    places = {name: part for part, own in parts.items() for name in own}
+    index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": places}))
+    victim = victims.load(f"file:small-resnet={index}")
+    assert all(torch.equal(tensor, state[name]) for name, tensor in victim.model.state_dict().items())
+    before = victim.sha256
+    weights.write({name: state[name] + 1 for name in parts["model-00002-of-00002.safetensors"]},
+                  tmp_path / "model-00002-of-00002.safetensors")  # fmt: skip
+    assert victims.load(f"file:small-resnet={index}").sha256 != before, "every part counts"
+    with pytest.raises(InputError, match="one part of several: name their index"):
+        victims.load(f"file:small-resnet={tmp_path / 'model-00001-of-00002.safetensors'}")
+    with pytest.raises(InputError, match=r"this is a folder: .*\(model-00001-of-00002.safetensors, .*index.json"):
+        victims.load(f"file:small-resnet={tmp_path}")
+    for content, complaint in (
+        ({"weight_map": {"a": "../w.safetensors"}}, "names a file outside its folder"),
+        ({"weight_map": {"a": "gone.safetensors"}}, "gone.safetensors is not beside it"),
+        ({"weight_map": {**places, "more": "model-00001-of-00002.safetensors"}}, r"name different tensors .*'more'"),
+        ({"weight_map": {"a": "model.safetensors.index.json"}}, "an index that names another one"),
+        ({"weight_map": {}}, "that names none"),
+        ({"weight_map": 3, "total_size": 3}, "that names none"),
+    ):
+        index.write_text(json.dumps(content))
+        with pytest.raises(InputError, match=complaint) as raised:
+            weights.open_file(index)
+        assert str(raised.value).isprintable()
+    index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": places})[:-5])
+    with pytest.raises(InputError, match="damaged or cut short"):
+        weights.open_file(index)
 
 
 # Through a model's id.
@@ -202,17 +372,17 @@ def test_the_choice_is_on_the_victims_card(tmp_path: Path) -> None:
     plain, averaged = small(0), small(1)
     path = tmp_path / "epoch=3-val_acc=0.91 (1).ckpt"
     torch.save({"state_dict": behind("module.", plain), "state_dict_ema": averaged}, path)
-    first, second = (victims.load(f"file:small-resnet={path}{entry}") for entry in ("", "#state_dict_ema"))
-    for victim, state in ((first, plain), (second, averaged)):
+    first, second = (victims.load(f"file:small-resnet={path}{entry}") for entry in ("", "#state_dict"))
+    for victim, state in ((first, averaged), (second, plain)):
         assert torch.equal(victim.model.state_dict()["head.weight"], state["head.weight"])
     assert (first.id, second.id) == (
-        "file:epoch_3-val_acc_0.91__1_@state_dict",
         "file:epoch_3-val_acc_0.91__1_@state_dict_ema",
+        "file:epoch_3-val_acc_0.91__1_@state_dict",
     )
     assert first.sha256 != second.sha256
-    assert first.card.weights_notes[0].startswith("entry state_dict of several (also there: state_dict_ema;")
-    assert "module. taken out of the names" in first.card.weights_notes
-    with pytest.raises(InputError, match="no state dict 'ema' that fits; there is state_dict, state_dict_ema"):
+    assert first.card.weights_notes[0].startswith("entry state_dict_ema, as timm's load_checkpoint does (also there:")
+    assert "module. taken out of the names" in second.card.weights_notes
+    with pytest.raises(InputError, match="no state dict 'ema'; there is state_dict, state_dict_ema"):
         victims.load(f"file:small-resnet={path}#ema")
 
 
@@ -324,4 +494,6 @@ def test_an_activation_that_the_network_does_not_have_is_refused(activation: str
 def test_a_normalisation_that_is_assumed_is_said() -> None:
     assert "ImageNet's mean" in networks.unstated("torchvision:resnet18")
     assert "ImageNet's mean" in networks.unstated("resized:32-224:torchvision:resnet18")
+    assert networks.unstated("normalised:0.5/0.5:torchvision:resnet18") == ""
+    assert "timm's configuration" in networks.unstated("timm:vit_tiny_patch16_224@32/8")
     assert networks.unstated("small-resnet") == ""

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from transferbench.cli.main import main
-from transferbench.models import networks
+from transferbench.models import networks, trained
 
-CHOICE = "entry state_dict of several (also there: state_dict_ema; #<entry> or --weights-key takes one)"
+CHOICE = (
+    "entry state_dict_ema, as timm's load_checkpoint does (also there: state_dict; #<entry> or --weights-key takes one)"
+)
 PREFIX = "module. taken out of the names"
 
 
@@ -19,7 +21,8 @@ PREFIX = "module. taken out of the names"
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    plain, averaged = (networks.build("small-resnet", 10).model.state_dict() for _ in range(2))
+    plain = networks.build("small-resnet", 10).model.state_dict()
+    averaged = {name: tensor + 1 for name, tensor in plain.items()}
     torch.save({"state_dict": {f"module.{n}": t for n, t in plain.items()}, "state_dict_ema": averaged}, "w.pth")
     return "w.pth"
 
@@ -33,31 +36,33 @@ def test_eval_prints_and_records_the_choice(file: str, capsys: pytest.CaptureFix
     words = [*EVAL.split(), "--model", f"file:{file}"]
     assert main(words) == 0
     err = capsys.readouterr().err
-    assert f"file:w@state_dict: {CHOICE}" in " ".join(err.split())
-    assert main([*words, "--weights-key", "state_dict_ema", "--source", f"file:small-resnet={file}"]) == 0
+    assert f"file:w@state_dict_ema: {CHOICE}" in " ".join(err.split())
+    assert main([*words, "--weights-key", "state_dict", "--source", f"file:small-resnet={file}"]) == 0
     err = " ".join(capsys.readouterr().err.split())
-    assert "file:w@state_dict_ema: entry state_dict_ema of several (also there: state_dict;" in err
-    assert f"file:w@state_dict: {CHOICE}" in err, "of the source as well"
+    assert "file:w@state_dict: entry state_dict, as asked for" in err
+    assert f"file:w@state_dict_ema: {CHOICE}" in err, "of the source as well"
     records = [json.loads(path.read_text()) for path in sorted(Path("runs/eval/records").glob("*.json"))]
     assert [record["victim"] for record in records] == ["file:w@state_dict", "file:w@state_dict_ema"]
-    assert records[0]["weights_notes"] == [CHOICE, PREFIX]
-    assert records[1]["weights_notes"][0].startswith("entry state_dict_ema")
+    assert records[0]["weights_notes"] == ["entry state_dict, as asked for", PREFIX]
+    assert records[1]["weights_notes"] == [CHOICE]
     assert records[0]["weights_sha256"] != records[1]["weights_sha256"]
 
 
 def test_train_prints_the_choice_of_its_source(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--plugin", "probe", "--target", "digits", "--set", "steps=2", "--out", "new"]
-    assert main(["train", *words, "--source", f"file:small-resnet={file}#state_dict_ema"]) == 0
+    assert main(["train", *words, "--source", f"file:small-resnet={file}#state_dict"]) == 0
     err = " ".join(capsys.readouterr().err.split())
-    assert "file:w@state_dict_ema: entry state_dict_ema of several (also there: state_dict;" in err
-    assert "source: file:w@state_dict_ema" in Path("new/README.md").read_text()
+    assert "file:w@state_dict: entry state_dict, as asked for" in err
+    notes = trained.card(Path("new")).weights_notes
+    assert notes == ("source file:w@state_dict: entry state_dict, as asked for", f"source file:w@state_dict: {PREFIX}")
+    assert "source: file:w@state_dict" in Path("new/README.md").read_text()
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
         ("--model AA_ResNet18 --weights-key ema", "--weights-key is for weights in a file"),
-        ("--model file:w.pth --network small-resnet --weights-key ema", "no state dict 'ema' that fits"),
+        ("--model file:w.pth --network small-resnet --weights-key ema", "no state dict 'ema'; there is"),
         ("--model file:w.pth --weights-key ema", "name the architecture with --network"),
     ],
 )

@@ -14,3 +14,8 @@ NAMES = Path(__file__).with_suffix(".json")
 def of(dataset: str) -> tuple[str, ...]:
     """The class names of cifar10, cifar100 or imagenet, in label order. KeyError for another data set."""
     return tuple(json.loads(NAMES.read_text(encoding="utf-8"))[dataset])
+
+
+def named() -> dict[str, tuple[str, ...]]:
+    """The class names of all data sets of the file."""
+    return {dataset: of(dataset) for dataset in json.loads(NAMES.read_text(encoding="utf-8"))}

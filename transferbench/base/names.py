@@ -22,6 +22,11 @@ def file_stem(id: str) -> str:
     return _short(re.sub(r"[^\w.@+-]", "_", id).lstrip(".") or "_")
 
 
+def short_network(id: str) -> str:
+    """A network's id for people: of a configuration of transformers its type alone (`transformers:224:vit`)."""
+    return re.sub(r'(transformers:\d+:)\{.*"model_type":"([\w-]+)".*\}', r"\1\2", id)
+
+
 def victim_name(folder: Path) -> str:
     """The id of a victim that is trained into a folder: the folder's name, less what an id may not contain.
 

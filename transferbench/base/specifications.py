@@ -188,5 +188,5 @@ class Keep:
 KEEP = Keep()
 
 
-PREPROCESSING = r"((?P<bicubic>Bicubic)?Res(?P<resize>\d+))?(Crop(?P<crop>\d+))?"
+PREPROCESSING = r"((?P<bicubic>Bicubic)?Res(?P<resize>\d+)(x(?P<height>\d+))?)?(Crop(?P<crop>\d+))?"
 """RobustBench's words for what an image goes through, `Res256Crop224` (data/preprocessing.py); empty: nothing."""

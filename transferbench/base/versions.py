@@ -11,6 +11,18 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("transferbench", "torch", "numpy")}
 
 
+def versions_of_network(id: str) -> dict[str, str]:
+    """The packages that build a network and give its parameters their names, by its id (`timm:`, `transformers:`)."""
+    named = [name for name in ("timm", "transformers") if re.search(rf"(^|:){name}:", id)]
+    found: dict[str, str] = {}
+    for name in named:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
 def packages() -> dict[str, str]:
     """This package and everything it requires, by name."""
     found = {"transferbench": metadata.version("transferbench")}

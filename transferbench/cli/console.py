@@ -11,6 +11,7 @@ import click
 from transferbench.base.attack_parameters import text_of
 from transferbench.base.corruptions import SEVERITIES
 from transferbench.base.ids import RENOFEATION, SOURCE_PGD
+from transferbench.base.names import short_network
 from transferbench.base.results import DrawCounts
 from transferbench.base.specifications import AttackSpec
 from transferbench.cli.failures import one_line
@@ -39,7 +40,7 @@ def print_board(folder: Path, records: Sequence[Record]) -> None:
 def evaluation_report(record: Record, weights: str) -> str:
     """The report of `eval`: weights, data, seed, and per threat the rate with n, interval and every attack."""
     lines = [
-        f"model    {record.victim} ({record.network})",
+        f"model    {record.victim} ({short_network(record.network)})",
         f"weights  {weights or 'in memory'}, sha256 {record.weights_sha256}",
         f"data     {record.target_dataset} test, first {record.n}, fingerprint {record.data_fingerprint}",
         f"         class counts {record.class_counts}",

@@ -26,6 +26,7 @@ COMMANDS = (
     "publish",
     "card",
     "list",
+    "inspect",
     "import-tf1",
 )
 DEBUG = "--debug"

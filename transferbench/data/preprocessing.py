@@ -1,7 +1,8 @@
 """Preprocessing of photographs of any size to the pixels that are attacked, in RobustBench's notation.
 
 `Res256Crop224`: shorter side to 256, centre crop of 224; `BicubicRes...`: bicubic instead of bilinear; `Res224` alone:
-both sides to 224; `Crop288` alone: centre crop of 288. Pillow does the resizing, as in the papers' pipelines.
+both sides to 224; `Crop288` alone: centre crop of 288; besides, `Res256x256Crop224`: both sides to 256, then the crop.
+Pillow does the resizing, as in the papers' pipelines.
 """
 
 from __future__ import annotations
@@ -28,17 +29,20 @@ class Preprocessing:
     resize: int | None
     crop: int | None
     bicubic: bool
+    square: bool = False
+    """Whether both sides are resized although a crop follows."""
 
     @classmethod
     def parse(cls, text: str) -> Preprocessing:
         """Read the notation. InputError for another text."""
         match = re.fullmatch(PREPROCESSING, text)
-        if match is None:
+        if match is None or match["height"] not in (None, match["resize"]):
             raise InputError(
-                f"preprocessing {text!r}: write it as Res256Crop224, BicubicRes256Crop224, Res224 or Crop288"
+                f"preprocessing {text!r}: write it as Res256Crop224, BicubicRes256Crop224, Res224, Crop288 or "
+                "Res256x256Crop224"
             )
         resize, crop = (int(match[name]) if match[name] else None for name in ("resize", "crop"))
-        return cls(text, resize, crop, bool(match["bicubic"]))
+        return cls(text, resize, crop, bool(match["bicubic"]), match["height"] is not None)
 
     @classmethod
     def for_side(cls, side: int) -> Preprocessing:
@@ -57,7 +61,7 @@ class Preprocessing:
             width, height = image.size
             short = min(width, height)
             size = (self.resize, self.resize)
-            if self.crop is not None:
+            if self.crop is not None and not self.square:
                 size = (int(self.resize * width / short), int(self.resize * height / short))
             image = image.resize(size, resampling)
         if self.crop is not None:

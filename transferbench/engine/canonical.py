@@ -18,6 +18,9 @@ from transferbench.base.errors import InputError
 from transferbench.engine.row_counter import RowCounter
 
 _SLACK = 1e-6
+_MULTI_LABEL = (
+    ": one-hot labels are y.argmax(1), and a multi-label model, which chooses no single class, is not evaluated"
+)
 _LOW_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -102,7 +105,10 @@ def _whole_numbers(what: str, given: object) -> Tensor:
     """int64 [n]."""
     tensor = _tensor(what, given)
     if tensor.dim() != 1 or tensor.is_floating_point() or tensor.dtype == torch.bool:
-        raise InputError(f"{what} must be one-dimensional whole numbers, not {tensor.dtype} {tuple(tensor.shape)}")
+        hint = _MULTI_LABEL if what == "labels" and tensor.dim() == 2 else ""
+        raise InputError(
+            f"{what} must be one-dimensional whole numbers, not {tensor.dtype} {tuple(tensor.shape)}{hint}"
+        )
     return tensor.long()
 
 

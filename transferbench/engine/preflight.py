@@ -23,6 +23,7 @@ from transferbench.engine.canonical import Canonical, called
 from transferbench.engine.memory import is_out_of_memory
 from transferbench.engine.row_counter import RowCounter
 from transferbench.engine.row_independence import LOW_PRECISION_SHARE, SHARE, company, differs, mixes_rows
+from transferbench.models import outputs
 
 FLAGS = {
     "softmax-output": "the outputs are non-negative and sum to 1: probabilities, whose gradients vanish",
@@ -128,11 +129,13 @@ def _logits(model: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """float32 [B, C]. InputError when the model returns something else, or a logit is not finite."""
     output = called(model, x)
     if not isinstance(output, Tensor):
-        raise InputError(f"the model returns {type(output).__name__}, not a tensor of logits: wrap it to return them")
+        hint = outputs.advice(output) or ": wrap it to return them"
+        raise InputError(f"the model returns {outputs.described(output)}, not a tensor of logits{hint}")
     if output.dim() != 2 or len(output) != len(x) or output.shape[1] < 2 or not output.is_floating_point():
+        hint = outputs.ONE_LOGIT if output.is_floating_point() and output.shape in ((len(x),), (len(x), 1)) else ""
         raise InputError(
             f"the model maps {len(x)} images to {output.dtype} {tuple(output.shape)}: expected float logits "
-            f"[{len(x)}, C] with C of at least 2"
+            f"[{len(x)}, C] with C of at least 2{hint}"
         )
     if not bool(torch.isfinite(output).all()):
         rows = (~torch.isfinite(output).all(1)).nonzero().flatten()[:8].tolist()

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from transferbench.base.corruptions import SEVERITIES
 from transferbench.base.ids import chain_at
-from transferbench.base.names import file_stem
+from transferbench.base.names import file_stem, short_network
 from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard import example_gallery
 from transferbench.leaderboard.column import Row
@@ -72,7 +72,7 @@ def _facts(
         ("rank", "" if row is None else str(row["rank"]), ""),
         ("method", record.method, ""),
         ("source", record.source, source),
-        ("network", record.network, ""),
+        ("network", short_network(record.network), ""),
         ("source data", record.source_dataset, ""),
         ("target data" if record.role == "victim" else "attacked on", record.target_dataset, ""),
         ("attacked examples", str(record.n), ""),

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 from transferbench.methods import BaseMethod, BaseParams, Batch, Epochs, Network, NotNegative, Positive
-from transferbench.models.features import record_features, spatial_dropout, submodule
+from transferbench.models.features import changed_channels, record_features, spatial_dropout, submodule
 
 VERSION = 2
 
@@ -113,7 +113,7 @@ class Method(BaseMethod[Params]):
         assert source is not None
         stages = self._matched(student)
         with (
-            spatial_dropout(student.model, student.layers.stages, self.params.dropout),
+            spatial_dropout(student.model, student.layers, self.params.dropout),
             record_features(student.model, student.layers, stages) as student_features,
         ):
             logits = student.model(batch.x)
@@ -167,7 +167,7 @@ def _loss_increases(network: Network, stage: str, batches: list[Batch]) -> Tenso
     removed: int | None = None
     channels = 0
 
-    def remove_channel(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+    def without_removed(output: Tensor) -> Tensor:
         nonlocal channels
         channels = output.shape[1]
         if removed is None:
@@ -175,6 +175,9 @@ def _loss_increases(network: Network, stage: str, batches: list[Batch]) -> Tenso
         mask = torch.ones(channels, device=output.device)
         mask[removed] = 0
         return output * mask.view(1, -1, *[1] * (output.dim() - 2))
+
+    def remove_channel(_: nn.Module, __: Any, output: Any) -> Any:
+        return changed_channels(output, network.layers, without_removed)
 
     def total() -> float:
         with torch.no_grad():

@@ -34,6 +34,7 @@ import itertools
 import math
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -41,6 +42,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from transferbench.base import keyed_random, schedules
 from transferbench.base.errors import InputError
@@ -356,7 +358,9 @@ def _with_noise(x: Tensor, keys: Tensor, size: float) -> Tensor:
 def _gradient(model: nn.Module, x: Tensor, y: Tensor, create_graph: bool) -> tuple[Tensor, Tensor]:
     """(logits [B, K], input_gradient [B, ...]) of a network at x."""
     point = x.detach().requires_grad_()
-    logits = model(point)
+    # The fused kernels of attention have no second derivative.
+    with sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
+        logits = model(point)
     return logits, input_gradient(logits, point, y, create_graph)
 
 

@@ -85,7 +85,7 @@ class Method(delta_r.Method):
         ]
 
     def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
-        with spatial_dropout(student.model, student.layers.stages, self.params.dropout), torch.no_grad():
+        with spatial_dropout(student.model, student.layers, self.params.dropout), torch.no_grad():
             norms = [m for m in student.model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
             momenta = [norm.momentum for norm in norms]
             for norm in norms:

@@ -12,21 +12,47 @@ from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 
-_STAGE = re.compile(r"(?P<of>(?:[a-z_]+\.)*(?:layer|block|stage)(?:_|\.)?|(?:[a-z_]+\.)*(?:layers|stages|blocks)\.)\d")
+_STAGE = re.compile(r"(?P<of>(?:[a-z_]+\.)*(?:layer|block|stage)(?:_|\.)?|(?:[a-z_]+\.)*(?:layers|stages|blocks)\.)\d+")
+_TWO_HEADS = ({"head", "head_dist"}, {"cls_classifier", "distillation_classifier"})
+"""The classifiers of distilled DeiTs in timm and transformers: the answer is their mean."""
+_CHANNELS_LAST = ("SwinTransformerStage", "SwinTransformerV2Stage", "SwinTransformerBlock", "SwinTransformerBlockV2")
+"""Modules of timm and torchvision whose maps are [B, H, W, C]."""
 
 
 class Layers(NamedTuple):
     """The names of a network's stages, in order, and of its classifying layer.
 
-    `head` is empty for a network that does not end with one linear layer (an ensemble, a convolutional head).
+    `head` is empty for a network that does not end with one linear layer (an ensemble, a convolutional head, the two
+    heads of a distilled DeiT). `channels_last`: maps are [B, H, W, C], as Swin's; tokens [B, N, C] are known by their
+    three dimensions.
     """
 
     stages: tuple[str, ...]
     head: str
+    channels_last: bool = False
+
+
+def behind(name: str, layers: Layers) -> Layers:
+    """The layers of a network that has become the part `name` of another."""
+    stages = tuple(f"{name}.{stage}" for stage in layers.stages)
+    return layers._replace(stages=stages, head=f"{name}.{layers.head}" if layers.head else "")
+
+
+def channels_first(output: Tensor, layers: Layers) -> Tensor:
+    """A stage's output as [B, C, ...]: maps [B, C, H, W] unchanged, tokens [B, N, C] and maps [B, H, W, C] permuted."""
+    if output.dim() == 3 or (output.dim() == 4 and layers.channels_last):
+        return output.movedim(-1, 1)
+    return output
+
+
+def _output_of(given: Any) -> Tensor:
+    """The tensor that a stage returns, alone or as the first of several (transformers')."""
+    output: Tensor = given[0] if isinstance(given, tuple | list) else given
+    return output
 
 
 class Features(NamedTuple):
-    """The features of the last forward pass: stage -> its output, and head -> the head's input [B, width]."""
+    """The features of the last forward pass: stage -> its output [B, C, ...], head -> the head's input [B, width]."""
 
     stages: dict[str, Tensor]
     penultimate: dict[str, Tensor]
@@ -49,9 +75,9 @@ def record_features(model: nn.Module, layers: Layers, stages: Sequence[str] = ()
     """
     features = Features({}, {})
 
-    def store_output(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(_: nn.Module, __: Any, output: Tensor) -> None:
-            features.stages[name] = output
+    def store_output(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_: nn.Module, __: Any, output: Any) -> None:
+            features.stages[name] = channels_first(_output_of(output), layers)
 
         return hook
 
@@ -70,16 +96,31 @@ def record_features(model: nn.Module, layers: Layers, stages: Sequence[str] = ()
 
 
 @contextmanager
-def spatial_dropout(model: nn.Module, stages: Sequence[str], p: float) -> Iterator[None]:
+def spatial_dropout(model: nn.Module, layers: Layers, p: float) -> Iterator[None]:
     """Within the block each stage's output loses whole channels with probability p, in train mode only."""
 
-    def drop(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-        return F.dropout2d(output, p, model.training)
+    def drop(_: nn.Module, __: Any, output: Any) -> Any:
+        return changed_channels(output, layers, lambda first: _dropped(first, p, model.training))
 
     with ExitStack() as hooks:
-        for name in stages:
+        for name in layers.stages:
             hooks.callback(submodule(model, name).register_forward_hook(drop).remove)
         yield
+
+
+def changed_channels(output: Any, layers: Layers, change: Callable[[Tensor], Tensor]) -> Any:
+    """What a stage returns with its tensor changed; `change` sees it as [B, C, ...]."""
+    own = _output_of(output)
+    first = channels_first(own, layers)
+    changed = change(first)
+    changed = changed if first is own else changed.movedim(1, -1)
+    return type(output)((changed, *output[1:])) if isinstance(output, tuple | list) else changed
+
+
+def _dropped(first: Tensor, p: float, training: bool) -> Tensor:
+    """[B, C, ...] without the channels that the draw takes."""
+    # dropout2d takes three dimensions for a single image.
+    return F.dropout1d(first, p, training) if first.dim() == 3 else F.dropout2d(first, p, training)
 
 
 class Penultimate:
@@ -97,13 +138,16 @@ class Penultimate:
 def find_layers(model: nn.Module, ensemble: bool = False) -> Layers:
     """The layers of any network by convention: three or more numbered modules are its stages, the last Linear its head.
 
-    The head is empty for an ensemble, and where another layer with weights is registered after the last Linear: such a
-    network has no single penultimate feature.
+    Every block of a ViT is a stage. The head is empty for an ensemble, where another layer with weights is registered
+    after the last Linear, and for the two heads of a distilled DeiT: such a network has no single penultimate feature.
     """
     weighted = [name for name, module in model.named_modules() if list(module.parameters(recurse=False))]
     last = weighted[-1] if weighted else ""
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     head = linear[-1] if linear and not ensemble and (linear[-1] == last) else ""
+    if any({name.rpartition(".")[2] for name in linear} >= heads for heads in _TWO_HEADS):
+        head = ""
+    channels_last = any(type(module).__name__ in _CHANNELS_LAST for module in model.modules())
     groups: dict[str, list[str]] = {}
     for name, _ in model.named_modules():
         match = _STAGE.fullmatch(name)
@@ -111,4 +155,4 @@ def find_layers(model: nn.Module, ensemble: bool = False) -> Layers:
             groups.setdefault(match["of"], []).append(name)
     candidates = [names for names in groups.values() if len(names) >= 3]
     stages = min(candidates, key=lambda names: names[0].count("."), default=[])
-    return Layers(tuple(stages), head)
+    return Layers(tuple(stages), head, channels_last)

@@ -45,7 +45,12 @@ def as_new(model: nn.Module, layers: Layers, num_classes: int) -> None:
 
 
 def _width(model: nn.Module, layers: Layers) -> int:
-    """The number of penultimate features."""
+    """The number of penultimate features. InputError where the head is not one linear layer."""
+    if not layers.head and not isinstance(model, nn.Linear):
+        raise InputError(
+            "the network has no single linear layer at its end (an ensemble, the two heads of a distilled DeiT, a "
+            "convolution) that a new head could replace: take another source, or a target of its classes (new_head=no)"
+        )
     head = submodule(model, layers.head) if layers.head else model
     if not isinstance(head, nn.Linear):
         raise InputError(f"the network's head {layers.head!r} is {type(head).__name__}, not a linear layer")

@@ -2,7 +2,8 @@
 
 The function takes no argument and returns an nn.Module in eval mode that maps [0,1] pixels to logits. It has the
 attributes `input_shape` (3, 32, 32), `classes` (their names, or their number) and, for resumable runs, `fingerprint`:
-a text that changes whenever the model does.
+a text that changes whenever the model does. `output` names the logits in what a model returns that is no tensor: a key,
+a field or a position.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import nn
 
 from transferbench.base import registry
 from transferbench.base.errors import InputError
+from transferbench.models.outputs import with_output
 
 PREFIX = "python:"
 
@@ -67,6 +69,9 @@ def call(id: str) -> PythonModel:
         raise InputError(f"model {id}: {name}() raised {registry.reason(error)}") from None
     if not isinstance(model, nn.Module):
         raise InputError(f"model {id}: {name}() returned {type(model).__name__}, not an nn.Module")
+    output = getattr(function, "output", None)
+    if output is not None:
+        model = with_output(model, output)
     return PythonModel(model, input_shape, names, getattr(function, "fingerprint", None))
 
 

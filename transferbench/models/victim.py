@@ -12,11 +12,13 @@ from torch import nn
 from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
+from transferbench.base.versions import versions_of_network
 from transferbench.models import heads, networks, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import first_difference
 from transferbench.models.features import Layers, Penultimate
-from transferbench.models.networks import resized
+from transferbench.models.networks import normalised, resized
+from transferbench.models.networks.normalised import Normalisation, Normalised
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,10 @@ class Victim:
         built = networks.build_for_weights(card.network, len(card.classes))
         if card.head == "new":
             heads.as_new(built.model, built.layers, len(card.classes))
-        weights.load_strictly(built.model, state, path)
+        try:
+            weights.load_strictly(built.model, state, path)
+        except InputError as error:
+            raise InputError(f"{error}{_of_other_versions(card)}") from None
         networks.check_loaded(card.network, built.model, str(path))
         return cls.frozen(card, built.model, built.layers, sha256)
 
@@ -51,13 +56,30 @@ class Victim:
         """The card's network with the state dict of a file of another project that has its names (weights.select).
 
         The card gets the entry in its id where the file has several (`file:net@state_dict_ema`), and in `weights_notes`
-        what was chosen, taken off the names and left out. InputError when names or shapes do not match.
+        what was chosen, taken off the names and left out. A normalisation of the file's own becomes a part of the
+        card's network (models/networks/normalised.py). InputError when names or shapes do not match.
         """
         built = networks.build(card.network, len(card.classes))
         selection = weights.select(file, built.model, entry)
+        state, network, notes = selection.state, card.network, selection.notes
+        if selection.normalisation is not None:
+            own = Normalisation.of_tensors(*selection.normalisation)
+            try:
+                network, note = normalised.of_file(card.network, built.model, own)
+            except InputError as error:
+                raise InputError(f"weights {weights.shown(file.path)}: {error}") from None
+            notes = (*notes, note)
+            if network != card.network and not isinstance(built.model, Normalised):
+                state = {f"model.{name}": tensor for name, tensor in state.items()}
+        before = card.weights_notes
+        if network != card.network:
+            # What the id of the network left open is stated now.
+            before = tuple(
+                note for note in (*before, networks.unstated(network)) if note != networks.unstated(card.network)
+            )
         id = f"{card.id}@{file_stem(selection.place)}" if selection.place else card.id
-        card = card.model_copy(update={"id": id, "weights_notes": card.weights_notes + selection.notes})
-        return cls.from_state(card, selection.state, file.path, selection.sha256)
+        update = {"id": id, "network": network, "weights_notes": tuple(filter(None, (*before, *notes)))}
+        return cls.from_state(card.model_copy(update=update), state, file.path, selection.sha256)
 
     @property
     def id(self) -> str:
@@ -80,6 +102,7 @@ class Victim:
         if tuple(shape) != tuple(self.card.input_shape):
             raise InputError(
                 f"{self.id} takes images of shape {tuple(self.card.input_shape)}, {dataset} has {tuple(shape)}"
+                f"{_of_another_side(tuple(self.card.input_shape), tuple(shape))}"
             )
         if len(classes) != self.num_classes:
             raise InputError(
@@ -100,6 +123,24 @@ class Victim:
     def to(self, device: torch.device | str) -> Victim:
         """The victim with its network on the device."""
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
+
+
+def _of_another_side(own: tuple[int, ...], given: tuple[int, ...]) -> str:
+    """What to do with square images of another side."""
+    if len(own) != 3 or len(given) != 3 or own[0] != given[0] or given[1] != given[2]:
+        return ""
+    return f": --model resized:{given[1]}:<model> resizes them inside the network"
+
+
+def _of_other_versions(card: ModelCard) -> str:
+    """What a victim needs whose network has other names in the installed version of the package that builds it."""
+    installed = versions_of_network(card.network)
+    needed = [
+        f"{name} {card.versions[name]} (installed is {version})"
+        for name, version in installed.items()
+        if card.versions.get(name, version) != version
+    ]
+    return f"; it was trained with {' and '.join(needed)}" if needed else ""
 
 
 def _of_subset(dataset: str) -> str:

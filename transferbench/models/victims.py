@@ -20,7 +20,8 @@ from transferbench.models.victim import Victim
 
 def canonical(id: str, victim: Victim) -> str:
     """The full id of a public model, whichever short form `id` is (`RB_Carmon2019`): finished jobs are found by it."""
-    return victim.id if id.startswith(("RB_", "torchvision:")) else id
+    is_repository = id.startswith("hf:") and "@" in victim.id
+    return victim.id if id.startswith(("RB_", "torchvision:", "timm:")) or is_repository else id
 
 
 def card(id: str) -> ModelCard:

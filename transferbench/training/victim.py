@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from transferbench.base.errors import InputError
-from transferbench.base.versions import versions
+from transferbench.base.versions import versions, versions_of_network
 from transferbench.data import Dataset
 from transferbench.data.few_shot import Rule
 from transferbench.methods import BaseMethod, Network
@@ -121,7 +121,13 @@ def train_victim(
         params=asdict(method.params),
         seed=method.params.seed,
         validation_accuracy=None if accuracy is None else round(accuracy, 6),
-        versions=versions(),
+        weights_notes=_notes_of(source) if source is not None and uses_source else (),
+        versions=versions() | versions_of_network(network),
         text=f"# {recipe.victim}\n\nTrained by transferbench with `{recipe.method}` on `{recipe.dataset}`{origin}",
     )
     return trained.network.model, card, trained
+
+
+def _notes_of(source: Victim) -> tuple[str, ...]:
+    """What was chosen when the source's file was read, for the card of what was trained from it."""
+    return tuple(f"source {source.id}: {note}" for note in source.card.weights_notes)

@@ -10,7 +10,7 @@ from transferbench.attacks.apgd import SCREEN
 from transferbench.base import attack_parameters, dataset_id, full_precision, registry
 from transferbench.base.corruptions import CORRUPTION_THREATS, CorruptionBenchmark
 from transferbench.base.errors import InputError
-from transferbench.base.ids import RENOFEATION
+from transferbench.base.ids import PRETRAINED_NEURON, RENOFEATION
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS, Chain, Epsilon, Norm, ThreatModel, ThreatName
 from transferbench.data import View
@@ -174,7 +174,9 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     suite = suite.model_copy(update={"protocol": described})
     network = PublicNetwork(canonical(request.victim, victim), victim.id)
     source_network = None
+    source_only = _source_only(request, suite, chosen) if source is not None else []
     if source is not None:
+        check_features(source, source_only)
         source_network = PublicNetwork(canonical(request.source or "", source), source.id)
     images = Images(dataset, test.preprocessing, n)
     return EvaluationSubjects(
@@ -185,7 +187,7 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
         source_network,
         images,
         _chains(request, suite, chosen),
-        _source_only(request, suite, chosen) if source is not None else [],
+        source_only,
         benchmarks,
         corruptions.unmeasured(victim.card, request.norms),
     )
@@ -310,6 +312,16 @@ def _source_only(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Eps
     given: dict[ThreatName, Epsilon] = dict(radii) | request.eps
     wanted = (part for part in suite.protocol.source_only if part.norm in request.norms)
     return [chosen.protocol(part.model_copy(update={"eps": given.get(part.norm, part.eps)})) for part in wanted]
+
+
+def check_features(source: Victim, source_only: Sequence[SourceOnly]) -> None:
+    """InputError where an attack drives the penultimate features of a source that has none."""
+    needing = [part.id for protocol in source_only for part in (protocol.attack, *protocol.also)]
+    if PRETRAINED_NEURON in needing and not source.layers.head:
+        raise InputError(
+            f"attack {PRETRAINED_NEURON}: {source.id} has no single linear layer at its end, and so no penultimate "
+            "feature (an ensemble, a distilled DeiT): --attacks apgd-ce,apgd-t,source-pgd attacks with its gradient"
+        )
 
 
 def selftest(

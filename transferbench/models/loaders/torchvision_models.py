@@ -13,7 +13,7 @@ from transferbench.models import weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.catalogue import classes
 from transferbench.models.networks import torchvision_nets
-from transferbench.models.networks.normalised import MEAN, STD
+from transferbench.models.networks.normalised import IMAGENET, Normalisation
 from transferbench.models.victim import Victim
 
 IDS = {"torchvision": "torchvision:<name>[@<weights>], any ImageNet classifier of torchvision"}
@@ -24,12 +24,12 @@ def card(id: str) -> ModelCard:
     name, member = _resolve(id)
     preset = member.transforms()
     full = f"torchvision:{name}@{member.name}"
-    if tuple(preset.mean) != MEAN or tuple(preset.std) != STD:
-        raise InputError(f"model {full}: its normalisation is not ImageNet's usual one; use python:<module>:<function>")
+    own = Normalisation(tuple(map(float, preset.mean)), tuple(map(float, preset.std)))
     side, resize = preset.crop_size[0], preset.resize_size[0]
+    network = f"torchvision:{name}" + (f"@{side}" if name.startswith("vit_") and side != 224 else "")
     return ModelCard(
         id=full,
-        network=f"torchvision:{name}",
+        network=network if own == IMAGENET else f"normalised:{own.text}:{network}",
         dataset="imagenet",
         classes=classes.of("imagenet"),
         input_shape=(3, side, side),

@@ -1,17 +1,20 @@
 """Architectures. A module of this package lists them in a literal `IDS`; the ids of a family are `id:name`.
 
 `build(id: str, num_classes: int) -> Built` returns a network with random weights. Networks take pixels in [0,1]: the
-normalisation of the training is part of the architecture.
+normalisation of the training is part of the architecture. A module may say in a literal `NORMALISATION` what becomes of
+one that a file of weights contains: `none`, the network has no other, or `default`, it replaces the network's.
 """
 
 from __future__ import annotations
 
 from contextvars import ContextVar
 from functools import cache
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from transferbench.base import registry
 from transferbench.base.errors import InputError
@@ -33,8 +36,32 @@ class Built(NamedTuple):
 @cache
 def input_shape(id: str) -> tuple[int, ...]:
     """[C, H, W] of the images that a network takes, without allocating its weights. InputError for an unknown id."""
-    with torch.device("meta"):
-        return build(id, 2).input_shape
+    return build_without_weights(id, 2).input_shape
+
+
+def build_without_weights(id: str, num_classes: int) -> Built:
+    """As `build`, with parameters that have shapes alone (on the device meta)."""
+    try:
+        with torch.device("meta"), _ValuesOnCpu():
+            return build(id, num_classes)
+    except (RuntimeError, NotImplementedError):
+        # A constructor that computes with the values of its tensors.
+        return build(id, num_classes)
+
+
+class _ValuesOnCpu(TorchFunctionMode):
+    """Within the block `torch.linspace` has values: constructors read rates of stochastic depth from it."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {"device": "cpu", **(kwargs or {})} if func is torch.linspace else kwargs or {}
+        return func(*args, **given)
+
+
+def module_of(id: str) -> ModuleType:
+    """The module that builds a network. InputError for an unknown id."""
+    return registry.find_family("networks", id).load()
 
 
 def build(id: str, num_classes: int) -> Built:
@@ -44,7 +71,7 @@ def build(id: str, num_classes: int) -> Built:
     """
     if id.startswith(python_function.PREFIX):
         return _of_function(id, num_classes)
-    module = registry.find_family("networks", id).load()
+    module = module_of(id)
     with torch.random.fork_rng(devices=[]):
         built: Built = module.build(id, num_classes)
     return built
@@ -80,7 +107,7 @@ def unstated(id: str) -> str:
 
     From the network's module, if it has a function of that name.
     """
-    module = registry.find_family("networks", id).load()
+    module = module_of(id)
     return str(module.unstated(id)) if hasattr(module, "unstated") else ""
 
 
@@ -89,6 +116,6 @@ def check_loaded(id: str, model: nn.Module, name: str) -> None:
     states. InputError, with the file's `name`, where they show that they do not."""
     if id.startswith(python_function.PREFIX):
         return
-    module = registry.find_family("networks", id).load()
+    module = module_of(id)
     if hasattr(module, "check_loaded"):
         module.check_loaded(id, model, name)

@@ -6,6 +6,7 @@ from transferbench.models.features import Layers
 from transferbench.models.networks import Built
 
 IDS = {"aa-resnet18": "ResNet-18 of the reference AutoAttack package's examples, 32x32 RGB"}
+NORMALISATION = "none"
 
 
 def build(id: str, num_classes: int) -> Built:

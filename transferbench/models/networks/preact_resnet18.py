@@ -30,6 +30,7 @@ from transferbench.models.features import Layers
 from transferbench.models.networks import Built
 
 IDS = {"preact-resnet18": "PreActResNet-18 of E-AT: softplus1, or preact-resnet18:relu, :3prelu1, :3psmooth1, ..."}
+NORMALISATION = "none"
 
 Activation = Callable[[Tensor], Tensor]
 DEFAULT = "softplus1"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
 from transferbench.models import networks
-from transferbench.models.features import Layers
+from transferbench.models.features import Layers, behind
 from transferbench.models.networks import Built
 
 IDS = {"resized": "resized:<from>-<to>:<network>, any network behind a bilinear resizing of its input"}
@@ -37,8 +37,7 @@ class Resized(nn.Module):
 
 def wrap(model: nn.Module, layers: Layers, side: int) -> tuple[Resized, Layers]:
     """The network behind the resizing layer, and its layers under their new names (`model.` in front)."""
-    stages = tuple(f"model.{stage}" for stage in layers.stages)
-    return Resized(model, side), Layers(stages, f"model.{layers.head}" if layers.head else "")
+    return Resized(model, side), behind("model", layers)
 
 
 def build(id: str, num_classes: int) -> Built:

@@ -9,6 +9,7 @@ from transferbench.models.features import Layers
 from transferbench.models.networks import Built
 
 IDS = {"small-resnet": "residual network for 8x8 grey images: stem and four stages of one block, 69k parameters"}
+NORMALISATION = "none"
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
 _WIDTHS = (16, 24, 32, 48)
 _STRIDES = (1, 2, 2, 1)

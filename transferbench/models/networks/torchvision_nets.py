@@ -1,10 +1,14 @@
-"""torchvision's ImageNet classifiers with their normalisation: `torchvision:<name>`.
+"""torchvision's ImageNet classifiers with their normalisation: `torchvision:<name>[@<side>]`, images of 224 by default.
 
+A ViT is built for the side, all others take any (`torchvision:resnet18@32` for weights that were trained on CIFAR).
 The stages are those whose features Renofeation matches: layer1..layer4 of a ResNet, and of MobileNetV2 the groups that
-end with 24, 32, 64, 160 and 1280 channels (fe_resnet.py, fe_mobilenet.py of its code).
+end with 24, 32, 64, 160 and 1280 channels (fe_resnet.py, fe_mobilenet.py of its code); every block of a ViT, the four
+stages of Swin and ConvNeXt.
 """
 
 from __future__ import annotations
+
+import re
 
 from torch import nn
 
@@ -14,9 +18,15 @@ from transferbench.models.features import find_layers
 from transferbench.models.networks import Built
 from transferbench.models.networks.normalised import MEAN, STD, Normalised
 
-IDS = {"torchvision": "torchvision:<name>, any classifier of torchvision: resnet18, resnet50, mobilenet_v2, ..."}
+NORMALISATION = "default"
+IDS = {
+    "torchvision": "torchvision:<name>[@<side>], any classifier of torchvision: resnet18, resnet50, mobilenet_v2, ..."
+}
 
 _MOBILENET = tuple(f"model.features.{end}" for end in (3, 6, 10, 16, 18))
+_FEATURES = tuple(f"model.features.{number}" for number in (1, 3, 5, 7))
+_BLOCK = re.compile(r"model\.encoder\.layers\.encoder_layer_\d+")
+_SIDE = 224
 
 
 def check_name(name: str) -> None:
@@ -29,17 +39,44 @@ def check_name(name: str) -> None:
 
 
 def build(id: str, num_classes: int) -> Built:
-    """The classifier with random weights. InputError for an unknown name."""
+    """The classifier with random weights. InputError for an unknown name, or a side that patches do not fill."""
     import torchvision.models
 
-    name = id.partition(":")[2]
-    check_name(name)
-    inner: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+    name, side = _parts(id)
+    sizes = {"image_size": side} if name.startswith("vit_") else {}
+    try:
+        inner: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **sizes)
+    except AssertionError:
+        # torchvision's own check that patches fill the image.
+        raise InputError(f"network {id}: images of {side} do not divide into its patches") from None
     model = Normalised(inner)
     layers = find_layers(model)
-    return Built(model, layers._replace(stages=_MOBILENET) if name == "mobilenet_v2" else layers, (3, 224, 224))
+    return Built(model, layers._replace(stages=_stages(name, model) or layers.stages), (3, side, side))
+
+
+def _parts(id: str) -> tuple[str, int]:
+    """(torchvision's name, the side of the images). InputError for an unknown name, or a side that is no number."""
+    name, at, side = id.partition(":")[2].partition("@")
+    check_name(name)
+    if at and not re.fullmatch(r"[1-9]\d{0,3}", side):
+        raise InputError(f"network {id}: write the side of its images behind the sign, torchvision:{name}@32")
+    return name, int(side) if at else _SIDE
+
+
+def _stages(name: str, model: nn.Module) -> tuple[str, ...]:
+    """The stages of networks whose modules do not name them; empty for others."""
+    if name == "mobilenet_v2":
+        return _MOBILENET
+    if name.startswith("vit_"):
+        return tuple(module for module, _ in model.named_modules() if _BLOCK.fullmatch(module))
+    return _FEATURES if name.startswith(("swin_", "convnext_")) else ()
 
 
 def unstated(id: str) -> str:
-    """The normalisation, which torchvision's weights need and a file of other weights may not."""
-    return f"input normalised with ImageNet's mean {MEAN} and deviation {STD}, as torchvision's own weights"
+    """The normalisation, which torchvision's weights need and a file of other weights may not, and the images' side."""
+    name, side = _parts(id)
+    size = f"images of {side}" + (" only" if name.startswith("vit_") else f" (another: torchvision:{name}@<side>)")
+    return (
+        f"input normalised with ImageNet's mean {MEAN} and deviation {STD}, as torchvision's own weights (another: "
+        f"--network normalised:<mean>/<std>:{id}); {size}"
+    )

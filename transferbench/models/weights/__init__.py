@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,31 +14,36 @@ from transferbench.base import atomic_files
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import InputError
 from transferbench.models.weights.download import fetch
+from transferbench.models.weights.entries import class_names
 from transferbench.models.weights.loading import load_strictly, match_names
 from transferbench.models.weights.selection import Selection, select
-from transferbench.models.weights.weights_file import StateDict, WeightsFile, open_file, read, shown
+from transferbench.models.weights.weights_file import (
+    StateDict,
+    WeightsFile,
+    open_file,
+    read,
+    reading,
+    sha256_of_all,
+    shown,
+)
 
 __all__ = [
     "Selection",
     "StateDict",
     "WeightsFile",
+    "class_names",
     "digest_of",
     "fetch",
     "load_strictly",
     "match_names",
     "open_file",
     "read",
+    "reading",
     "select",
     "sha256_of_all",
     "shown",
     "write",
 ]
-
-
-def sha256_of_all(paths: Sequence[Path]) -> str:
-    """64 hex digits: the sha256 of one file, or of the sha256s of several files in order."""
-    digests = [sha256_of(path) for path in paths]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def digest_of(model: nn.Module) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+INDEX = "an index of a network in several files"
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself: run `git lfs pull`"),
     (0, b"/annex/objects/", "a git-annex pointer, not the file itself: run `git annex get`"),
@@ -57,7 +58,7 @@ def _text_kind(head: bytes) -> str | None:
     if lower.startswith(b"<"):
         return "an HTML page, not weights: a download link answered with a page"
     if b'"weight_map"' in text or b'"total_size"' in text:
-        return "an index of a network in several files: name a single file of weights"
+        return INDEX
     if lower.startswith((b"{", b"[")):
         return f"a JSON text, not weights: {_beginning(text)}"
     return f"a text, not weights: {_beginning(text)}"

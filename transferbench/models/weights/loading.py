@@ -16,13 +16,15 @@ from transferbench.models.weights.weights_file import StateDict, reading
 def match_names(
     model: nn.Module, state: StateDict, unused: Iterable[str] = (), constants: Iterable[str] = ()
 ) -> StateDict:
-    """The state dict under the model's own names, for loaders that know their files; `names.match` says how.
+    """The state dict under the model's own names, for loaders that know their files; `names.readings` says how. Of
+    several copies of the network that behind the shortest of names.ATTRIBUTES is taken.
 
     Entries whose name ends with one of `unused` are dropped. Buffers whose name ends with one of `constants` keep the
     constructor's value where the state lacks them. `load_strictly` reports the names that then still differ.
     """
     unused, constants = tuple(unused), tuple(constants)
-    match = names.match(model, state, unused=unused, constants=constants)
+    found = names.readings(model, state, unused=unused, constants=constants)
+    match = next((one for one in found if set(one.prefix.split(".")[:-1]) <= set(names.ATTRIBUTES)), None)
     if match is None or match.normalisation:
         return {name.removeprefix("module."): tensor for name, tensor in state.items()}
     own = model.state_dict()

@@ -13,25 +13,32 @@ from transferbench.models.weights import renamings
 WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module", "_module")
 """Parts of names that are no part of a network, wherever they are: DataParallel, torch.compile, FSDP, Opacus."""
 ATTRIBUTES = ("model", "net", "network")
-"""Attributes that a network is commonly kept under; as the first parts of names they are taken off, or added."""
+"""Attributes that RobustBench's files keep their networks under."""
 LEFTOVERS = re.compile(r"(^|\.)(total_ops|total_params|n_averaged)$|(^|\.)model_preact_hl1\.")
 """What no forward pass uses: thop's counters, an averaged model's, and a second copy of the first layers in
 adversarially trained networks of fast_at and robust-finetuning."""
-NORMALISATION = re.compile(r"(^|\.)normali[sz]er?\.(new_)?(mean|std)$")
-"""The robustness library's normalisation, a part of the file."""
+TRAINING = re.compile(
+    r"(^|\.)(attacker|attack|adversary|criterion|loss|losses|loss_fn|loss_func|loss_function|optimi[sz]er|metrics?|"
+    r"(train|val|valid|validation|test)_(acc|accuracy|metrics?|loss|auroc|f1))\."
+)
+"""Parts of names of a training module that are no part of its network: attackers, losses, metrics."""
+_CONSTANTS = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std"), ("means", "stds"))
+"""Names of the mean and the deviation of a normalisation, as last parts of two names."""
 COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
 class Match:
-    """`names`: the network's name -> the file's. `notes`: what was taken off the file's names, or left out.
-    `normalisation`: the names of the file's own normalisation, which has to be compared with the network's."""
+    """One reading of a file's names: `names`: the network's name -> the file's, which are behind `prefix`.
+
+    `notes`: what was taken off the file's names, or left out. `normalisation`: the file's names of the mean and the
+    deviation of every normalisation in it.
+    """
 
     names: dict[str, str]
+    prefix: str
     notes: tuple[str, ...] = ()
-    normalisation: tuple[str, ...] = ()
-    copies: tuple[str, ...] = ()
-    """The prefixes of other copies of the network in the same dictionary."""
+    normalisation: tuple[tuple[str, str], ...] = ()
 
 
 def required(model: nn.Module, names: Iterable[str], constants: Iterable[str] = ()) -> set[str]:
@@ -45,40 +52,47 @@ def required(model: nn.Module, names: Iterable[str], constants: Iterable[str] = 
 
 
 def prefixes(model: nn.Module, names: Iterable[str], constants: Iterable[str] = ()) -> tuple[str, list[str]]:
-    """(part before all of the network's names that the file lacks, prefixes in the file behind which all names are)."""
+    """(the part before all of the network's own names, prefixes in the file behind which all names are)."""
     present = set(names)
     needed = required(model, present, constants)
-    for added in ("", *(f"{one}." for one in ATTRIBUTES), "model.model."):
-        if not all(name.startswith(added) for name in needed):
-            continue
-        bare = [name.removeprefix(added) for name in needed]
-        if not bare:
-            return "", [""]
-        anchor = max(bare, key=lambda name: (len(name), name))
-        candidates = {name.removesuffix(anchor) for name in present if name.endswith(anchor)}
-        fitting = [
-            prefix
-            for prefix in sorted(candidates, key=lambda prefix: (len(prefix), prefix))
-            if (not prefix or prefix.endswith(".")) and all(f"{prefix}{name}" in present for name in bare)
-        ]
-        if fitting:
-            return added, fitting
-    return "", []
+    added = common_prefix(needed)
+    bare = [name.removeprefix(added) for name in needed]
+    if not bare:
+        return "", [""]
+    anchor = max(bare, key=lambda name: (len(name), name))
+    candidates = {name.removesuffix(anchor) for name in present if name.endswith(anchor)}
+    fitting = [
+        prefix
+        for prefix in sorted(candidates, key=lambda prefix: (len(prefix), prefix))
+        if (not prefix or prefix.endswith(".")) and all(f"{prefix}{name}" in present for name in bare)
+    ]
+    return added, fitting
 
 
-def match(
+def common_prefix(names: Iterable[str]) -> str:
+    """The whole parts that all names begin with: `model.` of `model.conv.weight` and `model.conv.bias`. The layer of a
+    network of one layer is no part of it, so that a name keeps its last two parts; but for `model`."""
+    parts = [name.split(".") for name in names]
+    count = 0
+    while parts and all(
+        len(one) > count + 2 - (one[count] == "model") and one[count] == parts[0][count] for one in parts
+    ):
+        count += 1
+    return "".join(f"{part}." for part in parts[0][:count]) if parts else ""
+
+
+def readings(
     model: nn.Module,
     names: Iterable[str],
     prefix: str | None = None,
     unused: Iterable[str] = (),
     constants: Iterable[str] = (),
-) -> Match | None:
-    """How the names of a file belong to the network; None where they do not.
+) -> list[Match]:
+    """Every way in which the names of a file belong to the network, the shortest prefix first.
 
-    Without a `prefix` only names of WRAPPERS and ATTRIBUTES are taken off, and every name of the file must be used,
-    be a LEFTOVER, or belong to another copy of the network behind another prefix. With one, all others are left out.
-    Names that end with one of `unused` are dropped. Where the names do not fit, those of weights/renamings.py are
-    tried.
+    Without a `prefix` every name of the file must be used, or be a LEFTOVER, a part of TRAINING, a normalisation, or of
+    another copy of the network behind another prefix. With one, all others are left out. Names that end with one of
+    `unused` are dropped. Where the names do not fit, those of weights/renamings.py are tried.
     """
     bare, wrappers = unwrapped(model, [name for name in names if not name.endswith(tuple(unused) or ("\0",))])
     added, fitting = prefixes(model, bare, constants)
@@ -86,44 +100,73 @@ def match(
     if renamed:
         bare = {name: bare[file_name] for name, file_name in renamed.items()}
         added, fitting = prefixes(model, bare, constants)
+    copies = fitting
     if prefix is not None:
         own = set(model.state_dict())
-        prefix = ".".join(part for part in prefix.split(".") if part not in WRAPPERS or _has_part(own, part))
-        fitting = [prefix] if prefix in fitting else []
-    chosen = next((one for one in fitting if prefix is not None or set(one.split(".")[:-1]) <= set(ATTRIBUTES)), None)
-    if chosen is None:
+        bare_prefix = ".".join(part for part in prefix.split(".") if part not in WRAPPERS or _has_part(own, part))
+        # A wrapper's part that tells two networks apart was not taken out of the names.
+        fitting, copies = [one for one in (prefix, bare_prefix) if one in fitting][:1], []
+    said = [f"{wrapper}. taken out of the names" for wrapper in wrappers]
+    said += [renamings.RENOFEATION] if renamed else []
+    found = []
+    for chosen in fitting:
+        used = {
+            name: bare[file_name]
+            for name in model.state_dict()
+            if (file_name := f"{chosen}{name.removeprefix(added)}") in bare and name.startswith(added)
+        }
+        others = [one for one in copies if one != chosen]
+        match = _match(bare, used, chosen, others, prefix is not None)
+        if match is not None:
+            # The network's own names begin so as well.
+            taken_off = [f"prefix {chosen} removed"] if chosen not in ("", added) else []
+            found.append(Match(match.names, chosen, (*said, *taken_off, *match.notes), match.normalisation))
+    return found
+
+
+def _match(
+    bare: dict[str, str], used: dict[str, str], chosen: str, others: list[str], leaves_rest: bool
+) -> Match | None:
+    """The reading that takes the names `used`, which are behind the prefix `chosen`; None where names are left over
+    that are neither those of `others`, nor known to be no part of a network, unless it `leaves_rest`."""
+    taken = set(used.values())
+    rest = [name for name in bare if bare[name] not in taken]
+    pairs = _normalisations(rest)
+    constants = {name for pair in pairs for name in pair}
+    extra = [name for name in rest if name not in constants and not name.startswith(tuple(others) or ("\0",))]
+    dropped = [name for name in extra if leaves_rest or LEFTOVERS.search(name) or TRAINING.search(name)]
+    if len(dropped) < len(extra):
         return None
-    found = {
-        name: bare[file_name]
-        for name in model.state_dict()
-        if (file_name := f"{chosen}{name.removeprefix(added)}") in bare and name.startswith(added)
-    }
-    notes = [f"{wrapper}. taken out of the names" for wrapper in wrappers]
-    notes += [renamings.RENOFEATION] if renamed else []
-    notes += [f"prefix {chosen} removed"] if chosen else []
-    used = set(found.values())
-    rest = [name for name in bare if bare[name] not in used]
-    normalisation = tuple(bare[name] for name in rest if NORMALISATION.search(name))
-    extra = [name for name in rest if not NORMALISATION.search(name)]
-    copies = tuple(one for one in fitting if one != chosen) if prefix is None else ()
-    notes += [f"left out: another copy of the network behind {other} (#{other} takes it)" for other in copies]
-    extra = [name for name in extra if not name.startswith(copies or ("\0",))]
-    dropped = [name for name in extra if prefix is not None or LEFTOVERS.search(name)]
+    notes = [f"left out: another copy of the network behind {other} (#{other} takes it)" for other in others]
     notes += [f"left out: {len(dropped)} other names (first: {dropped[0]})"] if dropped else []
-    extra = [name for name in extra if name not in set(dropped)]
-    return None if extra else Match(found, tuple(notes), normalisation, copies)
+    return Match(used, chosen, tuple(notes), tuple((bare[mean], bare[std]) for mean, std in pairs))
+
+
+def _normalisations(names: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs of names that are the mean and the deviation of one module."""
+    present = list(names)
+    pairs = []
+    for name in present:
+        path, dot, last = name.rpartition(".")
+        partner = dict(_CONSTANTS).get(last)
+        if partner is not None and f"{path}{dot}{partner}" in present:
+            pairs.append((name, f"{path}{dot}{partner}"))
+    return pairs
 
 
 def differences(model: nn.Module, names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """(names that are missing, names that are not the network's), with the prefix off or on that leaves the fewest."""
+    """(names of the network that are missing, names of the file that are not the network's), with the prefix off or on
+    that leaves the fewest."""
     bare, _ = unwrapped(model, names)
     own = set(model.state_dict())
     needed = required(model, bare)
-    best: tuple[list[str], list[str]] = sorted(needed - bare.keys()), sorted(bare.keys() - own)
-    for off in ("", *(f"{one}." for one in ATTRIBUTES)):
-        for on in ("", "model."):
-            tried = {f"{on}{name.removeprefix(off)}" for name in bare}
-            missing, extra = sorted(needed - tried), sorted(tried - own)
+    added = common_prefix(needed)
+    best: tuple[list[str], list[str]] = sorted(needed - bare.keys()), sorted(bare[name] for name in bare.keys() - own)
+    firsts = {"", *(f"{name.partition('.')[0]}." for name in bare), common_prefix(bare)}
+    for off in sorted(firsts):
+        for on in ("", added):
+            tried = {f"{on}{name.removeprefix(off)}": full for name, full in bare.items()}
+            missing, extra = sorted(needed - tried.keys()), sorted(tried[name] for name in tried.keys() - own)
             if len(missing) + len(extra) < len(best[0]) + len(best[1]):
                 best = missing, extra
     return best
@@ -149,3 +192,27 @@ def unwrapped(model: nn.Module, names: Iterable[str]) -> tuple[dict[str, str], l
 
 def _has_part(names: Iterable[str], part: str) -> bool:
     return any(part in name.split(".") for name in names)
+
+
+def peeled(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...], tuple[tuple[str, str], ...]]:
+    """What is left of a file's names where no network is known: ({name: the file's}, what was taken off or left out,
+    the names of mean and deviation of every normalisation)."""
+    bare = {name: name for name in names}
+    said = []
+    for wrapper in WRAPPERS:
+        if not _has_part(bare, wrapper):
+            continue
+        shorter = {".".join(part for part in name.split(".") if part != wrapper): full for name, full in bare.items()}
+        if len(shorter) == len(bare):
+            bare = shorter
+            said.append(f"{wrapper}. taken out of the names")
+    pairs = _normalisations(bare)
+    constants = {name for pair in pairs for name in pair}
+    dropped = [name for name in bare if name not in constants and (LEFTOVERS.search(name) or TRAINING.search(name))]
+    said += [f"left out: {len(dropped)} other names (first: {dropped[0]})"] if dropped else []
+    out = constants.union(dropped)
+    kept = {name: full for name, full in bare.items() if name not in out}
+    prefix = common_prefix(kept)
+    said += [f"prefix {prefix} removed"] if prefix else []
+    named = tuple((bare[mean], bare[std]) for mean, std in pairs)
+    return {name.removeprefix(prefix): full for name, full in kept.items()}, tuple(said), named

@@ -1,0 +1,326 @@
+"""`inspect`: what a file of weights holds, which architectures it fits, and the command that evaluates it."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from transferbench.base import class_names
+from transferbench.base.errors import InputError
+from transferbench.models import architectures, hub, networks, trained, victims, weights
+from transferbench.models.networks.normalised import Normalisation
+from transferbench.models.weights import WeightsFile, entries, names
+from transferbench.models.weights.selection import normalisation_of
+
+_MOST_FITS, _MOST_BUILT, _MOST_NEAR = 24, 10, 3
+"""Networks of a file's names and shapes that are built to be compared with it, and such near it, at most; three are
+named."""
+_LOWER_SIDE, _UPPER_SIDE = 8, 2048
+
+Shapes = dict[str, tuple[int, ...]]
+_FORMS = (
+    ("Lightning", lambda keys, _: "pytorch-lightning_version" in keys),
+    ("MadryLab/robustness", lambda _, all: any("attacker." in name or "normalizer." in name for name in all)),
+    ("timm", lambda keys, _: "state_dict" in keys and "arch" in keys and "version" in keys),
+    ("DeiT or ConvNeXt", lambda keys, _: {"model", "optimizer", "args"} <= keys),
+    ("mmengine", lambda keys, _: {"meta", "state_dict"} <= keys),
+    ("pytorch-cifar", lambda keys, _: {"net", "acc"} <= keys),
+    ("LoRA adapter of PEFT", lambda _, all: any(".lora_A." in name for name in all)),
+    ("torch.compile", lambda _, all: any("_orig_mod." in name for name in all)),
+    ("torch's AveragedModel", lambda _, all: "n_averaged" in all),
+    ("DataParallel", lambda _, all: bool(all) and all_begin("module.", all)),
+)
+"""Names of forms with what shows them: the names at the top of the file, and those of all tensors."""
+
+
+def all_begin(prefix: str, given: set[str]) -> bool:
+    """Whether all names begin so."""
+    return all(name.startswith(prefix) for name in given)
+
+
+class Fit(NamedTuple):
+    """A network that a file fits: its id, what names the file's network (--weights-key), empty where there is one, and
+    what is said when it is loaded."""
+
+    network: str
+    key: str
+    notes: tuple[str, ...]
+    normalisation: str
+    classes: int
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """The lines to print, without their end; `fits`: the networks of which the file is one exactly."""
+
+    lines: tuple[str, ...]
+    fits: tuple[Fit, ...] = ()
+
+
+def inspect(path: Path) -> Inspection:
+    """Look into a file, or into a folder of transformers, timm, PEFT or `train`. InputError where it is none of these,
+    or damaged."""
+    if os.path.isdir(path):
+        return _of_folder(path)
+    file = weights.open_file(path)
+    lines = [f"file: {weights.shown(path)} ({_container(file)}, {_size(path)})", *_contents(file)]
+    form = _form(file)
+    if form:
+        lines.append(f"form: {form}")
+    fits: list[Fit] = []
+    near: dict[str, str] = {}
+    for place, described in file.entries.items():
+        shapes = {name: tuple(tensor.shape) for name, tensor in described.items() if hasattr(tensor, "shape")}
+        lines += [f"{place or 'names'}: {line}" for line in _of_entry(file, place, shapes)]
+        found, others = _fits(file, place, shapes)
+        fits += [one for one in found if one not in fits]
+        near |= others
+    lines += _conclusion(path, file, fits, near)
+    return Inspection(tuple(lines), tuple(fits))
+
+
+def _container(file: WeightsFile) -> str:
+    if file.parts:
+        return f"an index of {len(file.parts)} parts"
+    return "safetensors" if file.torch_file is None else "torch"
+
+
+def _size(path: Path) -> str:
+    size = path.stat().st_size
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size / 2**10:.1f} KiB"
+
+
+def _contents(file: WeightsFile) -> list[str]:
+    """What is at the top of a torch file besides its tensors."""
+    if not isinstance(file.content, dict) or "" in file.entries:
+        return []
+    parts = []
+    for key, value in file.content.items():
+        if isinstance(value, str | int | float | bool) or value is None:
+            parts.append(f"{key} = {value!r}"[:60])
+        else:
+            count = len(value) if isinstance(value, dict | list | tuple) else None
+            parts.append(f"{key}" if count is None else f"{key} ({count} entries)")
+    return [weights.shown(f"holds: {', '.join(parts[:16])}{', ...' if len(parts) > 16 else ''}")]
+
+
+def _form(file: WeightsFile) -> str:
+    keys = {key for key in file.content if isinstance(key, str)} if isinstance(file.content, dict) else set()
+    every = {name for described in file.entries.values() for name in described}
+    found = [name for name, shows in _FORMS if shows(keys, every)]
+    library = entries.default(file.content, file.entries)
+    taken = [] if library is None else [f"{library.takes} is taken, {library.why}"]
+    return "; ".join([", ".join(found), *taken] if found else taken)
+
+
+def _of_entry(file: WeightsFile, place: str, shapes: Shapes) -> list[str]:
+    """What an entry holds: tensors, what is taken off its names, its classes, its normalisation."""
+    bare, said, pairs = names.peeled(shapes)
+    count = sum(math.prod(shape) for shape in shapes.values())
+    lines = [f"{len(shapes)} tensors, {count / 1e6:.2f} million numbers, {_types(file, place)}"]
+    lines += said
+    last = [(name, shapes[full]) for name, full in bare.items() if len(shapes[full]) == 2 and name.endswith("weight")]
+    head = next((one for one in reversed(last) if _is_head(one[0])), last[-1] if last else None)
+    if head is not None:
+        lines.append(f"{head[1][0]} classes, if {weights.shown(head[0])} {list(head[1])} is the classifier")
+    if pairs:
+        state = file.state(place)
+        with weights.reading(file.path):
+            constants = normalisation_of([(state[mean], state[std]) for mean, std in pairs])
+        assert constants is not None
+        lines.append(f"normalisation inside: {Normalisation.of_tensors(*constants).text} (mean/std)")
+    else:
+        lines.append("no normalisation inside: the network's own is taken")
+    return lines
+
+
+def _types(file: WeightsFile, place: str) -> str:
+    kinds = {str(getattr(tensor, "dtype", "unknown")).removeprefix("torch.") for tensor in file.entries[place].values()}
+    return ", ".join(sorted(kinds))
+
+
+def _is_head(name: str) -> bool:
+    return any(part in ("head", "fc", "classifier", "linear", "heads", "logits") for part in name.split("."))
+
+
+def _fits(file: WeightsFile, place: str, shapes: Shapes) -> tuple[list[Fit], dict[str, str]]:
+    """(networks of the index that the entry fits, those near it with the first difference)."""
+    fits: list[Fit] = []
+    near: dict[str, str] = {}
+    for candidate in _groups(shapes):
+        proposed = architectures.exact(candidate)
+        fits += [fit for id in proposed[:_MOST_FITS] if (fit := _fit(file, place, id)) is not None]
+        if fits:
+            continue
+        compared: list[tuple[int, str, str]] = []
+        for id in architectures.near(candidate, _MOST_BUILT):
+            sized = _sized(id, candidate)
+            fit = None if sized is None else _fit(file, place, sized)
+            if fit is not None:
+                fits.append(fit)
+            elif not fits:
+                compared.append(_difference(id, candidate))
+        near |= {id: text for _, id, text in sorted(compared)[:_MOST_NEAR]}
+    return fits, {} if fits else near
+
+
+def _groups(shapes: Shapes) -> list[Shapes]:
+    """The tensors that may be one network: all of them, else those behind every first part of their names."""
+    bare, _, _ = names.peeled(shapes)
+    whole = {name: shapes[full] for name, full in bare.items()}
+    parts: dict[str, Shapes] = {}
+    for name, shape in whole.items():
+        first, dot, rest = name.partition(".")
+        if dot:
+            parts.setdefault(first, {})[rest] = shape
+    large = [part for part in parts.values() if 4 <= len(part) < len(whole)]
+    return [one for one in (whole, *sorted(large, key=len, reverse=True)[:4]) if one]
+
+
+def _fit(file: WeightsFile, place: str, id: str) -> Fit | None:
+    """The entry as a network, as it would be loaded; None where it does not fit."""
+    try:
+        built = networks.build_without_weights(id, 10)
+        key = place if len(file.entries) > 1 else None
+        selection = weights.select(file, built.model, key)
+    except InputError as error:
+        # Several networks behind prefixes: the message has the keys.
+        choices = str(error).partition("behind the path): ")[2]
+        return Fit(id, choices, (), "", 0) if choices else None
+    own = built.model.state_dict()
+    wrong = [
+        name for name, tensor in selection.state.items()
+        if tuple(tensor.shape[1:]) != tuple(own[name].shape[1:]) or tensor.dim() != own[name].dim()
+    ]  # fmt: skip
+    if wrong:
+        return None
+    head = selection.state.get(f"{built.layers.head}.weight")
+    found = "" if selection.normalisation is None else Normalisation.of_tensors(*selection.normalisation).text
+    return Fit(id, key or "", selection.notes, found, 0 if head is None else len(head))
+
+
+def _sized(id: str, shapes: Shapes) -> str | None:
+    """A ViT of timm for the images' side and the patch size that a file's position embeddings have."""
+    if not id.startswith("timm:"):
+        return None
+    patches = next((shape for name, shape in shapes.items() if name.endswith("patch_embed.proj.weight")), None)
+    positions = next((shape for name, shape in shapes.items() if name.endswith("pos_embed")), None)
+    if patches is None or positions is None or len(patches) != 4 or len(positions) != 3:
+        return None
+    for extra in (1, 0, 2):
+        grid = math.isqrt(max(positions[1] - extra, 0))
+        side = grid * patches[-1]
+        if grid and grid * grid == positions[1] - extra and _LOWER_SIDE <= side <= _UPPER_SIDE:
+            return f"{id}@{side}/{patches[-1]}"
+    return None
+
+
+def _difference(id: str, shapes: Shapes) -> tuple[int, str, str]:
+    """(number of differences, id, the first of them) between a network and a file's tensors."""
+    model = networks.build_without_weights(id, 10).model
+    own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    prefix = names.common_prefix(names.required(model, shapes))
+    bare = {name.removeprefix(prefix): shape for name, shape in own.items() if not name.endswith(names.COUNTER)}
+    given = {name: shape for name, shape in shapes.items() if not name.endswith(names.COUNTER)}
+    missing, extra = sorted(bare.keys() - given.keys()), sorted(given.keys() - bare.keys())
+    other = [name for name in bare if name in given and bare[name] != given[name]]
+    parts = [f"{len(missing)} names are missing (first: {missing[0]})"] if missing else []
+    parts += [f"{len(extra)} are not the network's (first: {weights.shown(extra[0])})"] if extra else []
+    if other:
+        name = other[0]
+        parts.append(f"{len(other)} have other shapes (first: {name} {list(given[name])}, not {list(bare[name])})")
+    return len(missing) + len(extra) + len(other), id, "; ".join(parts)
+
+
+def _conclusion(path: Path, file: WeightsFile, fits: list[Fit], near: Mapping[str, str]) -> list[str]:
+    """The networks that fit, and the command to type."""
+    lora = any(".lora_A." in name for described in file.entries.values() for name in described)
+    if lora:
+        words = ["transferbench", "eval", "--model", f"peft:{path.parent}=BASE", "--dataset", "DATASET"]
+        return [f"evaluate it: {shlex.join(words)} (BASE is the id of the model that was adapted)"]
+    if not fits:
+        lines = ["fits exactly: none of the networks of this index"]
+        lines += [f"nearly: {id}: {text}" for id, text in near.items()]
+        if (path.parent / hub.CONFIG).is_file():
+            lines.append(f"config.json beside it: transferbench inspect {shlex.quote(str(path.parent))}")
+        lines.append(
+            "evaluate it: a function of your own that returns the network: transferbench eval --model "
+            "python:<module>:<function>"
+        )
+        return lines
+    ids = list(dict.fromkeys(one.network for one in fits))
+    lines = [f"fits exactly: {', '.join(ids[:12])}{', ...' if len(ids) > 12 else ''}"]
+    if len(ids) > 1:
+        lines.append("several networks have these names and shapes, and only its training tells which one it is")
+    for id in ids[:_MOST_NEAR]:
+        of_network = [one for one in fits if one.network == id]
+        lines.append(f"evaluate it{f' as {id}' if len(ids) > 1 else ''}: {_command(path, file, of_network)}")
+        stated = networks.unstated(id)
+        if stated and not of_network[0].normalisation:
+            lines.append(f"  {stated}")
+    return lines
+
+
+def _command(path: Path, file: WeightsFile, fits: list[Fit]) -> str:
+    """The command that evaluates the file as one network, with what the user has to choose."""
+    words = ["transferbench", "eval", "--model", f"file:{path}", "--network", fits[0].network]
+    keys = [one.key for one in fits if one.key]
+    choices = ""
+    if keys and entries.default(file.content, file.entries) is None:
+        if len(keys) == 1 and ", " not in keys[0]:
+            words += ["--weights-key", keys[0]]
+        else:
+            choices = f" with --weights-key and one of {', '.join(keys)}"
+    words += ["--dataset", "DATASET"]
+    known = [name for name, own in class_names.named().items() if len(own) == fits[0].classes]
+    if fits[0].classes:
+        choices += f" (of {fits[0].classes} classes{', as ' + ' or '.join(known) if known else ''})"
+    return f"{shlex.join(words)}{choices}"
+
+
+def _of_folder(folder: Path) -> Inspection:
+    """A folder of a model. InputError for any other folder."""
+    if (folder / trained.CARD).is_file() and (folder / trained.WEIGHTS).is_file() and _has_card(folder):
+        id = victims.path_id(folder)
+    elif (folder / hub.ADAPTER).is_file():
+        return _of_adapter(folder)
+    elif (folder / hub.CONFIG).is_file():
+        id = f"hf:{folder}"
+    else:
+        raise InputError(f"{folder}: this folder has no card, config.json or adapter_config.json: name a file in it")
+    victim = victims.load(id)
+    card = victim.card
+    lines = [
+        f"model: {victim.id}, {victim.num_classes} classes ({', '.join(card.classes[:3])}, ...)",
+        f"network: {card.network}",
+        f"images: {'x'.join(map(str, card.input_shape))}" + (f" ({card.preprocessing})" if card.preprocessing else ""),
+        *card.weights_notes,
+    ]
+    words = ["transferbench", "eval", "--model", id]
+    words += ["--dataset", "DATASET"] if card.dataset == "unknown" else []
+    return Inspection((*lines, f"evaluate it: {shlex.join(words)}"))
+
+
+def _of_adapter(folder: Path) -> Inspection:
+    """An adapter of PEFT, which needs its base to be evaluated."""
+    config = hub.read_json(hub.Snapshot(folder, folder.name), hub.ADAPTER)
+    shown = [f"{name} = {config.get(name)!r}" for name in ("peft_type", "r", "lora_alpha", "target_modules")]
+    named = config.get("base_model_name_or_path")
+    base = f"hf:{named}" if isinstance(named, str) and named else "BASE"
+    words = ["transferbench", "eval", "--model", f"peft:{folder}={base}", "--dataset", "DATASET"]
+    hint = "" if base != "BASE" else " (BASE is the id of the model that was adapted)"
+    return Inspection((weights.shown(f"adapter: {', '.join(shown)}"), f"evaluate it: {shlex.join(words)}{hint}"))
+
+
+def _has_card(folder: Path) -> bool:
+    try:
+        trained.card(folder)
+    except InputError:
+        # A README of a repository of Hugging Face is no card of ours.
+        return False
+    return True
