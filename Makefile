@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint check bench results docs index screenshot sources clean
+.PHONY: help setup demo test test-all lint check bench gpu-check results docs index screenshot sources clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,10 @@ check: setup ## committed tables against their records, and the records' stamps
 
 bench: setup ## speed against the reference, written to docs/performance.md
 	$(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-only
+
+DEVICE := cuda
+gpu-check: setup ## tests and figures of a GPU, written to docs/performance-gpu.md (8 minutes; DEVICE=cpu tries it out)
+	$(BIN)/python tests/support/gpu_check.py --device $(DEVICE)
 
 results: setup ## the committed leaderboard: three seeds of letters -> digits, published
 	$(BIN)/transferbench run letters-to-digits --seeds 0,1,2

@@ -32,9 +32,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="where the fixture `small` lies: cpu or cuda")
+
+
 @pytest.fixture(scope="session")
-def small() -> Small:
-    return train_small(10, 80, 60)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def small(device: str) -> Small:
+    made = train_small(10, 80, 60)
+    return Small(made.model.to(device), made.x.to(device), made.y.to(device), made.ids.to(device))
 
 
 @pytest.fixture

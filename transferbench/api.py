@@ -30,10 +30,11 @@ from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
 from transferbench.engine.process_state import plain_process
 from transferbench.engine.replay import REPLAYED, run_replay
+from transferbench.engine.source_model import SourceModel
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import ENGINES
 from transferbench.jobs.judge import judge_points
-from transferbench.models.features import Penultimate, find_layers
+from transferbench.models.features import find_layers
 from transferbench.models.victim import Victim
 from transferbench.python import image_sources
 from transferbench.python.chain_progress import chain_progress
@@ -241,9 +242,10 @@ def _source_only(
     import pandas as pd
 
     network = source.model if isinstance(source, Victim) else source
-    network = preflight.check_model(network, examples.x[:16], None).model
+    checked = preflight.check_model(network, examples.x[:16], None)
+    network = checked.model
     layers = source.layers if isinstance(source, Victim) and network is source.model else find_layers(network)
-    penultimate = Penultimate(network, layers)
+    prepared = SourceModel.prepare(network, layers, examples.x[:16], not checked.batch_dependent)
     shard = as_dataset(examples, target.num_classes)
     defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
     rows: list[dict[str, Any]] = []
@@ -254,7 +256,7 @@ def _source_only(
         for part in protocol.parts:
             attack = attack_plugins.build(part.spec(), threat, target.num_classes)
             slots = Rows(target.batch_size or default_slots(examples.x[0].numel()), MIN_ROWS)
-            points = Crafting(penultimate, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
+            points = Crafting(prepared, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
             judged = judge_points(target, threat, shard, points)
             counts = {"flipped": sum(judged.any_flip()), "correct": sum(judged.correct), "n": len(shard)}
             rows.append({"threat": name, "attack": attack.id, "tries": attack.tries, **counts})

@@ -14,11 +14,12 @@ from transferbench import attacks
 from transferbench.attacks import lockstep
 from transferbench.base.specifications import AttackSpec, Norm, ThreatModel
 from transferbench.engine import inplace_relu
+from transferbench.engine.gradients import outputs
 from transferbench.engine.inplace_relu import overwrite_relus
 from transferbench.engine.judge import Judge
 from transferbench.engine.memory import Rows
 from transferbench.engine.pool import Pool
-from transferbench.engine.search_model import as_is, copy_of, outputs
+from transferbench.engine.search_model import as_is, copy_of
 from transferbench.engine.verdicts import Examples
 from transferbench.models.loaders import robustbench_package
 from transferbench.models.victims import load

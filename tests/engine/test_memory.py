@@ -16,6 +16,7 @@ from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
 from transferbench.engine.chain import Target, run_chain
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows, is_out_of_memory
+from transferbench.engine.source_model import SourceModel
 from transferbench.engine.verdicts import Examples
 from transferbench.models.features import Layers, Penultimate
 
@@ -74,7 +75,7 @@ def test_crafting_halves_its_rows_too(small: Small) -> None:
     attack = attacks.build(spec, threat, 26)
 
     def craft(source: Penultimate) -> Tensor:
-        return Crafting(source, attack, threat, shard, 0, Rows(64, 16), NO_CHECKPOINT).run()
+        return Crafting(SourceModel(source.model, source), attack, threat, shard, 0, Rows(64, 16), NO_CHECKPOINT).run()
 
     whole = craft(Penultimate(small.model, layers))
     inner = Narrow(small.model, 17)

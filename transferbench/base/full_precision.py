@@ -1,4 +1,5 @@
-"""float32 that is float32: TensorFloat-32 and bfloat16, which torch may use inside float32 operations, switched off.
+"""float32 that is float32: TensorFloat-32 and bfloat16, which torch may use inside float32 operations, switched off;
+convolutions on a GPU by deterministic algorithms.
 
 torch lets cuDNN's convolutions use TF32 on recent GPUs. With it a row's logits differ by 1e-3 of their range from batch
 to batch, and verdicts with them.
@@ -28,7 +29,8 @@ def _switches() -> list[tuple[Any, str, Any]]:
         (torch.backends.cudnn, "allow_tf32", False),
         (torch.backends.cuda.matmul, "allow_tf32", False),
     ]
-    return found or legacy
+    # The same bits from the same batch, where cuDNN has such an algorithm.
+    return [*(found or legacy), (torch.backends.cudnn, "deterministic", True)]
 
 
 def switch_on() -> None:

@@ -6,6 +6,7 @@ are files beside the store that a result names by path and sha256.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -115,6 +116,12 @@ class Execution:
     memory_mb: int = 0
     hardware: str = ""
 
+    @classmethod
+    def of_all(cls, parts: Sequence[Execution]) -> Execution:
+        """The execution of a job in parts: their seconds are added."""
+        hardware = " / ".join(sorted({part.hardware for part in parts}))
+        return cls(sum(part.seconds for part in parts), max(part.memory_mb for part in parts), hardware)
+
 
 @dataclass(frozen=True)
 class JobResult:
@@ -155,7 +162,8 @@ class AttackResult(JobResult):
 
     `flag_rows`: the number of clean-correct examples of each flag that is counted. `batch`: the rows in flight, where
     the verdicts belong to one batch size and order; None where they do not depend on it. `draws`: how a randomised
-    model was judged.
+    model was judged. `searched_again`: the examples that a search in bf16 left near the boundary, searched once more in
+    fp32; None for a search in fp32.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -169,6 +177,7 @@ class AttackResult(JobResult):
     flag_rows: dict[str, int] = field(default_factory=dict)
     batch: int | None = None
     draws: DrawCounts | None = None
+    searched_again: int | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:

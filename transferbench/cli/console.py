@@ -57,6 +57,8 @@ def evaluation_report(record: Record, weights: str) -> str:
         lines.append(
             f"{chain.norm:<5}{chain.eps:>6} at {record.images}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})"
         )
+        if chain.precision:
+            lines.append(f"         searched in {chain.precision}, {chain.searched_again} once more in fp32")
         if chain.draws is not None:
             counts = DrawCounts(**{**dict(chain.draws), "eot": tuple(chain.draws.eot)})
             lines.append(f"         {counts.text(record.n)}")

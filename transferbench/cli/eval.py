@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from transferbench.base.settings import RunSettings
+from transferbench.base.settings import EngineOptions, RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
 
@@ -38,24 +38,29 @@ from transferbench.cli.output import say
 @click.option("--backend", type=click.Choice(["transferbench", "autoattack"]), default="transferbench",
               help="The engine that runs the attacks.")  # fmt: skip
 @options.places
+@options.workers
 @options.cluster
 @options.keep_examples
 @options.fresh
 @options.batch_size
+@options.precision
 def command(out: Path | None, **given: Any) -> None:
     """Attack any model on the first test examples of a data set, at the radii of its card."""
     from transferbench.workflows import evaluate
     from transferbench.workflows import settings as settings_check
 
-    circumstances = ("device", "data_dir", "model_dir", "cluster", "fresh", "batch_size")
+    device, workers = given.pop("device"), given.pop("workers")
+    circumstances = ("data_dir", "model_dir", "cluster", "fresh", "batch_size")
     settings = RunSettings(
         root=out or Path("runs/eval"),
         keep=given.pop("keep_examples"),
+        engine=EngineOptions(precision=given.pop("precision")),
         **{name: given.pop(name) for name in circumstances},
     )
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
+    settings = settings_check.placed(settings, device, workers)
     from transferbench.cli import console
     from transferbench.scheduling.scheduler import Scheduler
     from transferbench.store.store import Store
@@ -64,8 +69,8 @@ def command(out: Path | None, **given: Any) -> None:
     subjects = evaluate.load(request, settings)
     is_new = not settings.root.exists()
     try:
-        with Store(settings.root) as store, JobProgress() as bars:
-            record = evaluate.evaluate(request, subjects, Scheduler(store, settings), bars)
+        with Store(settings.root) as store, JobProgress() as bars, Scheduler(store, settings) as scheduler:
+            record = evaluate.evaluate(request, subjects, scheduler, bars)
             if bars.reused:
                 bars.note(f"{bars.reused} jobs were done before")
     except evaluate.AtChanceError:

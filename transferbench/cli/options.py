@@ -143,10 +143,24 @@ trust_code = click.option(
     callback=_trust,
     help="Run the function that a model's card names (python:<module>:<function>).",
 )
-device = click.option("--device", default="cpu", metavar="DEV", help="cpu, cuda or cuda:1 (default: cpu).")
+device = click.option(
+    "--device", metavar="DEV", help="auto (every free GPU, else every core), cpu, cuda or cuda:1 (default: auto)."
+)
+workers = click.option(
+    "--workers",
+    type=int,
+    metavar="N",
+    help="Processes on this machine, one core or GPU each (default: all; 1: this one).",
+)
 data_dir = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Folder with the data sets' files.")
 model_dir = click.option("--model-dir", type=FOLDER, metavar="DIR", help="Folder with the models' weights.")
 places = group(device, data_dir, model_dir, trust_code)
+precision = click.option(
+    "--precision",
+    type=click.Choice(["fp32", "bf16"]),
+    default="fp32",
+    help="Of the search; verdicts are of the model itself in fp32 (default: fp32).",
+)
 batch_size = click.option("--batch-size", type=int, metavar="B", help="Rows in flight (verdicts do not depend on it).")
 loader_workers = click.option(
     "--loader-workers", type=int, default=0, metavar="N", help="Processes that decode images ahead (default: 0)."

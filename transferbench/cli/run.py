@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from transferbench.base.errors import InputError
-from transferbench.base.settings import RunSettings
+from transferbench.base.settings import EngineOptions, RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
 
@@ -35,10 +36,12 @@ from transferbench.cli.output import say
 @click.option("--download", is_flag=True, help=options.DOWNLOAD)
 @options.places
 @options.loader_workers
+@options.workers
 @options.cluster
 @options.keep_examples
 @options.fresh
 @options.batch_size
+@options.precision
 def command(
     suite: str, out: Path | None, seeds: tuple[int, ...] | None, full: bool, n: int | None, smoke: bool, dry_run: bool,
     download: bool, **given: Any,
@@ -47,6 +50,7 @@ def command(
     from transferbench import suites
     from transferbench.scheduling.plan import describe
     from transferbench.workflows import run_suite
+    from transferbench.workflows import settings as settings_check
 
     chosen = suites.load(suite).adapted(full, n)
     if smoke:
@@ -54,10 +58,17 @@ def command(
         from transferbench.smoke.shorten import shorten
 
         chosen = shorten(chosen)
+    device, workers, precision = (given.pop(name) for name in ("device", "workers", "precision"))
     settings = RunSettings(root=out or Path("runs") / chosen.name, keep=given.pop("keep_examples"), **given)
+    settings = replace(settings, engine=EngineOptions(precision=precision))
     if smoke:
         smoke_run.check(settings)
-    planned = run_suite.planned(chosen, seeds, settings, download and not smoke)
+    planned = run_suite.planned(chosen, seeds, settings)
+    settings = settings_check.placed(
+        settings, device, 1 if smoke and workers is None else workers, chosen.device or "auto"
+    )
+    if download and not smoke:
+        run_suite.download(chosen, settings)
     if dry_run:
         say("\n".join(describe(planned)))
         absent = [] if smoke else run_suite.absent(planned, settings)

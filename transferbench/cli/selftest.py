@@ -29,7 +29,8 @@ def command(**given: Any) -> None:
     from transferbench.workflows import evaluate
     from transferbench.workflows import settings as settings_check
 
-    settings = RunSettings(**{name: given.pop(name) for name in ("device", "data_dir", "model_dir", "batch_size")})
+    settings = RunSettings(**{name: given.pop(name) for name in ("data_dir", "model_dir", "batch_size")})
+    device = given.pop("device")
     given["norms"] = given["norms"] or NORMS
     without_attack = [threat for threat in given["norms"] if threat in CORRUPTION_THREATS]
     if without_attack:
@@ -37,6 +38,7 @@ def command(**given: Any) -> None:
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
     settings_check.check(settings)
+    settings = settings_check.placed(settings, device, 1)
     subjects = evaluate.load(request, settings)
     passed = True
     chains = ", ".join(str(chain.threat) for chain in subjects.chains)

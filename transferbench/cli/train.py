@@ -48,6 +48,13 @@ from transferbench.cli.output import say
     help="Measure robustness every E epochs: APGD-100 on 200 + 200 images.",
 )
 @click.option("--tensorboard", is_flag=True, help="Also log to <out>/tensorboard.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    metavar="N",
+    help="Cores for this training; another number trains other weights in the last bits (default: 1).",
+)
 @options.places
 @options.loader_workers
 @options.fresh
@@ -71,13 +78,14 @@ def command(
     names = ("source", "network", "shots", "shots_rule", "preprocessing", "download")
     request = train.TrainingRequest(plugin, target, settings=values, **{name: given.pop(name) for name in names})
     request, out, added = default_task.with_folder(request, out)
+    device = given.pop("device")
     settings = RunSettings(root=out, **given)
     train.check(request, settings)
     if victim_name(out) != out.name:
         print(f"the victim's name is {victim_name(out)}", file=sys.stderr)
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
-    prepared, result, reused = train.run(request, settings, JobProgress(), tensorboard)
+    prepared, result, reused = train.run(request, settings, device, JobProgress(), tensorboard)
     share, val = result.validation_accuracy, prepared.splits[1]
     if share is None or val is None:
         say(f"{prepared.job.victim}: trained on {len(prepared.splits[0])} images, none kept for validation")

@@ -15,12 +15,13 @@ from transferbench.cli import options
 )
 @options.run_folder
 @options.places
-def command(dir: Path, device: str, data_dir: Path | None, model_dir: Path | None) -> None:
+def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Path | None) -> None:
     """Check the stored points, predictions and counts of the run in DIR independently, and stamp its records."""
     from transferbench.cli import console
     from transferbench.cli.verification_progress import VerificationProgress
     from transferbench.results.verification import verify
     from transferbench.workflows import settings as settings_check
 
-    settings_check.check(RunSettings(device=device))
-    console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified, VerificationProgress().begin))
+    settings = settings_check.placed(RunSettings(), device, 1)
+    progress = VerificationProgress()
+    console.exit_on(verify(dir, data_dir, model_dir, settings.device, console.print_verified, progress.begin))

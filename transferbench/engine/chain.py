@@ -14,10 +14,11 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.settings import ENGINE, MIN_ROWS, EngineOptions
 from transferbench.base.specifications import Chain
 from transferbench.engine import draws, preflight
+from transferbench.engine.bf16 import NEAR, in_bf16
 from transferbench.engine.final_judgement import judge_again
 from transferbench.engine.judge import Judge, floor_of
-from transferbench.engine.memory import Rows
-from transferbench.engine.pool import PassOptions, Pool
+from transferbench.engine.memory import Rows, rows_that_fit
+from transferbench.engine.pool import PassOptions, Pool, PoolResult
 from transferbench.engine.row_counter import RowCounter
 from transferbench.engine.row_flags import RowFlags
 from transferbench.engine.row_independence import SHARE
@@ -37,8 +38,9 @@ def default_slots(dimension: int) -> int:
 class Target:
     """A model prepared for any number of chains: its judge, its search model and its pre-flight flags.
 
-    `batch_size` is the requested one (None: by the images' size), `rows` the one in use (lower after an out-of-memory
-    error), `preflight` the number of rows that passed through the model and its copies during the preparation.
+    `precise` is the search model in fp32 where `search` is in bf16. `batch_size` is the requested one (None: by the
+    images' size), `rows` the one in use (lower after an out-of-memory error), `preflight` the number of rows that
+    passed through the model and its copies during the preparation.
     `batch_dependent`: verdicts belong to one batch size and order (preflight.BATCH_DEPENDENT); `share`: the share of
     the logit range up to which a difference between two batches is rounding.
     """
@@ -52,6 +54,7 @@ class Target:
     preflight: int
     batch_dependent: bool = False
     share: float = SHARE
+    precise: SearchModel | None = None
     _clean: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
 
     @classmethod
@@ -75,6 +78,11 @@ class Target:
         preflight.check_labels(y, report.num_classes)
         copyable = options.search_copy and not report.batch_dependent
         search = copy_of(model, sample) if copyable else as_is(model, options.min_rows)
+        precise = None
+        if options.precision == "bf16" and not report.batch_dependent:
+            search, precise = in_bf16(search, model, sample), search
+        if x.is_cuda and batch_size is None and not report.batch_dependent:
+            most = rows_that_fit(search.network, sample)
         counter = RowCounter(model)
         floor = floor_of(counter, sample) if copyable else options.min_rows
         return cls(
@@ -87,6 +95,7 @@ class Target:
             report.rows + search.rows + counter.rows,
             report.batch_dependent,
             report.share,
+            precise,
         )
 
     @property
@@ -98,6 +107,7 @@ class Target:
         """Attack the model as it is from now on: its answers were found to depend on its batch."""
         if not self.batch_dependent:
             self.batch_dependent = True
+            self.precise = None
             self.search = as_is(self.judge.model, max(self.search.floor, self.judge.floor))
             self.flags = tuple(sorted({*self.flags, "mixes-rows"}))
 
@@ -128,8 +138,13 @@ def run_chain(
         for spec in chain.attacks
     ]
     pool = Pool(built, chain.threat, target.search, target.judge, target.rows, seed, options)
+    searched_again = 0
     if len(robust):
         outcome = pool.run(examples.at(robust), logits[robust], on_progress, checkpoint)
+        again = ((outcome.rank < 0) & (outcome.margin < NEAR)).nonzero().flatten()
+        if target.precise is not None and len(again):
+            outcome = _search_again(pool, outcome, again, target.precise)
+            searched_again = len(again)
         for number, attack in enumerate(built):
             ranks = [rank for rank, owner in enumerate(pool.owner) if owner == number]
             rows = torch.isin(outcome.rank, torch.tensor(ranks, device=x.device)).nonzero().flatten()
@@ -138,8 +153,22 @@ def run_chain(
             spent = {name: int(values[ranks].sum()) for name, values in vars(outcome.spent).items()}
             table.close_attack(attack.id, len(ranks), spent)
     result = table.result(target.judge.checks - checked, time.perf_counter() - began)
+    result.precision, result.searched_again = target.search.precision, searched_again
     result.eot = tuple(part.draws for part in options)
     return result
+
+
+def _search_again(pool: Pool, outcome: PoolResult, again: Tensor, precise: SearchModel) -> PoolResult:
+    """The outcome with the examples at the positions `again`, which a search in bf16 left near the decision boundary,
+    searched once more in fp32. Both searches' passes are counted."""
+    examples = Examples(pool.x, pool.y, pool.ids).at(again)
+    second = Pool(pool.attacks, pool.threat, precise, pool.judge, pool.rows, pool.seed, pool.options)
+    found = second.run(examples, pool.clean_logits[again])
+    for name in ("rank", "points", "pred", "tie", "distance", "margin"):
+        getattr(outcome, name)[again] = getattr(found, name)
+    for name, values in vars(outcome.spent).items():
+        values += getattr(found.spent, name)
+    return outcome
 
 
 class MixedRowsError(Exception):

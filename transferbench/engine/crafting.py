@@ -13,8 +13,8 @@ from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
 from transferbench.engine.judge import at_least
 from transferbench.engine.memory import Rows
+from transferbench.engine.source_model import SourceModel
 from transferbench.engine.verdicts import OnSettled
-from transferbench.models.features import Penultimate
 
 
 class Crafting:
@@ -25,7 +25,7 @@ class Crafting:
 
     def __init__(
         self,
-        source: Penultimate,
+        source: SourceModel,
         attack: RowAttack,
         threat: ThreatModel,
         shard: Dataset,
@@ -61,7 +61,7 @@ class Crafting:
             at_least(part[rows], self.rows.floor) for part in (self.shard.pixels, self.shard.labels, self.shard.ids)
         )
         takes_logits = self.attack.sees == "source"
-        network = self.source.model if takes_logits else self.source
+        network = self.source.logits if takes_logits else self.source.features
         if saved is not None and resumes:
             step, state = saved["step"], {name: part.to(device) for name, part in saved["state"].items()}
         else:

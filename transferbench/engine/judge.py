@@ -31,12 +31,14 @@ TIE = 1e-4
 
 class Judgement(NamedTuple):
     """The judge's verdicts [B]: fooled bool, tie bool (fooled by less than 1e-4 of the logit range), pred int64,
-    distance float64 under the threat."""
+    distance float64 under the threat, and `margin`: how far the label is ahead of the best other class, as a share of
+    the logit range."""
 
     fooled: Tensor
     tie: Tensor
     pred: Tensor
     distance: Tensor
+    margin: Tensor
 
 
 class Judge:
@@ -102,14 +104,20 @@ class Judge:
         logits = self.logits(adversarial, ids, stream)
         pred = logits.argmax(1)
         fooled = torch.ne(pred, y)
-        return Judgement(fooled, fooled & margin_is_tie(logits, y), pred, distance)
+        lead, spread = _lead(logits, y)
+        return Judgement(fooled, fooled & (lead < TIE * spread), pred, distance, -lead / spread.clamp(min=1e-12))
 
 
 def margin_is_tie(logits: Tensor, y: Tensor) -> Tensor:
     """bool [B]: the best other class is ahead of the label by less than a tie's share of the logit range."""
+    lead, spread = _lead(logits, y)
+    return lead < TIE * spread
+
+
+def _lead(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """[B] each: how far the best other class is ahead of the label, and the range of the row's logits."""
     others = logits.scatter(1, y[:, None], -float("inf")).amax(1)
-    margin = others - logits.gather(1, y[:, None]).squeeze(1)
-    return margin < TIE * (logits.amax(1) - logits.amin(1))
+    return others - logits.gather(1, y[:, None]).squeeze(1), logits.amax(1) - logits.amin(1)
 
 
 def at_least(x: Tensor, rows: int) -> Tensor:

@@ -7,11 +7,18 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from transferbench.base.errors import FaultError
+from transferbench.engine.gradients import outputs
 
 _LOG = logging.getLogger(__name__)
 _CPU = ("DefaultCPUAllocator: ", "not enough memory")
+
+_SHARE = 0.5
+"""The share of a GPU's free memory that rows in flight may take."""
+_LEAST, _MOST = 64, 2048
+"""Larger batches are no faster on a GPU, and waste more passes of tries that are cancelled."""
 
 T = TypeVar("T")
 
@@ -21,6 +28,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _CPU)
+
+
+def rows_that_fit(network: Callable[[Tensor], Tensor], sample: Tensor) -> int:
+    """The rows in flight for images like `sample` [B, ...] on a GPU: a power of two, by its free memory.
+
+    The memory of a pass is that of one of the sample; an attack holds a dozen tensors of a row's size beside it.
+    """
+    device = sample.device
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    outputs(network, sample)
+    each = (torch.cuda.max_memory_allocated(device) - before) / len(sample) + 12 * 4 * sample[0].numel()
+    free, _ = torch.cuda.mem_get_info(device)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fitting = max(1, int(_SHARE * (free + unused) / each))
+    return min(_MOST, max(_LEAST, 1 << (fitting.bit_length() - 1)))
 
 
 class Rows:

@@ -52,7 +52,8 @@ class PoolResult(NamedTuple):
     """The verdicts in the examples' order. `rank` int64 [n] is the rank of the deciding try, -1 for survivors.
 
     `points` [n, ...] are the fooling points, the clean images for survivors; `pred`, `tie`, `distance` are the judge's,
-    for survivors the clean prediction, False and 0. `spent` are the passes per rank.
+    for survivors the clean prediction, False and 0. `spent` are the passes per rank. `margin` [n]: the smallest
+    Judgement.margin of the points that were judged, infinity where none was.
     """
 
     rank: Tensor
@@ -61,6 +62,7 @@ class PoolResult(NamedTuple):
     tie: Tensor
     distance: Tensor
     spent: Spent
+    margin: Tensor
 
 
 class TargetOrder(NamedTuple):
@@ -105,6 +107,8 @@ class Pool:
         self.rows, self.seed = rows, seed
         self.options = options or [PassOptions()] * len(attacks)
         self.randomised, self.iteration = judge.draws > 1, 0
+        self.passed: list[tuple[list[tuple[int, RowState]], Tensor, Tensor]] = []
+        """Rows, outputs and gradients of this iteration's passes, of which it is not known whether they are finite."""
         self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
         self.attempt = [attempt for attack in attacks for attempt in range(attack.tries)]
 
@@ -130,6 +134,7 @@ class Pool:
         self.pred = clean_logits.argmax(1)
         self.tie = torch.zeros_like(y, dtype=torch.bool)
         self.distance = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        self.margin = torch.full((len(x),), math.inf, device=x.device)
         saved = checkpoint.load()
         if saved is not None:
             self._restore(saved)
@@ -142,7 +147,7 @@ class Pool:
                 on_progress(self.ledger.settled, len(x) - self.ledger.fooled)
         decided = torch.from_numpy(self.ledger.decided).to(y.device)
         rank = torch.where(decided < self.ledger.ranks, decided, -1)
-        return PoolResult(rank, self.points, self.pred, self.tie, self.distance, self._spent())
+        return PoolResult(rank, self.points, self.pred, self.tie, self.distance, self._spent(), self.margin)
 
     def _spent(self) -> Spent:
         """The ledger's passes, a pass of several draws as so many, with those that ordered target classes."""
@@ -164,13 +169,15 @@ class Pool:
         self.iteration += 1
         live = [(number, group) for number, group in enumerate(self.groups) if group is not None]
         outputs, gradients, per_rows = self._pass([(number, group.state) for number, group in live])
+        wrong = self._wrong([group.state for _, group in live], outputs)
         gone: dict[int, NDArray[np.bool_]] = {}
-        for (number, group), output, gradient, loss in zip(live, outputs, gradients, per_rows, strict=True):
+        rows = zip(live, outputs, gradients, per_rows, wrong, strict=True)
+        for (number, group), output, gradient, loss, proposed in rows:
             attack, state = self.attacks[number], group.state
             ages = group.tries["age"].numpy()
             ages += 1
             ended = ages == attack.passes
-            left = self._confirm(group, state["x"], self._hits(attack, state, output, ended))
+            left = self._confirm(group, state["x"], self._hits(attack, state, proposed, ended))
             following = attack.step(state, output, loss, gradient)
             if np.count_nonzero(ended):
                 # A try that fails on the search model is judged once more, on the original model at its best point.
@@ -184,9 +191,26 @@ class Pool:
                 gone[number] = left
         self._refill(gone)
 
-    def _hits(self, attack: RowAttack, state: RowState, output: Tensor, ended: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """bool [B]: rows that the search model misclassifies at a point that counts."""
-        wrong: NDArray[np.bool_] = (~losses.largest_is(output, state["row_y"])).cpu().numpy()
+    def _wrong(self, states: list[RowState], outputs: list[Tensor]) -> list[NDArray[np.bool_]]:
+        """bool [B] of each group: rows that the search model misclassifies. FaultError where a number is not finite.
+
+        One transfer to the CPU, which is where a GPU is waited for, once in an iteration without hits.
+        """
+        parts = [~losses.largest_is(output, state["row_y"]) for output, state in zip(outputs, states, strict=True)]
+        # A finite sum proves that all entries are finite.
+        sums = torch.stack([output.sum() + gradient.sum() for _, output, gradient in self.passed])
+        found = torch.cat([*parts, torch.isfinite(sums)]).cpu().numpy()
+        sizes = [len(part) for part in parts]
+        if not found[sum(sizes) :].all():
+            for passed in self.passed:
+                self._refuse_non_finite(*passed)
+        self.passed.clear()
+        return np.split(found[: sum(sizes)], np.cumsum(sizes)[:-1])
+
+    def _hits(
+        self, attack: RowAttack, state: RowState, wrong: NDArray[np.bool_], ended: NDArray[np.bool_]
+    ) -> NDArray[np.bool_]:
+        """bool [B]: of the rows that the search model misclassifies those at a point that counts."""
         if np.count_nonzero(wrong):
             wrong = wrong & attack.candidate(state).cpu().numpy()
             if attack.counts == "last":
@@ -205,6 +229,7 @@ class Pool:
             "pred": self.pred,
             "tie": self.tie,
             "distance": self.distance,
+            "margin": self.margin,
         }
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -219,11 +244,19 @@ class Pool:
         for number, order in saved["orders"].items():
             self.orders[int(number)] = TargetOrder(*(part.to(device) for part in order.values()))
         self.points[saved["fooled"].to(device)] = saved["points"].to(device)
-        self.pred, self.tie, self.distance = (saved[name].to(device) for name in ("pred", "tie", "distance"))
+        self.pred, self.tie, self.distance, self.margin = (
+            saved[name].to(device) for name in ("pred", "tie", "distance", "margin")
+        )
 
     def _pass(self, live: list[tuple[int, RowState]]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Forward and backward pass of all rows: the outputs, gradients and losses of each group's rows."""
-        return self.rows.within_memory(lambda most: self._in_parts(live, most))
+
+        def passed(most: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+            # Without what a pass that ran out of memory has left.
+            self.passed.clear()
+            return self._in_parts(live, most)
+
+        return self.rows.within_memory(passed)
 
     def _in_parts(self, live: list[tuple[int, RowState]], most: int) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """`_at_once`, or, when an out-of-memory error has reduced `most`, group by group at most that many rows."""
@@ -286,14 +319,11 @@ class Pool:
         # the gradient of a channels_last network has that layout, and mixed layouts slow every step down.
         gradient = gradient[:rows].clone(memory_format=torch.contiguous_format)
         output = output.detach()[:rows].float()
-        self._refuse_non_finite(live, output, gradient)
+        self.passed.append((live, output, gradient))
         return _split(output, sizes), _split(gradient, sizes), [part.detach() for part in parts]
 
     def _refuse_non_finite(self, live: list[tuple[int, RowState]], output: Tensor, gradient: Tensor) -> None:
-        """FaultError with the example ids when a logit or gradient is not finite."""
-        # A finite sum proves that all entries are finite; after an overflow every entry is checked.
-        if math.isfinite(float(output.sum() + gradient.sum())):
-            return
+        """FaultError with the example ids when a logit or gradient is not finite; a sum of finite ones may overflow."""
         finite = torch.isfinite(output).all(1) & torch.isfinite(gradient.flatten(1)).all(1)
         if bool(finite.all()):
             return
@@ -314,6 +344,7 @@ class Pool:
             self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples]
         )
         fooled[rows] = judgement.fooled.cpu().numpy()
+        self.margin.scatter_reduce_(0, examples, judgement.margin, "amin")
         for position, row in enumerate(rows):
             example = int(example_of[row])
             if fooled[row] and self.ledger.hit(example, int(ranks[row])):

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from transferbench.base.settings import MIN_ROWS
+from transferbench.base.settings import MIN_ROWS, Precision
+from transferbench.engine.gradients import outputs
 from transferbench.engine.inplace_relu import overwrite_relus
 from transferbench.engine.row_counter import RowCounter
 
@@ -41,6 +42,14 @@ class SearchModel:
     folded: bool
     copied: bool
     rows: int = 0
+    precision: Precision = "fp32"
+
+    @property
+    def module(self) -> nn.Module:
+        """The module that `network` calls."""
+        module = self.network if isinstance(self.network, nn.Module) else getattr(self.network, "network", None)
+        assert isinstance(module, nn.Module)
+        return module
 
 
 def copy_of(model: nn.Module, sample: Tensor, fold: bool = True) -> SearchModel:
@@ -50,7 +59,7 @@ def copy_of(model: nn.Module, sample: Tensor, fold: bool = True) -> SearchModel:
     """
     noisy = (sample + 0.1 * torch.linspace(-1, 1, sample.numel(), device=sample.device).view_as(sample)).clamp(0, 1)
     half = MIN_ROWS // 2
-    probe = _at_least(torch.cat([sample[:half], noisy[-half:]]), MIN_ROWS)
+    probe = repeated(torch.cat([sample[:half], noisy[-half:]]), MIN_ROWS)
     counters = [RowCounter(model)]
     for folding in (True, False) if fold else (False,):
         try:
@@ -81,7 +90,7 @@ class _ChannelsLast:
         return output
 
 
-def _at_least(x: Tensor, rows: int) -> Tensor:
+def repeated(x: Tensor, rows: int) -> Tensor:
     """x repeated to at least `rows` rows."""
     return x if len(x) >= rows else x.repeat(-(-rows // len(x)), *[1] * (x.dim() - 1))[:rows]
 
@@ -106,13 +115,3 @@ def _agree(model: Callable[[Tensor], Tensor], candidate: Callable[[Tensor], Tens
         and float(difference.max()) <= _CLOSE_GRADIENT
         and float(difference.median()) <= _MEDIAN_GRADIENT
     )
-
-
-def outputs(network: Callable[[Tensor], Tensor], probe: Tensor) -> tuple[Tensor, Tensor]:
-    """(logits [B, C], input gradient [B, ...] of their sum with fixed unequal weights)."""
-    with torch.enable_grad():
-        point = probe.detach().clone().requires_grad_()
-        output = network(point)
-        weights = torch.linspace(-1, 1, output.shape[1], device=output.device)
-        (gradient,) = torch.autograd.grad((output * weights).sum(), point)
-    return output.detach(), gradient

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from transferbench.base.checkpoint import State
 from transferbench.base.results import AttackTally, Cost, DrawCounts, Verdict
+from transferbench.base.settings import Precision
 
 OnSettled = Callable[[int, int], None]
 """Called with (examples that have their verdict, examples that are still robust)."""
@@ -34,7 +35,8 @@ class ChainResult:
 
     `flags` and `flag_rows`: names from preflight.FLAGS, and the number of clean-correct examples of those that are
     counted. `batch`: the rows in flight, where the verdicts belong to one batch size and order. `eot`: the
-    draws of each attack's gradients; `draws`: how a randomised model was judged.
+    draws of each attack's gradients; `draws`: how a randomised model was judged. `precision` of the search;
+    `searched_again`: the examples that a search in bf16 left near the boundary, searched once more in fp32.
     """
 
     verdicts: list[Verdict]
@@ -46,6 +48,8 @@ class ChainResult:
     batch: int | None = None
     eot: tuple[int, ...] = ()
     draws: DrawCounts | None = None
+    precision: Precision = "fp32"
+    searched_again: int = 0
 
 
 class Hits(NamedTuple):

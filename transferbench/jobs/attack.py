@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from importlib import metadata
 from typing import Any, ClassVar, Literal
 
 import torch
 
+from transferbench import attacks
 from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
-from transferbench.base.results import AttackResult
+from transferbench.base.results import AttackResult, AttackTally, Cost, Execution
 from transferbench.base.specifications import Chain, Keep
-from transferbench.engine.chain import Engine, run_chain, run_flagged
+from transferbench.engine.chain import Engine, MixedRowsError, run_chain, run_flagged
 from transferbench.engine.reference import BATCH_SIZE, run_reference
 from transferbench.engine.verdicts import ChainResult, Examples
-from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import Resources
@@ -50,6 +54,46 @@ class AttackJob(EvaluationJob[AttackResult]):
     def inputs(self) -> tuple[Job[Any], ...]:
         return self.network.jobs
 
+    @property
+    def passes(self) -> float:
+        built = [attacks.build(spec, self.chain.threat, CLASSES) for spec in self.chain.attacks]
+        return self.rows * self.draws * sum(attack.tries * attack.passes for attack in built)
+
+    def parts(self, count: int) -> list[Job[AttackResult]]:
+        # A network whose answers depend on its batch, and the reference's batches, are not divided.
+        if self.batch is not None or self.backend != "transferbench":
+            return [self]
+        return [replace(self, images=part) for part in self.divided(count)]
+
+    def joined(self, outputs: Sequence[Output]) -> Output:
+        results = [output.result for output in outputs if isinstance(output.result, AttackResult)]
+        first, cost = results[0], Cost()
+        for result in results:
+            cost.add(result.cost)
+        # A part without a clean-correct example has no attacks.
+        tallies = [result.by_attack for result in results if result.by_attack]
+        by_attack = tuple(reduce(AttackTally.plus, parts) for parts in zip(*tallies, strict=True))
+        flags = {flag for result in results for flag in result.flags}
+        flag_rows = Counter[str]()
+        for result in results:
+            flag_rows.update(result.flag_rows)
+        whole = replace(
+            first,
+            verdicts=tuple(verdict for result in results for verdict in result.verdicts),
+            by_attack=by_attack,
+            cost=cost,
+            flags=tuple(sorted(flags)),
+            flag_rows=dict(flag_rows),
+            searched_again=None if first.searched_again is None else sum(one.searched_again or 0 for one in results),
+            folded=all(result.folded for result in results),
+            halvings=max(result.halvings for result in results),
+            execution=Execution.of_all([result.execution for result in results]),
+        )
+        keep = Keep.parse(whole.kept)
+        most = None if keep.rule in ("all", "fooled") else keep.count
+        tensors = {name: torch.cat([output.tensors[name] for output in outputs])[:most] for name in outputs[0].tensors}
+        return Output(whole, tensors)
+
     def specification(self) -> dict[str, Any]:
         return {
             **self._place(),
@@ -60,12 +104,15 @@ class AttackJob(EvaluationJob[AttackResult]):
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
         content = self._content(resources, results)
-        if self.backend == "autoattack":
+        # Only attacks search; their engine alone does it in another precision.
+        if self.backend == "transferbench":
+            content["precision"] = resources.settings.engine.precision
+        else:
             content["version"] = metadata.version("pyautoattack")
             # The reference's random starts depend on its batches.
             content["batch"] = resources.settings.batch_size or BATCH_SIZE
-        else:
-            content["version"] = [registry.find("attacks", spec.id).load().VERSION for spec in self.chain.attacks]
+            return content
+        content["version"] = [registry.find("attacks", spec.id).load().VERSION for spec in self.chain.attacks]
         return content
 
     def run(
@@ -82,9 +129,11 @@ class AttackJob(EvaluationJob[AttackResult]):
         def report(settled: int, robust: int) -> None:
             on_progress(Progress(settled, len(shard), robust))
 
-        if self.batch is not None:
-            target.depend_on_batch()
-        done = run_flagged(ENGINES[self.backend], target, self.chain, examples, self.seed, report, checkpoint)
+        try:
+            done = run_flagged(ENGINES[self.backend], target, self.chain, examples, self.seed, report, checkpoint)
+        except MixedRowsError:
+            # Found at the end points only.
+            raise BatchDependentError(target.rows.most, target.judge.draws) from None
         keep = resources.settings.keep
         result = AttackResult(
             verdicts=tuple(done.verdicts),
@@ -94,6 +143,7 @@ class AttackJob(EvaluationJob[AttackResult]):
             flag_rows=done.flag_rows,
             batch=done.batch,
             draws=done.draws,
+            searched_again=done.searched_again if done.precision == "bf16" else None,
             folded=target.search.folded,
             halvings=target.rows.halvings,
             kept=str(keep),

@@ -12,7 +12,7 @@ from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import CleanResult, Cost
 from transferbench.base.specifications import SHARD
-from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.evaluation import FORWARD, EvaluationJob
 from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import Resources
 
@@ -27,6 +27,10 @@ class CleanJob(EvaluationJob[CleanResult]):
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
         return self.network.jobs
+
+    @property
+    def passes(self) -> float:
+        return FORWARD * self.rows * self.draws
 
     def specification(self) -> dict[str, Any]:
         return self._place()

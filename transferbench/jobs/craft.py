@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
+
+import torch
 
 from transferbench import attacks
 from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
-from transferbench.base.results import Cost, CraftResult
+from transferbench.base.results import Cost, CraftResult, Execution
 from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
-from transferbench.engine.chain import default_slots
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
-from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
 from transferbench.jobs.job import Job, Output, Results
-from transferbench.jobs.resources import Resources
-from transferbench.models.victim import fitted
+from transferbench.jobs.resources import PreparedNetwork, Resources
 from transferbench.store.store import Store
 
 
@@ -32,14 +34,40 @@ class CraftJob(EvaluationJob[CraftResult]):
     threat: ThreatModel
     seed: int
 
-    def adapted(self, resources: Resources, results: Results) -> CraftJob:
-        wanted = self.network.input(results)
-        batch = resources.batch_of_source(wanted, self.images.dataset, self.images.preprocessing)
-        return self if batch is None else replace(self, batch=batch)
+    def _prepared(self, resources: Resources, results: Results) -> PreparedNetwork:
+        return super()._prepared(resources, results)._replace(role="source")
 
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
         return self.network.jobs
+
+    @cached_property
+    def _built(self) -> attacks.RowAttack:
+        """The attack, built for its number of tries and passes; the classes do not change them."""
+        return attacks.build(self.attack, self.threat, CLASSES)
+
+    @property
+    def tries(self) -> int:
+        return self._built.tries
+
+    @property
+    def passes(self) -> float:
+        attack = self._built
+        return self.rows * attack.tries * ((attack.passes - 1) if attack.needs_grad else 0)
+
+    def parts(self, count: int) -> list[Job[CraftResult]]:
+        return [self] if self.batch is not None else [replace(self, images=part) for part in self.divided(count)]
+
+    def joined(self, outputs: Sequence[Output]) -> Output:
+        results = [output.result for output in outputs if isinstance(output.result, CraftResult)]
+        cost = Cost()
+        for result in results:
+            cost.add(result.cost)
+        whole = replace(results[0], cost=cost, execution=Execution.of_all([result.execution for result in results]))
+        ids = torch.cat([output.tensors["ids"] for output in outputs])
+        # Points are [tries, n, ...].
+        points = torch.cat([output.tensors["points"] for output in outputs], dim=1)
+        return Output(whole, {"ids": ids, "points": points})
 
     def specification(self) -> dict[str, Any]:
         return {
@@ -61,11 +89,13 @@ class CraftJob(EvaluationJob[CraftResult]):
         on_progress: OnProgress = ignore,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Output:
+        wanted = self.network.input(results)
+        source, batch, most = resources.source(wanted, self.images.dataset, self.images.preprocessing)
+        if batch is not None and self.batch is None:
+            raise BatchDependentError(batch, 1)
         shard = resources.images(self.images).on(resources.device)
-        source = fitted(resources.network(self.network.input(results)), shard.shape).penultimate
         attack = attacks.build(self.attack, self.threat, len(shard.classes))
-        settings = resources.settings
-        rows = Rows(settings.batch_size or default_slots(shard.pixels[0].numel()), settings.engine.min_rows)
+        rows = Rows(most, resources.settings.engine.min_rows)
         # Points of a network whose answers depend on its batch are not continued in the middle of one.
         resumed = checkpoint if self.batch is None else NO_CHECKPOINT
         crafting = Crafting(source, attack, self.threat, shard, self.seed, rows, resumed)

@@ -49,9 +49,14 @@ def execute(
 
 
 def check_inputs(job: Job[Any], resources: Resources, content: Mapping[str, Any], results: Results) -> None:
-    """MissingInputError where an input that this process reads is not the one that the driver's key names."""
+    """MissingInputError where an input that this process reads is not the one that the driver's key names.
+
+    What the driver has shared is what it named, also where it names it otherwise (evaluate(store=)).
+    """
     for need in job.needs(resources, content, results):
-        if need.expected is not None and need.input.fingerprint(resources) != need.expected:
+        if need.expected is None or resources.is_shared(need.input):
+            continue
+        if need.input.fingerprint(resources) != need.expected:
             raise MissingInputError(need.input)
 
 
@@ -59,7 +64,7 @@ def check_inputs(job: Job[Any], resources: Resources, content: Mapping[str, Any]
 def hardware(device: str) -> str:
     """The GPU's name, or the processor's and torch's threads."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
+        return f"{torch.cuda.get_device_name(device)}, TF32 off, deterministic convolutions"
     name = "CPU"
     if sys.platform == "linux":
         for line in Path("/proc/cpuinfo").read_text().splitlines():

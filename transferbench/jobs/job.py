@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
@@ -73,6 +73,24 @@ class Job(ABC, Generic[R]):
     def size(self) -> str:
         """How much work it is, for people: `40 steps`, `256 examples`."""
 
+    @property
+    @abstractmethod
+    def passes(self) -> float:
+        """At most how many gradient passes of one image it takes: an estimate, by which long jobs begin first."""
+
+    @abstractmethod
+    def image_size(self, resources: Resources) -> int:
+        """The number of values of an image that it passes through a network."""
+
+    def parts(self, count: int) -> list[Job[R]]:
+        """The job as up to `count` jobs on parts of its examples, for idle workers; itself where it has no parts."""
+        return [self]
+
+    def joined(self, outputs: Sequence[Output]) -> Output:
+        """The output of the whole job from those of its parts."""
+        (output,) = outputs
+        return output
+
     @abstractmethod
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
         """What decides the result beside the name: hashes of what it reads, versions, device kind, precision."""
@@ -100,15 +118,8 @@ class Job(ABC, Generic[R]):
         return True
 
     def adapted(self, resources: Resources, results: Results) -> Job[R]:
-        """The job as it runs on the network that it is about: itself, or another form of it.
-
-        InputError or FaultError where the network cannot be prepared.
-        """
+        """The job in the form that its network is known to need: itself, or another one."""
         return self
-
-    def mark_batch_dependent(self, resources: Resources, results: Results) -> None:
-        """Remember that the answers of the network that the job is about depend on its batch: `adapted` is another job
-        afterwards."""
 
     def end_points(self, keep: Keep) -> int:
         """How many images the job may store, at most."""

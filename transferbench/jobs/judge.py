@@ -17,7 +17,7 @@ from transferbench.data import Dataset
 from transferbench.engine.chain import Target
 from transferbench.engine.judge import check_admissible
 from transferbench.jobs.craft import CraftJob
-from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.evaluation import FORWARD, EvaluationJob
 from transferbench.jobs.inputs import ExamplesInput
 from transferbench.jobs.job import Job, Need, Output, Results
 from transferbench.jobs.networks import NetworkReference
@@ -40,6 +40,10 @@ class JudgeJob(EvaluationJob[JudgeResult]):
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
         return (*self.network.jobs, self.crafted)
+
+    @property
+    def passes(self) -> float:
+        return FORWARD * self.rows * (self.crafted.tries + 1) * self.draws
 
     def specification(self) -> dict[str, Any]:
         threat = self.crafted.threat

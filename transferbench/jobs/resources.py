@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +16,9 @@ from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.data import Dataset, View
 from transferbench.engine.chain import VERSION, Target, default_slots
+from transferbench.engine.memory import rows_that_fit
 from transferbench.engine.preflight import check_model
+from transferbench.engine.source_model import SourceModel
 from transferbench.jobs.inputs import (
     ExamplesInput,
     ImagesInput,
@@ -36,6 +38,25 @@ _TESTS = 4
 """Maximum number of cached test splits: corrupted images are 75 data sets of their own."""
 
 
+class PreparedNetwork(NamedTuple):
+    """A network with the images on which it is prepared; `role`: as a target, or as a source that crafts."""
+
+    role: str
+    name: str
+    fingerprint: str
+    dataset: str
+    preprocessing: str
+
+
+class PreparedSource(NamedTuple):
+    """A network for attacks that hold it alone; `batch`: the rows in flight that its points belong to, None where they
+    do not depend on them; `rows`: the rows in flight."""
+
+    model: SourceModel
+    batch: int | None
+    rows: int
+
+
 class Resources:
     """Loads and caches what jobs read. `remote`: an input that cannot be read raises MissingInputError."""
 
@@ -50,7 +71,8 @@ class Resources:
         self._given: dict[str, Victim] = {}
         self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
         self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
-        self._source_batches: dict[tuple[str, str, SampleInput], int | None] = {}
+        self._sources: OrderedDict[tuple[str, str, SampleInput], PreparedSource] = OrderedDict()
+        self._batch_forms: dict[PreparedNetwork, tuple[int, int]] = {}
         self._given_tests: dict[tuple[str, str], Dataset] = {}
         self._tests: OrderedDict[tuple[str, str], Dataset] = OrderedDict()
         self._splits: OrderedDict[SplitsInput, Splits] = OrderedDict()
@@ -87,6 +109,10 @@ class Resources:
             yield
         finally:
             self._shared = {}
+
+    def is_shared(self, wanted: Input) -> bool:
+        """Whether the driver has sent the input."""
+        return wanted in self._shared
 
     def _read(self, wanted: Input) -> Any:
         if wanted in self._shared:
@@ -145,20 +171,35 @@ class Resources:
                 self._targets.popitem(last=False)
         return self._targets[name]
 
-    def batch_of_source(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> int | None:
-        """The rows in flight that a source's crafted points belong to, None where they do not depend on them.
+    def batch_form(self, prepared: PreparedNetwork) -> tuple[int, int] | None:
+        """(rows in flight, draws) of jobs about a network whose answers are known to depend on its batch."""
+        return self._batch_forms.get(prepared)
+
+    def set_batch_form(self, prepared: PreparedNetwork, form: tuple[int, int]) -> None:
+        """Remember that a network's answers depend on its batch: a job that ran on it has found out."""
+        self._batch_forms[prepared] = form
+
+    def source(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> PreparedSource:
+        """A network prepared once, on the first images of a data set, for attacks that hold it alone.
 
         The source's classes need not be the images'.
         """
         sample = self.sample(dataset, preprocessing)
         name = (wanted.name, self.network(wanted).sha256, sample)
-        if name not in self._source_batches:
+        if name not in self._sources:
             first = self.images(sample).on(self.device)
             most = self.settings.batch_size or default_slots(first.pixels[0].numel())
             source = fitted(self.network(wanted), first.shape)
             report = check_model(source.model, first.pixels, None, most)
-            self._source_batches[name] = most if report.batch_dependent else None
-        return self._source_batches[name]
+            copyable = self.settings.engine.search_copy and not report.batch_dependent
+            model = SourceModel.prepare(report.model, source.layers, first.pixels, copyable)
+            rows = most
+            if first.pixels.is_cuda and self.settings.batch_size is None and not report.batch_dependent:
+                rows = rows_that_fit(model.logits, first.pixels)
+            self._sources[name] = PreparedSource(model, most if report.batch_dependent else None, rows)
+            if len(self._sources) > _NETWORKS:
+                self._sources.popitem(last=False)
+        return self._sources[name]
 
     def test(self, dataset: str, preprocessing: str) -> Dataset:
         """A test split of this machine's files; those used last stay loaded."""

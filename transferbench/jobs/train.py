@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -63,6 +64,15 @@ class TrainJob(Job[TrainResult]):
     def size(self) -> str:
         return f"{dict(self.settings).get('steps', 'default')} steps"
 
+    @property
+    def passes(self) -> float:
+        method = methods.build(self.method, dict(self.settings))
+        # A step's gradient is of the weights as well.
+        return method.params.steps * method.params.batch_size * (method.passes_per_step + 0.5)
+
+    def image_size(self, resources: Resources) -> int:
+        return math.prod(resources.splits(self.splits)[0].shape)
+
     def specification(self) -> dict[str, Any]:
         return {
             "victim": self.victim,
@@ -93,6 +103,10 @@ class TrainJob(Job[TrainResult]):
         if self.source is not None:
             name = "source" if self.source.public_id is not None else "input 0"
             content[name] = self.source.input(results).fingerprint(resources)
+        threads = resources.settings.threads
+        if threads not in (1, None):
+            # The sums inside a convolution are split by threads: other weights.
+            content["threads"] = threads
         content["data"] = self.splits.fingerprint(resources)
         content["version"] = registry.find("methods", self.method).load().VERSION
         return content

@@ -306,6 +306,17 @@ LEADERBOARD: list[BoardColumn] = [
         text=True,
     ),
     Column(
+        "precision",
+        "in which the attacks searched, where it is not fp32; verdicts are of the model itself in fp32",
+        lambda m: " ".join(sorted({chain.precision for chain in m.record.chains if chain.precision})),
+        "search precision",
+        Group.MORE,
+        text=True,
+        summary="search",
+        summary_order=3,
+        optional=True,
+    ),
+    Column(
         "flags",
         "what pre-flight or the run suspects (docs/protocol.md), separated by spaces",
         lambda m: " ".join(flagged(m.record)),

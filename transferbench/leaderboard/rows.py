@@ -64,9 +64,11 @@ def _ranks(victims: Sequence[Record]) -> dict[str, int]:
 
 
 def _threats(record: Record) -> str:
-    """How the union was measured: every norm's radius, attacks and engine. Other ones are another measurement."""
+    """How the union was measured: every norm's radius, attacks, engine, precision. Others are another measurement."""
     chains = [chain for chain in record.chains if chain.name == chain.norm]
-    return json.dumps(sorted((chain.name, chain.eps, chain.attacks, chain.backend) for chain in chains))
+    return json.dumps(
+        sorted((chain.name, chain.eps, chain.attacks, chain.backend, chain.precision) for chain in chains)
+    )
 
 
 def _measurements(record: Record) -> set[str]:

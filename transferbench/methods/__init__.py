@@ -48,6 +48,8 @@ class BaseParams:
     `validation=none` trains on the training and validation images together; there is no validation accuracy then.
     Weights are those after the last step in any case. `partial_batches` keeps the images at an epoch's end that do not
     fill a batch, but for a single one, of which batch norm may have no variance; otherwise they are omitted.
+    `precision=bf16` makes the passes of every step, inner attacks included, in mixed precision (torch.autocast); the
+    weights and the optimiser stay in float32.
     """
 
     steps: Positive = 30_000
@@ -67,6 +69,7 @@ class BaseParams:
     crop_padding: Padding = "auto"
     validation: Literal["tenth", "none"] = "tenth"
     partial_batches: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 P = TypeVar("P", bound=BaseParams)
@@ -132,6 +135,11 @@ class BaseMethod(Generic[P]):
         """The number of consecutive steps on each batch (free adversarial training)."""
         self.keeps_head = False
         """Whether `student` keeps the source's classifier; set before it is called."""
+
+    @property
+    def passes_per_step(self) -> float:
+        """About how many gradient passes of an image a step takes, the attack's included: for estimates of time."""
+        return 1.0
 
     def network(self, source: str, requested: str) -> str:
         """The id of the student's architecture: the source's, or without a source the requested one."""

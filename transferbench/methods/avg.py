@@ -25,6 +25,10 @@ Params = sat.Params
 class Method(eat.Method):
     """E-AT's attacks; the loss is the mean over the norms."""
 
+    @property
+    def passes_per_step(self) -> float:
+        return len(self.params.l_norms.split(",")) * (self.params.at_iter + 1)
+
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         parts = [self.cross_entropy(student.model(self.worst(student, batch, norm)), batch.y) for norm in self.attacks]
         return {"adversarial ce": torch.stack(parts).mean()}

@@ -77,6 +77,10 @@ class Method(BaseMethod[Params]):
 
     needs_source = False
 
+    @property
+    def passes_per_step(self) -> float:
+        return self.params.at_iter + 1
+
     def __init__(self, params: Params) -> None:
         super().__init__(params)
         self.attacks = {threat.norm: apgd_train(threat, count) for threat, count in params.inner_attacks()}

@@ -178,6 +178,10 @@ def _pad_same(x: Tensor) -> Tensor:
 class Method(BaseMethod[Params]):
     """Trains a student, a teacher (the source with a new head) and a discriminator of their input gradients."""
 
+    @property
+    def passes_per_step(self) -> float:
+        return 3.0
+
     def network(self, source: str, requested: str) -> str:
         return requested or re.sub(r"^resized:\d+-\d+:", "", source)
 

@@ -54,6 +54,10 @@ class Method(probe.Method):
 
     params: Params
 
+    @property
+    def passes_per_step(self) -> float:
+        return 4 / 3
+
     def phases(self) -> list[Phase]:
         params = self.params
         warm = params.warm_steps or params.steps // 2

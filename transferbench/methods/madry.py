@@ -54,6 +54,10 @@ class Method(BaseMethod[Params]):
 
     needs_source = False
 
+    @property
+    def passes_per_step(self) -> float:
+        return self.params.k + 1
+
     def __init__(self, params: Params) -> None:
         super().__init__(params)
         self.attack = pgd.PGD("pgd", LinfBall.parse(params.eps), pgd.PGDSettings(params.k, params.step_size))

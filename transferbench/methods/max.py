@@ -25,6 +25,10 @@ Params = sat.Params
 class Method(eat.Method):
     """E-AT's attacks; the loss is at each example's worst norm."""
 
+    @property
+    def passes_per_step(self) -> float:
+        return len(self.params.l_norms.split(",")) * self.params.at_iter + 1
+
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         points = torch.stack([self.worst(student, batch, norm) for norm in self.attacks])
         with lockstep.eval_mode(student.model) as attacked, torch.no_grad():

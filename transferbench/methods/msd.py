@@ -68,6 +68,10 @@ class Method(BaseMethod[Params]):
 
     needs_source = False
 
+    @property
+    def passes_per_step(self) -> float:
+        return self.params.at_iter + 1
+
     def __init__(self, params: Params) -> None:
         super().__init__(params)
         self.balls = {ball.name: ball for ball in params.balls()}

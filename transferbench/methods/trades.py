@@ -60,6 +60,10 @@ class Method(BaseMethod[Params]):
 
     needs_source = False
 
+    @property
+    def passes_per_step(self) -> float:
+        return self.params.k + 2
+
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         with lockstep.eval_mode(student.model) as attacked:
             x = self.attacked(attacked, batch)

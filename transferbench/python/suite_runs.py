@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from transferbench import suites
+from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.numbers import whole_number
-from transferbench.base.settings import RunSettings
+from transferbench.base.settings import EngineOptions, Precision, RunSettings
 from transferbench.base.specifications import Keep
 from transferbench.models import python_function
 from transferbench.python.run_results import RunResults, read_results
 from transferbench.workflows import run_suite
+from transferbench.workflows import settings as settings_check
 from transferbench.workflows.job_progress import job_progress
 
 
@@ -23,7 +26,9 @@ def run(
     *,
     full: bool = False,
     n: int | None = None,
-    device: str = RunSettings.device,
+    device: str | None = None,
+    workers: int | None = None,
+    precision: Precision = "fp32",
     batch_size: int | None = None,
     data_dir: str | Path | None = None,
     model_dir: str | Path | None = None,
@@ -52,7 +57,6 @@ def run(
     chosen = suites.load(str(suite)).adapted(full, None if n is None else whole_number("n", n))
     settings = RunSettings(
         root=Path("runs") / chosen.name if out is None else Path(out),
-        device=device,
         batch_size=batch_size,
         data_dir=None if data_dir is None else Path(data_dir),
         model_dir=None if model_dir is None else Path(model_dir),
@@ -60,8 +64,14 @@ def run(
         cluster=cluster,
         fresh=fresh,
         loader_workers=loader_workers,
+        engine=EngineOptions(precision=precision),
     )
-    planned = run_suite.planned(chosen, chosen_seeds, settings, download)
+    if precision not in get_args(Precision):
+        raise InputError(registry.unknown("precision", str(precision), get_args(Precision)))
+    planned = run_suite.planned(chosen, chosen_seeds, settings)
+    settings = settings_check.placed(settings, device, workers, chosen.device or "auto")
+    if download:
+        run_suite.download(chosen, settings)
     run_suite.complete(planned, settings, job_progress(progress))
     return read_results(settings.root)
 

@@ -46,7 +46,8 @@ def train(
     preprocessing: str = "",
     eval_freq: int | None = None,
     tensorboard: bool = False,
-    device: str = RunSettings.device,
+    device: str | None = None,
+    threads: int | None = RunSettings.threads,
     data_dir: str | Path | None = None,
     model_dir: str | Path | None = None,
     loader_workers: int = 0,
@@ -83,7 +84,7 @@ def train(
     request, folder, added = default_task.with_folder(request, None if out is None else Path(out))
     circumstances = RunSettings(
         root=folder,
-        device=device,
+        threads=threads,
         data_dir=None if data_dir is None else Path(data_dir),
         model_dir=None if model_dir is None else Path(model_dir),
         loader_workers=loader_workers,
@@ -93,7 +94,7 @@ def train(
     workflow.check(request, circumstances)
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
-    done = workflow.run(request, circumstances, job_progress(progress), tensorboard)
+    done = workflow.run(request, circumstances, device, job_progress(progress), tensorboard)
     import pandas as pd
 
     share = done.result.validation_accuracy

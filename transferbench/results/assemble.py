@@ -38,6 +38,7 @@ def chain_record(
     """
     n = clean.n
     verdicts = _verdicts(shards)
+    again = [shard.searched_again for shard in shards if shard.searched_again is not None]
     distinct = len({verdict.example for verdict in verdicts})
     if len(verdicts) != n or distinct != n:
         raise FaultError(f"chain {chain.name}: {distinct} distinct verdicts where {n} were asked for")
@@ -53,6 +54,8 @@ def chain_record(
         forwards=sum(shard.cost.forwards for shard in shards),
         backwards=sum(shard.cost.backwards for shard in shards),
         backend=backend,
+        precision="bf16" if again else "",
+        searched_again=sum(again) if again else None,
         draws=next((draws_record(shard.draws) for shard in shards if shard.draws is not None), None),
     )
 

@@ -91,10 +91,11 @@ class ChainRecord(SparseModel):
 
     `backend` is the engine where it is not this package's. `ties` counts verdicts with a logit margin below 1e-4 of
     the logit range. `jobs` are the keys of the shards' jobs in the run's store, which holds the verdict and the end
-    point of every example.
+    point of every example. `precision` is the search's where it is not fp32; `searched_again` then counts the examples
+    that were searched once more in fp32.
     """
 
-    newer = ("draws", "backend")
+    newer = ("draws", "backend", "precision", "searched_again")
 
     name: str
     norm: Norm
@@ -108,6 +109,8 @@ class ChainRecord(SparseModel):
     backwards: int = Field(ge=0)
     draws: DrawsRecord | None = None
     backend: Literal["", "autoattack"] = ""
+    precision: Literal["", "bf16"] = ""
+    searched_again: Annotated[int, Field(ge=0)] | None = None
 
 
 class CraftedRecord(StrictModel):

@@ -292,6 +292,9 @@ class _RecordVerifier:
         drawn = None if chain.draws is None else chain.draws.model_dump()
         if drawn != (assemble.draws_record(counted[0]).model_dump() if counted else None):
             raise VerificationError(f"{where}the record's counts of draws are not the store's")
+        again = [count for shard in shards if (count := shard.result(AttackResult).searched_again) is not None]
+        if (chain.precision == "bf16", chain.searched_again or 0) != (bool(again), sum(again)):
+            raise VerificationError(f"{where}the record's precision is not the store's")
         if ties != chain.ties:
             raise VerificationError(f"{where}the record counts {chain.ties} ties, the verdicts say {ties}")
         for name in ("forwards", "backwards"):

@@ -63,6 +63,9 @@ def prepared(suite: Suite, settings: RunSettings) -> RunSettings:
         model_dir=folder / "models",
         synthetic_data=True,
         engine=_ENGINE,
+        # In this process, where torch chooses its number of threads.
+        workers=1,
+        gpus=(),
         threads=None,
     )
 

@@ -22,7 +22,7 @@ EVERY = 4.0
 """Seconds of work between two checkpoints..."""
 _SHARE = 50
 """...or this many times what the last one took, so that big states cost no more than 2 %."""
-_FORMAT = 4
+_FORMAT = 5
 """Raised when the saved states change their shape: an older file would not fit."""
 
 

@@ -129,10 +129,6 @@ class Store:
         row = self._db.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
         return None if row is None else reader.typed(job.result_type, json.loads(row[0]), key)
 
-    def finished_names(self) -> set[str]:
-        """The names of all finished jobs, whatever their keys."""
-        return {name for (name,) in self._db.execute("SELECT name FROM jobs")}
-
     def finish(self, key: str, job: StorableJob, content: Mapping[str, Any], result: JobResult) -> None:
         """Commit a finished job: from now on it is never run again. FaultError when the disk is full."""
         values = (job.specification(), dict(content), to_json(result))
@@ -146,7 +142,11 @@ class Store:
                 ),
             )
             db.execute("UPDATE plan SET state = 'done', note = '' WHERE name = ?", (job.name,))
-        self.checkpoint(key).remove()
+        self.remove_checkpoints(key)
+
+    def finished(self) -> set[str]:
+        """The names of the jobs that have a result, whatever their keys."""
+        return {name for (name,) in self._db.execute("SELECT DISTINCT name FROM jobs")}
 
     def changes(self, job: StorableJob, content: Mapping[str, Any]) -> list[str]:
         """How a job differs from the most similar finished one of its label, as `chain.eps: 0.4 -> 0.5`.
@@ -191,6 +191,21 @@ class Store:
     def checkpoint(self, key: str) -> CheckpointFile:
         """The checkpoint of a job's unfinished work."""
         return CheckpointFile(self.root / "unfinished" / key)
+
+    def part_checkpoint(self, key: str, number: int, count: int) -> str:
+        """The key of the checkpoint of one of `count` parts of a job."""
+        return f"{key}.{number}of{count}"
+
+    def parts_begun(self, key: str) -> int:
+        """Into how many parts a job was divided of which unfinished work was saved; 1 where none was."""
+        counts = [int(path.name.rpartition("of")[2]) for path in (self.root / "unfinished").glob(f"{key}.*of*")]
+        return max(counts, default=1)
+
+    def remove_checkpoints(self, key: str) -> None:
+        """Drop what was saved of a job and of its parts."""
+        self.checkpoint(key).remove()
+        for path in (self.root / "unfinished").glob(f"{key}.*of*"):
+            path.unlink(missing_ok=True)
 
     def victim_folder(self, name: str) -> Path:
         """The folder of a trained network."""

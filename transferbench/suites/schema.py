@@ -249,7 +249,8 @@ class Training(StrictModel):
 class Suite(StrictModel):
     """A suite file. `protocol` is the default one, `full` that of `--full`; `n` is the number of attacked examples.
 
-    `threats` maps each norm to its radius. An `untrained` suite (`--smoke`) flags its results, which are never
+    `device` is the kind of device that its committed numbers come from: bits are equal within one kind only. `threats`
+    maps each norm to its radius. An `untrained` suite (`--smoke`) flags its results, which are never
     part of a leaderboard.
     """
 
@@ -258,6 +259,7 @@ class Suite(StrictModel):
     n: Annotated[int, Field(ge=1)]
     seeds: tuple[int, ...] = (0,)
     untrained: bool = False
+    device: Literal["", "cpu", "cuda"] = ""
     threats: dict[Norm, Radius] = Field(default={})
     protocol: Protocol
     full: Protocol | None = None

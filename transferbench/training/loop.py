@@ -243,8 +243,10 @@ class _PhaseSteps:
         model.train()
         for norm in self.frozen_statistics:
             norm.eval()
-        parts: dict[str, Tensor] = training.method.loss(training.student, training.teacher, batch)
-        loss = torch.stack(list(parts.values())).sum()
+        is_mixed = training.method.params.precision == "bf16"
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=is_mixed):
+            parts: dict[str, Tensor] = training.method.loss(training.student, training.teacher, batch)
+        loss = torch.stack([part.float() for part in parts.values()]).sum()
         if not bool(torch.isfinite(loss)):
             raise FaultError(f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr")
         self.optimiser.zero_grad(set_to_none=True)

@@ -209,6 +209,7 @@ def evaluate(
         source_only=subjects.source_only,
         seed=request.seed,
         backend=request.backend,
+        precision=scheduler.settings.engine.precision,
         corruptions=[one.threat for one in subjects.corruptions],
     )
     existing_record.check(root, new)

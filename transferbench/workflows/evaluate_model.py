@@ -20,8 +20,8 @@ from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import Chain, Keep
 from transferbench.data import Dataset
 from transferbench.engine.chain import Target
+from transferbench.engine.gradients import outputs
 from transferbench.engine.preflight import plain_attributes
-from transferbench.engine.search_model import outputs
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.inputs import ImagesInput

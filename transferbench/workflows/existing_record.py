@@ -28,6 +28,7 @@ class NewRecord:
     source_only: Sequence[SourceOnly]
     seed: int
     backend: str
+    precision: str
     corruptions: Sequence[str] = ()
 
 
@@ -95,6 +96,8 @@ def _difference(record: Record, new: NewRecord) -> str:
             return f"another radius ({chain.norm} {chain.eps}, not {wanted.threat.eps.text})"
         if chain.attacks != [attack.as_dict() for attack in wanted.attacks]:
             return f"other attacks in {chain.name}"
+        if (chain.precision or "fp32") != new.precision:
+            return f"another precision in {chain.name} (--precision {chain.precision or 'fp32'})"
         if (chain.backend or "transferbench") != new.backend:
             return f"another engine in {chain.name} (--backend {chain.backend or 'transferbench'})"
     return ""

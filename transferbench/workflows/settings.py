@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,14 +10,14 @@ import torch
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
+from transferbench.scheduling import machine
 from transferbench.scheduling.backends import dask
 from transferbench.store.reader import STORE, Reader
 
 
 def check(settings: RunSettings) -> None:
-    """InputError for a device that is not here, a batch of nothing, a folder that cannot be written or is in use, a
+    """InputError for a batch of nothing, a folder that cannot be written or is in use, a
     cluster that does not answer."""
-    _check_device(settings)
     if settings.root != Path():
         _check_root(settings.root)
     if settings.batch_size is not None and settings.batch_size < 1:
@@ -29,6 +30,23 @@ def check(settings: RunSettings) -> None:
         dask.check(settings.cluster, settings.device)
 
 
+def placed(settings: RunSettings, device: str | None, workers: int | None = None, default: str = "auto") -> RunSettings:
+    """The settings with the place where jobs run, for `--device` and `--workers` as given (None: not given).
+
+    `default` is the device where none is given. InputError for what is not here.
+    """
+    if settings.cluster is not None:
+        if workers is not None:
+            raise InputError("--workers: not with --cluster, which has its workers already")
+        device = device or "cpu"
+        _check_device(device, not settings.cluster.startswith("local:"))
+        return replace(settings, device=device, place=f"using the workers of {settings.cluster} ({device})")
+    device = device or default
+    _check_device(device, False)
+    places = machine.choose(device, workers)
+    return replace(settings, device=places.device, workers=places.workers, gpus=places.gpus, place=places.text)
+
+
 def _check_root(root: Path) -> None:
     """The run's folder can be written, and its store, if there is one, is of this version."""
     atomic_files.check_folder(root)
@@ -36,14 +54,14 @@ def _check_root(root: Path) -> None:
         Reader(root)
 
 
-def _check_device(settings: RunSettings) -> None:
-    """The device must be here; with a cluster elsewhere, it must be one that workers may have."""
-    name, cluster = settings.device, settings.cluster
+def _check_device(name: str, is_elsewhere: bool) -> None:
+    """The device must be here, or, where the workers are elsewhere, one that they may have."""
+    if name == "auto" and not is_elsewhere:
+        return
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"--device {name!r} is not a device: use cpu, cuda or cuda:1") from None
-    is_elsewhere = cluster is not None and not cluster.startswith("local:")
+        raise InputError(f"--device {name!r} is not a device: use auto, cpu, cuda or cuda:1") from None
     if device.type == "cuda" and not is_elsewhere and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
     if device.type not in ("cpu", "cuda"):

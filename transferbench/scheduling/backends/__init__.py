@@ -37,6 +37,10 @@ class Backend(AbstractContextManager["Backend"], Protocol):
     """Runs tasks. A context manager: whatever it started is ended with it."""
 
     @property
+    def workers(self) -> int:
+        """How many tasks run at once."""
+
+    @property
     def capacity(self) -> int:
         """How many more tasks are worth submitting now."""
 

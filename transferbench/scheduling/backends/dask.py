@@ -17,9 +17,10 @@ from typing import Any
 import torch
 
 from transferbench.base.errors import FaultError, InputError
+from transferbench.base.progress import Progress
 from transferbench.jobs.inputs import Input
 from transferbench.scheduling.backends import Answer, Backend, Task
-from transferbench.scheduling.backends.worker import Message, message, run_task
+from transferbench.scheduling.backends.dask_worker import message, run_task
 
 _CONNECT = 15
 """Seconds to wait for a scheduler's answer."""
@@ -55,10 +56,10 @@ def _gpus() -> list[str]:
 class DaskBackend(Backend):
     """Workers behind an address; those that were started here end with the context, whatever happens.
 
-    `on_message` gets the workers' progress, in a thread of its own.
+    `on_progress` gets the workers' progress, in a thread of its own.
     """
 
-    def __init__(self, address: str, device: str, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, address: str, device: str, on_progress: Callable[[str, Progress], None]) -> None:
         import dask
         import distributed
 
@@ -74,7 +75,7 @@ class DaskBackend(Backend):
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(f"--cluster {address}: no scheduler answers there ({reason})") from None
         self.topic = f"transferbench-{uuid.uuid4().hex}"
-        self._client.subscribe_topic(self.topic, lambda event: on_message(message(event[1])))
+        self._client.subscribe_topic(self.topic, lambda event: on_progress(*message(event[1])))
         self._futures: dict[str, Any] = {}
         self._done: queue.SimpleQueue[Any] = queue.SimpleQueue()
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from transferbench.base.errors import FaultError, InputError
-from transferbench.engine.chain import MixedRowsError
+from transferbench.jobs.evaluation import BatchDependentError
 from transferbench.jobs.execution import execute
 from transferbench.jobs.inputs import Input
 from transferbench.jobs.resources import Resources
@@ -24,6 +24,10 @@ class LocalBackend(Backend):
         self._tasks: deque[Task] = deque()
 
     @property
+    def workers(self) -> int:
+        return 1
+
+    @property
     def capacity(self) -> int:
         return 1 - len(self._tasks)
 
@@ -37,7 +41,7 @@ class LocalBackend(Backend):
             output = execute(
                 job, self.resources, task.results, lambda progress: self.reporter.update(job, progress), checkpoint
             )
-        except (FaultError, InputError, MixedRowsError) as error:
+        except (FaultError, InputError, BatchDependentError) as error:
             return Answer(job.name, None, error)
         return Answer(job.name, output)
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transferbench.base.errors import FaultError
 from transferbench.base.progress import Progress
 from transferbench.base.versions import versions
-from transferbench.jobs.execution import check_inputs, execute
 from transferbench.jobs.inputs import Input
 from transferbench.jobs.job import Output
 from transferbench.jobs.resources import Resources
-from transferbench.scheduling.backends import Task
+from transferbench.scheduling.backends import Task, task_run
 from transferbench.store.checkpoint_file import CheckpointFile
 
 _INTERVAL = 0.5
@@ -28,15 +27,8 @@ class CancelledError(Exception):
     """The driver is gone, or has taken the task back."""
 
 
-class Message(NamedTuple):
-    """A progress message to the driver."""
-
-    job: str
-    progress: Progress
-
-
 def run_task(task: Task, shared: Mapping[Input, Any], topic: str) -> Output:
-    """As `execution.execute`. FaultError where this worker's packages differ from the driver's, MissingInputError where
+    """As `task_run.run`. FaultError where this worker's packages differ from the driver's, MissingInputError where
     it cannot read an input."""
     from distributed import get_worker
 
@@ -67,15 +59,12 @@ def run_task(task: Task, shared: Mapping[Input, Any], topic: str) -> Output:
         worker.log_event(topic, {"job": task.job.name, "values": dict(progress.values), **values})
 
     checkpoint = CheckpointFile(_unfinished(task, worker) / task.key)
-    with resources.sharing(shared):
-        check_inputs(task.job, resources, task.content, task.results)
-        return execute(task.job, resources, task.results, report, checkpoint)
+    return task_run.run(task, resources, shared, report, checkpoint)
 
 
-def message(event: Mapping[str, Any]) -> Message:
-    """A progress message as the driver receives it."""
-    progress = Progress(event["done"], event["total"], event["robust"], event["values"])
-    return Message(event["job"], progress)
+def message(event: Mapping[str, Any]) -> tuple[str, Progress]:
+    """(job's name, progress) of a message as the driver receives it."""
+    return event["job"], Progress(event["done"], event["total"], event["robust"], event["values"])
 
 
 def _unfinished(task: Task, worker: Any) -> Path:

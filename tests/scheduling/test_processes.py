@@ -1,0 +1,154 @@
+"""Worker processes of this machine: who runs what, in which order, and what happens to those that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from support.place_jobs import PlaceJob
+from support.tiny_suite import TINY, Recorder, run_tiny
+
+from transferbench.base.settings import RunSettings
+from transferbench.results import verification
+from transferbench.scheduling import scheduler as scheduler_module
+from transferbench.scheduling.scheduler import Scheduler
+from transferbench.store.reader import Reader
+from transferbench.store.store import Store
+
+
+@pytest.fixture
+def never_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little work: it goes to workers."""
+    monkeypatch.setattr(scheduler_module, "_SMALL", -1.0)
+
+
+def begun(log: Path) -> list[tuple[str, str]]:
+    """(label, GPU) in the order in which jobs began."""
+    return [(label, gpu) for label, gpu, _ in map(str.split, log.read_text().splitlines())]
+
+
+def test_four_gpus_longest_first_and_one_is_lost(tmp_path: Path) -> None:
+    """The GPUs are faked: each worker says which one it sees. The third job kills its worker."""
+    log = tmp_path / "log"
+    log.touch()
+    seconds = [0.1, 0.2, 0.3, 0.4, 1.2, 1.0, 1.1, 1.3]
+    jobs = [PlaceJob(f"job{number}", str(log), one, deaths=one == 1.1) for number, one in enumerate(seconds)]
+    last = PlaceJob("last", str(log), 0.05, needed=tuple(jobs))
+    reporter = Recorder()
+    with Store(tmp_path / "out") as store, Scheduler(store, RunSettings(workers=4, gpus=("5", "6", "7", "9"))) as where:
+        where.run([*jobs, last], reporter)
+        assert reporter.reasons == []
+        assert len(reporter.run) == 9
+        told = begun(log)
+        # The killed one began twice, on whatever worker.
+        assert sorted(label for label, _ in told) == sorted([*(job.label for job in jobs), "job6", "last"])
+        assert {gpu for _, gpu in told} == {"5", "6", "7", "9"}
+        order = list(dict.fromkeys(label for label, _ in told))
+        assert set(order[:4]) == {"job4", "job5", "job6", "job7"}, "the longest began first"
+        assert told[-1][0] == "last"
+        # The workers live on, the lost one's place is filled: one after the other, all four GPUs are seen again.
+        log.write_text("")
+        again = [PlaceJob(f"again{number}", str(log), 0.5) for number in range(4)]
+        where.run(again, reporter)
+        assert {gpu for _, gpu in begun(log)} == {"5", "6", "7", "9"}
+
+
+def test_what_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, never_small: None) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    deadly = PlaceJob("deadly", str(log), deaths=9)
+    faulty = PlaceJob("faulty", str(log), fault="fault")
+    after = PlaceJob("after", str(log), needed=(faulty,))
+    sound = PlaceJob("sound", str(log))
+    reporter = Recorder()
+    with Store(tmp_path / "out") as store, Scheduler(store, RunSettings(workers=2)) as where:
+        where.run([deadly, faulty, after, sound], reporter)
+        assert sorted(reporter.reasons) == [
+            "after: not run, because what it needs has failed",
+            "deadly: 3 workers died on it, one after the other (out of memory, or killed from outside?)",
+            "faulty: a fault of the job",
+        ]
+        assert where.results.of(sound).n == 1
+        assert deadly.began() == 3
+        # An error that nobody expects ends the run, with the place where it arose.
+        with pytest.raises(ValueError, match="a slip") as caught:
+            where.run([PlaceJob("slip", str(log), 0.1, fault="a slip"), PlaceJob("other", str(log))], reporter)
+    assert "place_jobs.py" in "".join(caught.value.__notes__)
+
+
+def test_the_table_is_the_same_from_two_workers_that_are_killed(
+    tmp_path: Path, table: bytes, never_small: None
+) -> None:
+    class Kills(Recorder):
+        """Kills a worker after the third job, and stops the run after the twelfth."""
+
+        def end(self, job: object, reused: bool) -> None:
+            super().end(job, reused)  # type: ignore[arg-type]
+            if len(self.run) == 3:
+                psutil.Process().children()[0].kill()
+            if len(self.run) == 12:
+                raise KeyboardInterrupt
+
+    root = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run_tiny(root, Kills(), workers=2)
+    assert psutil.Process().children() == []
+    done = len(Reader(root).jobs())
+    assert done >= 12
+    assert len(run_tiny(root, workers=2).found) == done
+    assert (root / "leaderboard.csv").read_bytes() == table
+    assert verification.verify(root) == []
+    assert not list((root / "unfinished").iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_process_is_left_behind(how: int, tmp_path: Path) -> None:
+    """Ctrl-C reaches the whole group, as in a terminal; SIGKILL the driver alone."""
+    text = TINY.replace("n_iter: 4", "n_iter: 12").replace("n: 24", "n: 80").replace("steps: 30", "steps: 800")
+    (tmp_path / "tiny.yaml").write_text(text)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "transferbench.cli", "run", "tiny.yaml", "--out", "out", "--workers", "2"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A test session in the background ignores Ctrl-C, and its children would too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/"):
+            break
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    if how == signal.SIGINT:
+        os.killpg(process.pid, how)
+    else:
+        process.kill()
+    rest = process.stderr.read() if how == signal.SIGINT else ""
+    assert process.wait(60) == (130 if how == signal.SIGINT else -how), rest
+    assert "Traceback" not in rest, rest
+    deadline = time.monotonic() + 30
+    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
+        assert time.monotonic() < deadline, "workers outlive their driver"
+        time.sleep(0.2)
+    assert len(Reader(tmp_path / "out").jobs()) >= 2
+
+
+def test_little_work_and_work_of_one_piece_stay_in_this_process(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    reporter = Recorder()
+    with Store(tmp_path / "out") as store, Scheduler(store, RunSettings(workers=2, place="two of them")) as where:
+        where.run([PlaceJob("little", str(log)), PlaceJob("less", str(log))], reporter)
+        where.run([PlaceJob("one", str(log), 0.2)], reporter)
+    assert {line.split()[2] for line in log.read_text().splitlines()} == {str(os.getpid())}
+    assert reporter.notes == ["using the CPU: 1 core in this process (so little work needs no others)"]

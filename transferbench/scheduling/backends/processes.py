@@ -1,0 +1,193 @@
+"""Worker processes of this machine: one process, one job, one thread, one core or GPU.
+
+A thread of the driver serves each worker: it gives it the next task as soon as the last one is answered. A worker that
+dies is replaced, and its task tried again on another.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import queue
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any
+
+import cloudpickle
+
+from transferbench.base.progress import Progress
+from transferbench.jobs.evaluation import EvaluationJob
+from transferbench.jobs.inputs import Input
+from transferbench.scheduling.backends import Answer, Backend, Task
+from transferbench.scheduling.backends.messages import Request, Start
+
+ATTEMPTS = 3
+"""A task is given up after this many workers died on it."""
+_MODULE = "transferbench.scheduling.backends.process_worker"
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The handle of a shared value, pickled once."""
+
+    number: int
+    value: bytes = field(repr=False)
+
+
+@dataclass
+class _Work:
+    """A submitted task. `network` is what it is about: a worker that has prepared it goes on with it."""
+
+    task: Task
+    shared: dict[Input, Shared]
+    deaths: int = 0
+
+    @property
+    def network(self) -> str:
+        job = self.task.job
+        return job.network.name if isinstance(job, EvaluationJob) else ""
+
+
+class ProcessBackend(Backend):
+    """`workers` processes, with the GPU of each where `gpus` are given. `on_progress` is called in other threads."""
+
+    def __init__(self, workers: int, gpus: Sequence[str], on_progress: Callable[[str, Progress], None]) -> None:
+        self._count, self.on_progress = workers, on_progress
+        self._pending: list[_Work] = []
+        self._changed = threading.Condition()
+        self._answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
+        self._in_flight, self._numbers, self._closed = 0, 0, False
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        for place in range(workers):
+            gpu = gpus[place] if gpus else None
+            link = self._start(place, gpu)
+            threading.Thread(target=self._serve, args=(place, gpu, link), daemon=True).start()
+
+    @property
+    def workers(self) -> int:
+        return self._count
+
+    @property
+    def capacity(self) -> int:
+        # As many wait as run, so that no worker waits for its next task.
+        return 2 * self._count - self._in_flight
+
+    def submit(self, task: Task, shared: Mapping[Input, Any]) -> None:
+        self._in_flight += 1
+        with self._changed:
+            self._pending.append(_Work(task, dict(shared)))
+            self._changed.notify()
+
+    def next(self) -> Answer:
+        answer = self._answers.get()
+        self._in_flight -= 1
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    @property
+    def ready(self) -> bool:
+        return not self._answers.empty()
+
+    def share(self, value: Any) -> Shared:
+        self._numbers += 1
+        return Shared(self._numbers, cloudpickle.dumps(value))
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            processes = list(self._processes.values())
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
+
+    def _start(self, place: int, gpu: str | None) -> Connection:
+        """A new worker process, and the driver's end of its socket."""
+        ours, theirs = socket.socketpair()
+        # One thread: the sums inside a convolution are split by threads (jobs/resources.py).
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        if gpu is not None:
+            # Set before the process starts: CUDA reads it once.
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        with theirs:
+            words = [sys.executable, "-m", _MODULE, str(theirs.fileno())]
+            process = subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                # The package is found as it was here, wherever it lies; the worker then takes the whole path over.
+                env={**environment, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)},
+            )
+        self._processes[place] = process
+        link = Connection(ours.detach())
+        link.send_bytes(pickle.dumps(Start(sys.path)))
+        return link
+
+    def _serve(self, place: int, gpu: str | None, link: Connection) -> None:
+        """The thread of one worker."""
+        networks: list[str] = []
+        known: set[int] = set()
+        while (work := self._take(networks)) is not None:
+            try:
+                try:
+                    answer = self._ask(link, work, known)
+                except (EOFError, OSError):
+                    with self._changed:
+                        if self._closed:
+                            return
+                        self._processes[place].wait()
+                        link, known, networks = self._start(place, gpu), set(), []
+                    self._put_back(work)
+                    continue
+            except BaseException as error:
+                # A fault of ours: the driver raises it.
+                self._answers.put(error)
+                return
+            self._answers.put(answer)
+            if work.network:
+                networks = [*(name for name in networks if name != work.network), work.network][-2:]
+
+    def _take(self, networks: Sequence[str]) -> _Work | None:
+        """The next task: the first one, or where that evaluates a network, the first about one of `networks`."""
+        with self._changed:
+            while not self._pending and not self._closed:
+                self._changed.wait()
+            if self._closed:
+                return None
+            place = 0
+            if self._pending[0].network:
+                place = next((at for at, work in enumerate(self._pending) if work.network in networks), 0)
+            return self._pending.pop(place)
+
+    def _put_back(self, work: _Work) -> None:
+        """A task whose worker has died."""
+        work.deaths += 1
+        if work.deaths >= ATTEMPTS:
+            reason = f"{ATTEMPTS} workers died on it, one after the other (out of memory, or killed from outside?)"
+            self._answers.put(Answer(work.task.job.name, None, lost=reason))
+            return
+        with self._changed:
+            self._pending.insert(0, work)
+            self._changed.notify()
+
+    def _ask(self, link: Connection, work: _Work, known: set[int]) -> Answer:
+        """The worker's answer to a task. EOFError or OSError where the worker dies on it."""
+        numbers = {wanted: shared.number for wanted, shared in work.shared.items()}
+        values = {shared.number: shared.value for shared in work.shared.values() if shared.number not in known}
+        # What this task does not need is dropped: a worker keeps no more than one task's inputs.
+        released = tuple(known - set(numbers.values()))
+        known.clear()
+        known.update(numbers.values())
+        link.send_bytes(cloudpickle.dumps(Request(work.task, numbers, values, released)))
+        while True:
+            message = pickle.loads(link.recv_bytes())
+            if isinstance(message, Answer):
+                return message
+            self.on_progress(*message)
