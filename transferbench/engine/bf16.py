@@ -80,7 +80,7 @@ class _InBf16:
     """Calls a copy of a network; images come and logits leave in float32."""
 
     def __init__(self, network: nn.Module, probe: Tensor) -> None:
-        self.network = copy.deepcopy(network)
+        self.network = copy.deepcopy(network).to(memory_format=torch.channels_last)
         first, last = _ends(self.network, probe)
         for module in self.network.modules():
             if module is first or module is last:

@@ -23,7 +23,7 @@ from transferbench.base.errors import FaultError
 from transferbench.base.specifications import ThreatModel
 from transferbench.engine import draws, target_order
 from transferbench.engine.judge import Judge, at_least
-from transferbench.engine.ledger import Ledger, Spent
+from transferbench.engine.ledger import PATIENCE, Ledger, Spent
 from transferbench.engine.memory import Rows
 from transferbench.engine.search_model import SearchModel
 from transferbench.engine.verdicts import Examples, OnSettled
@@ -31,6 +31,10 @@ from transferbench.threats import LpBall
 
 EARLY_ROWS = 16
 """On a CPU larger batches are not faster per row: early tries (ledger.PATIENCE) fill the batch up to this size only."""
+
+
+GPU_PATIENCE = 4
+"""On a GPU an iteration of more rows takes hardly longer, so that further tries start after so many passes."""
 
 
 class RowGroup(NamedTuple):
@@ -125,7 +129,8 @@ class Pool:
         """
         x, y = examples.x, examples.y
         self.x, self.y, self.ids, self.clean_logits = x, y, examples.ids, clean_logits
-        self.ledger = Ledger(len(x), [self.attacks[owner].needs_grad for owner in self.owner])
+        gradients = [self.attacks[owner].needs_grad for owner in self.owner]
+        self.ledger = Ledger(len(x), gradients, GPU_PATIENCE if x.is_cuda else PATIENCE)
         self.groups: list[RowGroup | None] = [None] * len(self.attacks)
         self.orders = {
             number: TargetOrder.empty(clean_logits) for number, part in enumerate(self.options) if part.order == "malt"

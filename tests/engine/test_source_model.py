@@ -1,0 +1,53 @@
+"""A public network as attacks use it that hold it alone: a copy where one agrees, itself elsewhere."""
+
+from __future__ import annotations
+
+import torch
+from support.nets import Around, Small
+from torch import Tensor
+
+from transferbench import attacks, data
+from transferbench.base.checkpoint import NO_CHECKPOINT
+from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.data import Dataset
+from transferbench.engine.crafting import Crafting
+from transferbench.engine.memory import Rows
+from transferbench.engine.source_model import SourceModel
+from transferbench.models.features import Layers, Penultimate, find_layers
+
+
+def craft(source: SourceModel, shard: Dataset, spec: AttackSpec) -> Tensor:
+    threat = ThreatModel.parse("Linf", "0.1")
+    attack = attacks.build(spec, threat, len(shard.classes))
+    return Crafting(source, attack, threat, shard, 0, Rows(64, 16), NO_CHECKPOINT).run()
+
+
+def test_a_copy_crafts_the_points_of_the_network(small: Small) -> None:
+    layers = find_layers(small.model)
+    copied = SourceModel.prepare(small.model, layers, small.x[:16])
+    plain = SourceModel(small.model, Penultimate(small.model, layers))
+    assert copied.logits is not small.model
+    assert copied.rows > 0
+    with torch.no_grad():
+        assert torch.allclose(copied.features(small.x), plain.features(small.x), atol=1e-4)
+        assert torch.allclose(copied.logits(small.x), small.model(small.x), atol=1e-4)
+    shard = data.load("letters", "test").first(24)
+    for spec in (AttackSpec.of("pretrained-neuron", neurons=2, n_iter=5), AttackSpec.of("source-pgd", k=5)):
+        ours, theirs = craft(copied, shard, spec), craft(plain, shard, spec)
+        # The sign of a gradient that is zero but for rounding may be another.
+        assert float(torch.isclose(ours, theirs, atol=1e-6).float().mean()) > 0.98
+
+
+class Mixing(Around):
+    """Its answers depend on the batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x - x.mean(0))
+
+
+def test_a_network_that_cannot_be_copied_is_used_as_it_is(small: Small) -> None:
+    mixing = Mixing(small.model).eval()
+    source = SourceModel.prepare(mixing, find_layers(mixing), small.x[:16], copyable=False)
+    assert source.logits is mixing
+    headless = SourceModel.prepare(small.model, Layers((), ""), small.x[:16])
+    assert headless.logits is not small.model, "its logits come from a copy; features are refused when asked for"
