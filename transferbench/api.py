@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +23,7 @@ from transferbench.base.errors import FaultError, InputError
 from transferbench.base.ids import APGD_CE, APGD_T
 from transferbench.base.numbers import whole_number
 from transferbench.base.results import AttackTally
-from transferbench.base.settings import MIN_ROWS
+from transferbench.base.settings import MIN_ROWS, EngineOptions, Precision, RunSettings
 from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
 from transferbench.data import Dataset
 from transferbench.engine import canonical, preflight, reference
@@ -31,6 +33,7 @@ from transferbench.engine.memory import Rows
 from transferbench.engine.process_state import plain_process
 from transferbench.engine.replay import REPLAYED, run_replay
 from transferbench.engine.source_model import SourceModel
+from transferbench.engine.threads import fastest_threads
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import ENGINES
 from transferbench.jobs.judge import judge_points
@@ -40,6 +43,8 @@ from transferbench.python import image_sources
 from transferbench.python.chain_progress import chain_progress
 from transferbench.python.image_sources import default_radii
 from transferbench.python.report import Report, TotalCost
+from transferbench.scheduling import machine
+from transferbench.scheduling.machine import Places
 from transferbench.workflows import chosen_attacks
 from transferbench.workflows.chosen_attacks import ChosenAttacks
 from transferbench.workflows.evaluate_model import as_dataset, run_stored
@@ -77,6 +82,8 @@ def evaluate(
     source: nn.Module | Victim | None = None,
     store: str | Path | None = None,
     progress: bool = True,
+    workers: int = 1,
+    precision: Precision = "fp32",
 ) -> Report:
     """Attack a model in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
@@ -99,7 +106,11 @@ def evaluate(
     of random signs as their control. `store` is a folder that makes the evaluation resumable:
     shards of the same model, images, threats and seed that it holds are not run again; without it, an evaluation that
     is stopped leaves nothing. `progress` shows a bar in a terminal or a notebook; elsewhere it writes a line to stderr
-    every half minute. Model, tensors, random states, autocast and torch's defaults are unchanged afterwards.
+    every half minute. `device` is where the model is by default; "auto" is a GPU that nobody uses, else the CPU. With
+    `workers` the examples are divided among so many processes, one core or GPU each (the script's own code is not run
+    again); else this process attacks them all, with torch's threads or with one where that is faster.
+    `precision="bf16"` searches in bfloat16 and judges in fp32 (engine/bf16.py). Model, tensors, random states, autocast
+    and torch's defaults are unchanged afterwards.
 
     Raises InputError for what engine/preflight.py refuses, FaultError when a logit stops being finite.
     """
@@ -114,6 +125,13 @@ def evaluate(
     batch_size = None if batch_size is None else whole_number("batch_size", batch_size, at_least=1)
     if batch_size is not None and batch_size > _LARGEST_BATCH:
         raise InputError(f"batch_size={batch_size} is more than {_LARGEST_BATCH}")
+    workers = whole_number("workers", workers, at_least=1)
+    if workers > 1 and replay:
+        raise InputError("replay goes through all examples at once and cannot be divided: leave workers or replay out")
+    if precision not in ("fp32", "bf16"):
+        raise InputError(f"precision={precision!r}: write fp32 or bf16")
+    if precision == "bf16" and (backend == "autoattack" or replay):
+        raise InputError("precision='bf16' is of our search: leave out backend='autoattack' and replay")
     for name, value in (("screen", screen), ("replay", replay), ("progress", progress)):
         if not isinstance(value, bool):
             raise InputError(f"{name}={value!r} must be True or False")
@@ -133,15 +151,23 @@ def evaluate(
                 reference.check(chain.attacks, REPLAYED if replay else reference.PARAMETERS)
         x, y, ids = image_sources.examples(model, x, y, ids)
         x, y, clamped = canonical.examples(x, y)
-        where = canonical.device(device) if device is not None else x.device
+        places = _places(model, x, device, workers)
+        where = canonical.device(places.device)
         examples = Examples(x.to(where), y.to(where), canonical.ids(ids, len(x)).to(where))
-        target = Target.prepare(model, examples.x, examples.y, batch_size)
+        target = Target.prepare(model, examples.x, examples.y, batch_size, EngineOptions(precision=precision))
         if not plain:
             for chain in chains.values():
                 attack_plugins.build_chain(chain, target.num_classes)
-        with chain_progress(progress, store is not None, len(x) * len(chains)) as show:
+        with ExitStack() as stack:
+            show = stack.enter_context(chain_progress(progress, store is not None, len(x) * len(chains)))
+            stack.enter_context(fastest_threads(target.search.network, examples.x[:MIN_ROWS]))
+            if workers > 1 and store is None:
+                store = stack.enter_context(TemporaryDirectory())
             if store is not None:
-                results = run_stored(Path(store), target, chains, examples, seed, engine, show)
+                settings = RunSettings(
+                    Path(store), str(where), places.workers, places.gpus, engine=EngineOptions(precision=precision)
+                )
+                results = run_stored(settings, target, chains, examples, seed, engine, show)
             else:
                 run = run_replay if replay else ENGINES[engine]
                 results = {
@@ -165,6 +191,18 @@ def evaluate(
     report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
     radii = {name: threat.eps.text for name, threat in measured.items()}
     return replace(report, source_only=source_only, flags=tuple(sorted(flags)), radii=radii)
+
+
+def _places(model: object, x: Tensor, device: torch.device | str | None, workers: int) -> Places:
+    """Where the evaluation runs: `device`, else the images' GPU, else where the model is."""
+    module = model.model if isinstance(model, Victim) else model
+    if device is None:
+        parameter = next(module.parameters(), None) if isinstance(module, nn.Module) else None
+        device = x.device if x.is_cuda or parameter is None else parameter.device
+    if workers == 1 and str(device) != "auto":
+        return Places(str(device), 1, (), "")
+    kind = str(device).partition(":")[0] if workers > 1 else str(device)
+    return machine.choose(kind, workers)
 
 
 def _threats(given: object) -> dict[str, ThreatModel]:

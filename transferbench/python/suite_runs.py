@@ -45,7 +45,7 @@ def run(
 
     Returns the results, as `read_results(out)`. `seeds` are those of trainings and attacks (default: the suite's). A
     run that was stopped, here or on the command line, goes on where it was. The further arguments are the command's
-    options.
+    options; `device` and `workers` are chosen as it chooses them where they are left out.
 
     Raises InputError, before anything is written, for whatever the command refuses; FaultError where a job failed.
     """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transferbench.base.errors import InputError
+from transferbench.base.numbers import whole_number
 from transferbench.base.settings import RunSettings
 from transferbench.data.few_shot import Rule
 from transferbench.models import python_function, trained
@@ -47,7 +48,7 @@ def train(
     eval_freq: int | None = None,
     tensorboard: bool = False,
     device: str | None = None,
-    threads: int | None = RunSettings.threads,
+    threads: int = 1,
     data_dir: str | Path | None = None,
     model_dir: str | Path | None = None,
     loader_workers: int = 0,
@@ -84,7 +85,7 @@ def train(
     request, folder, added = default_task.with_folder(request, None if out is None else Path(out))
     circumstances = RunSettings(
         root=folder,
-        threads=threads,
+        threads=whole_number("threads", threads, at_least=1),
         data_dir=None if data_dir is None else Path(data_dir),
         model_dir=None if model_dir is None else Path(model_dir),
         loader_workers=loader_workers,

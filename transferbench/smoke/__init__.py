@@ -72,8 +72,8 @@ def prepared(suite: Suite, settings: RunSettings) -> RunSettings:
 
 def run(made: Plan, settings: RunSettings, progress: JobProgress) -> list[Record]:
     """Run a shortened suite's plan on synthetic data in the settings' folder."""
-    with Store(settings.root) as store, progress:
-        return run_suite.run_suite(made, Scheduler(store, prepared(made.suite, settings)), progress)
+    with Store(settings.root) as store, progress, Scheduler(store, prepared(made.suite, settings)) as scheduler:
+        return run_suite.run_suite(made, scheduler, progress)
 
 
 def _make_weights(id: str, folder: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -55,7 +55,7 @@ class ChainProgress(Protocol):
 
 
 def run_stored(
-    root: Path,
+    settings: RunSettings,
     target: Target,
     chains: dict[str, Chain],
     examples: Examples,
@@ -63,16 +63,15 @@ def run_stored(
     backend: EngineName,
     progress: ChainProgress,
 ) -> dict[str, ChainResult]:
-    """Each chain's result by its name. Finished shards of 256 examples are taken from the store in `root`.
+    """Each chain's result by its name. Finished shards of 256 examples are taken from the store in `settings.root`.
 
     A model whose answers depend on its batch is attacked in one job per chain, whose key holds the batch size; one that
     is randomised or keeps state is another model at every call, and is attacked again. InputError where the folder
     cannot be used.
     """
     dataset = as_dataset(examples, target.num_classes)
-    settings = RunSettings(
-        device=str(examples.x.device), batch_size=target.batch_size, keep=Keep("fooled"), threads=None
-    )
+    # Torch's own number of threads; each worker process has one.
+    settings = replace(settings, batch_size=target.batch_size, keep=Keep("fooled"), threads=None)
     resources = _resources(settings, target, dataset)
     images = Images(GIVEN, "", len(dataset))
     jobs = {name: attack_jobs(PublicNetwork(GIVEN), chain, images, seed, backend) for name, chain in chains.items()}
@@ -81,8 +80,7 @@ def run_stored(
         for part in (job.images, job.whole):
             if part is not None:
                 _name_by_predictions(resources, part, predictions)
-    with Store(root) as store:
-        scheduler = Scheduler(store, settings, resources)
+    with Store(settings.root) as store, Scheduler(store, settings, resources) as scheduler:
         reporter = _ChainReporter(progress, len(dataset), scheduler.results)
         scheduler.run([job for shards in jobs.values() for job in shards], reporter)
         scheduler.raise_failures()

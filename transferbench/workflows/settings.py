@@ -44,6 +44,9 @@ def placed(settings: RunSettings, device: str | None, workers: int | None = None
     device = device or default
     _check_device(device, False)
     places = machine.choose(device, workers)
+    if places.device == "cpu" and (settings.threads or 1) > 1:
+        # A single training on several cores.
+        places = replace(places, text=f"using the CPU: {settings.threads} threads in this process")
     return replace(settings, device=places.device, workers=places.workers, gpus=places.gpus, place=places.text)
 
 
