@@ -26,3 +26,8 @@ def test_the_leaderboard_imports_no_torch() -> None:
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_status_of_a_run_imports_no_torch() -> None:
+    code = "import sys\nfrom transferbench.workflows import run_status\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

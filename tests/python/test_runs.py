@@ -125,6 +125,9 @@ def test_folders_without_results_are_refused(tmp_path: Path) -> None:
         ({"suite": "letters-to-digits", "seeds": 3}, "seeds=3"),
         ({"suite": "letters-to-digits", "n": 5000}, "ask for at most"),
         ({"suite": "letters-to-digits", "keep_examples": "some"}, "sample:N"),
+        ({"suite": "letters-to-digits", "precision": "fp8"}, "bf16"),
+        ({"suite": "letters-to-digits", "device": "tpu"}, "tpu"),
+        ({"suite": "letters-to-digits", "workers": 0}, "workers"),
         ({"suite": "croce2021"}, "cifar10"),
     ],
 )

@@ -114,3 +114,24 @@ def test_a_job_of_another_seed_is_no_changed_job(tmp_path: Path) -> None:
         assert store.changes(replace(job, seed=1), {"weights": "w"}) == []
         assert store.changes(replace(job, seed=1), {"weights": "v"}) == []
         assert store.changes(job, {"weights": "v"}) == ["weights: w -> v"]
+
+
+def test_a_store_of_before_gets_the_indexes_and_no_look_up_reads_all_jobs(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        store.finish("k", JOB, {}, RESULT)
+    with sqlite3.connect(tmp_path / "store.sqlite3") as db:
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall():
+            db.execute(f"DROP INDEX {name}")
+    db.close()
+    with Store(tmp_path) as store:
+        assert store.finished() == {JOB.name}
+    asked = {
+        "SELECT specification FROM jobs WHERE kind = 'x' AND label = 'y'": "jobs_by_label",
+        "SELECT DISTINCT name FROM jobs": "jobs_by_name",
+        "UPDATE plan SET state = 'done' WHERE name = 'x'": "plan_by_name",
+    }
+    with sqlite3.connect(tmp_path / "store.sqlite3") as db:
+        for statement, index in asked.items():
+            (row,) = db.execute(f"EXPLAIN QUERY PLAN {statement}")
+            assert index in row[-1]
+    db.close()

@@ -124,16 +124,18 @@ def test_the_time_that_is_left_goes_by_jobs_of_the_same_sort(tmp_path: Path, mon
             left = sum(took[other.label.partition(": ")[2]] for other in jobs[place + 1 :])
             assert remaining.text() == (f"about {duration(left)} left" if left else "")
     assert remaining.text() == ""
-    # Two at once take half the time; what was finished before takes none.
+    # Two of a minute at once take a minute, and so does one alone; what was finished before takes none.
     remaining = RemainingTime()
-    remaining.plan(jobs[:4])
+    remaining.plan(jobs[:5])
     remaining.start(jobs[0])
     remaining.start(jobs[1])
     clock.now += 60
     remaining.end(jobs[0])
     remaining.end(jobs[1])
     assert remaining.end(jobs[2]) is None
-    assert remaining.text() == "about 30 s left"
+    assert remaining.text() == "about 60 s left"
+    remaining.end(jobs[3])
+    assert remaining.text() == "about 60 s left"
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def command(
     from transferbench import suites
     from transferbench.scheduling.plan import describe
     from transferbench.workflows import run_suite
+    from transferbench.workflows import settings as settings_check
 
     chosen = suites.load(suite).adapted(full, n)
     if smoke:
@@ -62,10 +63,12 @@ def command(
     settings = replace(settings, engine=EngineOptions(precision=precision))
     if smoke:
         smoke_run.check(settings)
-    from transferbench.workflows import settings as settings_check
-
-    settings = settings_check.placed(settings, device, workers, chosen.device or "auto")
-    planned = run_suite.planned(chosen, seeds, settings, download and not smoke)
+    planned = run_suite.planned(chosen, seeds, settings)
+    settings = settings_check.placed(
+        settings, device, 1 if smoke and workers is None else workers, chosen.device or "auto"
+    )
+    if download and not smoke:
+        run_suite.download(chosen, settings)
     if dry_run:
         say("\n".join(describe(planned)))
         absent = [] if smoke else run_suite.absent(planned, settings)

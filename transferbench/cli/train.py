@@ -72,7 +72,6 @@ def command(
     With --plugin alone: 8x8 digits from a robust network of letters, which come with the package, in under a minute.
     """
     from transferbench.workflows import default_task, train
-    from transferbench.workflows import settings as settings_check
     from transferbench.workflows.job_progress import JobProgress
 
     values = {**(train.read_config(config) if config is not None else {}), **options.pairs("--set", set_)}
@@ -86,8 +85,7 @@ def command(
         print(f"the victim's name is {victim_name(out)}", file=sys.stderr)
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
-    settings = settings_check.placed(settings, device, 1)
-    prepared, result, reused = train.run(request, settings, JobProgress(), tensorboard)
+    prepared, result, reused = train.run(request, settings, device, JobProgress(), tensorboard)
     share, val = result.validation_accuracy, prepared.splits[1]
     if share is None or val is None:
         say(f"{prepared.job.victim}: trained on {len(prepared.splits[0])} images, none kept for validation")

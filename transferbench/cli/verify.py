@@ -23,5 +23,5 @@ def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Pat
     from transferbench.workflows import settings as settings_check
 
     settings = settings_check.placed(RunSettings(), device, 1)
-    device = settings.device
-    console.exit_on(verify(dir, data_dir, model_dir, device, console.print_verified, VerificationProgress().begin))
+    progress = VerificationProgress()
+    console.exit_on(verify(dir, data_dir, model_dir, settings.device, console.print_verified, progress.begin))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from transferbench import suites
+from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.numbers import whole_number
 from transferbench.base.settings import EngineOptions, Precision, RunSettings
@@ -64,8 +66,12 @@ def run(
         loader_workers=loader_workers,
         engine=EngineOptions(precision=precision),
     )
+    if precision not in get_args(Precision):
+        raise InputError(registry.unknown("precision", str(precision), get_args(Precision)))
+    planned = run_suite.planned(chosen, chosen_seeds, settings)
     settings = settings_check.placed(settings, device, workers, chosen.device or "auto")
-    planned = run_suite.planned(chosen, chosen_seeds, settings, download)
+    if download:
+        run_suite.download(chosen, settings)
     run_suite.complete(planned, settings, job_progress(progress))
     return read_results(settings.root)
 

@@ -15,7 +15,6 @@ from transferbench.data.few_shot import Rule
 from transferbench.models import python_function, trained
 from transferbench.models.victim import Victim
 from transferbench.workflows import default_task
-from transferbench.workflows import settings as settings_check
 from transferbench.workflows import train as workflow
 from transferbench.workflows.job_progress import job_progress
 
@@ -94,10 +93,9 @@ def train(
         fresh=fresh,
     )
     workflow.check(request, circumstances)
-    circumstances = settings_check.placed(circumstances, device, 1)
     if added:
         print(f"taken as default: {' '.join(added)}", file=sys.stderr)
-    done = workflow.run(request, circumstances, job_progress(progress), tensorboard)
+    done = workflow.run(request, circumstances, device, job_progress(progress), tensorboard)
     import pandas as pd
 
     share = done.result.validation_accuracy

@@ -129,10 +129,6 @@ class Store:
         row = self._db.execute("SELECT result FROM jobs WHERE key = ?", (key,)).fetchone()
         return None if row is None else reader.typed(job.result_type, json.loads(row[0]), key)
 
-    def finished_names(self) -> set[str]:
-        """The names of all finished jobs, whatever their keys."""
-        return {name for (name,) in self._db.execute("SELECT name FROM jobs")}
-
     def finish(self, key: str, job: StorableJob, content: Mapping[str, Any], result: JobResult) -> None:
         """Commit a finished job: from now on it is never run again. FaultError when the disk is full."""
         values = (job.specification(), dict(content), to_json(result))

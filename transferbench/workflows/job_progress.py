@@ -78,7 +78,7 @@ class JobProgress:
         self.remaining.start(job)
         self._tasks[job.name] = self._progress.add_task(job.label, total=None, note=job.size)
         if not self.live:
-            self.note(f"[{self.done + 1}/{self.total}] {job.label}: begins, {job.size}")
+            self.note(f"[{self.done + len(self._tasks)}/{self.total}] {job.label}: begins, {job.size}")
 
     def update(self, job: Job[Any], progress: Progress) -> None:
         for listener in self._listeners:

@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 
-from transferbench import attacks
 from transferbench.base.durations import duration
 from transferbench.base.progress import Progress
 from transferbench.engine.gradients import outputs
 from transferbench.jobs.attack import AttackJob
 from transferbench.jobs.craft import CraftJob
 from transferbench.jobs.job import Job
-from transferbench.jobs.resources import Resources
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 
@@ -61,36 +59,28 @@ class EstimatingReporter:
 def estimate(scheduler: Scheduler, jobs: Sequence[Job[Any]], first: AttackJob | CraftJob) -> str:
     """A line: the most passes (a forward and a backward one of a row) of the plan's attacks that are not finished, and
     the time at the speed of the network of `first`, whose inputs are ready."""
-    finished = set() if scheduler.settings.fresh else scheduler.store.finished_names()
+    finished = set() if scheduler.settings.fresh else scheduler.store.finished()
     todo = [job for job in jobs if isinstance(job, AttackJob | CraftJob) and job.name not in finished]
     counted = [job for job in todo if isinstance(job, CraftJob) or job.backend == "transferbench"]
     if not counted:
         return f"attacks: {len(todo)} jobs of pyautoattack, whose passes are not known beforehand"
-    passes = sum(_passes(job, scheduler.resources) for job in counted)
+    passes = round(sum(job.passes for job in counted))
     line = f"attacks: at most {passes:,} passes (examples that are broken early cost fewer)"
     seconds = _seconds_per_pass(scheduler, first) if isinstance(first, AttackJob) else None
     if seconds is None:
         return line
-    return (
-        f"{line}; one takes {1000 * seconds:.3g} ms on {first.network.id} here: at most {duration(passes * seconds)} "
-        "in one process"
-    )
-
-
-def _passes(job: AttackJob | CraftJob, resources: Resources) -> int:
-    """The most passes of a job: every example through every try to its end."""
-    images = job.images
-    classes = len(resources.test(images.dataset, images.preprocessing).classes)
-    if isinstance(job, CraftJob):
-        built = [attacks.build(job.attack, job.threat, classes)]
-    else:
-        built = attacks.build_chain(job.chain, classes)
-    return ((images.stop or 0) - images.start) * sum(attack.tries * attack.passes for attack in built)
+    workers = scheduler.settings.workers
+    shared = f", which up to {workers} share" if workers > 1 else ""
+    speed = f"one takes {1000 * seconds:.3g} ms on {first.network.id} here"
+    return f"{line}; {speed}: at most {duration(passes * seconds)} in one process{shared}"
 
 
 def _seconds_per_pass(scheduler: Scheduler, job: AttackJob) -> float | None:
-    """The time of a pass; None for a network whose answers change from call to call, which is not called for this."""
+    """The time of a pass; None where attacks run on another device than this process has, and for a network whose
+    answers change from call to call, which is not called for this."""
     resources, where = scheduler.resources, (job.images.dataset, job.images.preprocessing)
+    if scheduler.settings.gpus or scheduler.settings.cluster is not None:
+        return None
     target = resources.target(job.network.input(scheduler.results), *where)
     if target.batch_dependent:
         return None

@@ -65,8 +65,9 @@ class RemainingTime:
                 seconds += mean * count
         if not seconds:
             return ""
+        at_once = min(self._at_once, self._left.total())
         others = f", not counting {unknown} jobs of other kinds" if unknown else ""
-        return f"about {duration(seconds / self._at_once)} left{others}"
+        return f"about {duration(seconds / at_once)} left{others}"
 
     def _mean(self, sort: JobSort) -> float | None:
         """Seconds of a job of the sort, else of its kind; None where none has ended."""

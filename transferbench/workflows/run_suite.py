@@ -54,14 +54,11 @@ def check(suite: Suite) -> None:
                     few_shot.check(block.target_dataset, block.shots_rule, block.shots, params.validation)
 
 
-def planned(suite: Suite, seeds: tuple[int, ...] | None, settings: RunSettings, wants_download: bool = False) -> Plan:
-    """The plan of a suite for the seeds (None: its own), when suite and settings are checked and, if wanted, what is
-    missing of data sets and models is downloaded. InputError otherwise."""
+def planned(suite: Suite, seeds: tuple[int, ...] | None, settings: RunSettings) -> Plan:
+    """The plan of a suite for the seeds (None: its own), when suite and settings are checked. InputError otherwise."""
     made = plan(suite, suite.seeds if seeds is None else seeds)
     check(suite)
     settings_check.check(settings)
-    if wants_download:
-        download(suite, settings)
     return made
 
 

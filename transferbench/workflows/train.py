@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -177,11 +177,19 @@ class FinishedTraining(NamedTuple):
 
 
 def run(
-    request: TrainingRequest, settings: RunSettings, progress: JobProgress, tensorboard: bool = False
+    request: TrainingRequest,
+    settings: RunSettings,
+    device: str | None,
+    progress: JobProgress,
+    tensorboard: bool = False,
 ) -> FinishedTraining:
-    """Train the victim of a checked request (`check`) in the settings' folder, with its store, while `progress` shows
-    how far it is; with `tensorboard` also written to its folder tensorboard/. InputError before anything is written."""
+    """Train the victim of a checked request (`check`) in the settings' folder, with its store, on the device (None: a
+    free GPU, else the CPU), while `progress` shows how far it is; with `tensorboard` also written to its folder
+    tensorboard/. InputError before anything is written."""
     settings_check.check(settings)
+    settings = settings_check.placed(settings, device, 1)
+    if settings.device == "cpu" and settings.threads != 1:
+        settings = replace(settings, place=f"using the CPU: {settings.threads} threads in this process")
     prepared = load(request, settings)
     with ExitStack() as stack:
         # Before the folder is created: it refuses to start without the package.
