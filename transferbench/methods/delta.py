@@ -35,7 +35,7 @@ from transferbench.base.errors import InputError
 from transferbench.methods import BaseMethod, BaseParams, Batch, Epochs, Network, NotNegative, Positive
 from transferbench.models.features import changed_channels, record_features, spatial_dropout, submodule
 
-VERSION = 2
+VERSION = 3
 
 _TEMPERATURE = 5.0
 

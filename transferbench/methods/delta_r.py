@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from transferbench.methods import Network, NotNegative, Positive, delta, reinitialise
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from transferbench.base.errors import InputError
 from transferbench.methods import Batch, Network, NotNegative, Phase, Positive, delta_r
 from transferbench.models.features import spatial_dropout
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
