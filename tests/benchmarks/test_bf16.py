@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from support.photographs import crops
+from support.small_colour_net import Small
 from torch import nn
 
 import transferbench
-from transferbench import data
+from transferbench import data, methods
 from transferbench.base.full_precision import full_precision
 from transferbench.base.settings import EngineOptions
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel
@@ -20,9 +23,12 @@ from transferbench.engine import bf16
 from transferbench.engine.chain import Target, run_whole
 from transferbench.engine.chain import run_chain as engine
 from transferbench.engine.verdicts import ChainResult, Examples
+from transferbench.methods import Network
 from transferbench.models import networks
+from transferbench.models.features import find_layers
 from transferbench.models.loaders import robustbench_package
 from transferbench.models.victims import load
+from transferbench.training import loop
 
 pytestmark = pytest.mark.skipif(not bf16.has_bf16(torch.device("cpu")), reason="no native bfloat16")
 
@@ -35,6 +41,15 @@ ABOUT_VERDICTS = (
 VERDICTS_HEADER = [
     "net, threat", "robust fp32", "robust bf16", "fp32 broke, bf16 did not", "the other way", "searched again",
     "another seed: missed", "the other way", "CPU time fp32/bf16",
+]  # fmt: skip
+PHOTOGRAPHS = "Verdicts of searches in bf16 on CIFAR-10"
+ABOUT_PHOTOGRAPHS = (
+    "E-AT's protocol (10 x 100) on a network of three convolutions that was trained for 900 steps on "
+    "20,000 training images, on which nothing was chosen; test images of a JPEG copy. Examples are named by id."
+)
+PHOTOGRAPHS_HEADER = [
+    "threat", "n", "robust fp32", "robust bf16", "fp32 broke, bf16 did not", "the other way", "searched again",
+    "CPU time fp32/bf16",
 ]  # fmt: skip
 SPEED = "Speed of searches in bf16"
 ABOUT_SPEED = (
@@ -86,6 +101,36 @@ def test_verdicts(name: str, norm: str, eps: str, benchmark: Any, note: Callable
     counts += [missed(robust[0], robust[2]), missed(robust[2], robust[0])]
     row = [f"{name}, {norm} {eps}", str(sum(robust[0])), str(sum(robust[1])), *map(str, counts), f"{slow / fast:.2f}"]
     note(VERDICTS, ABOUT_VERDICTS, VERDICTS_HEADER, row)
+
+
+@pytest.fixture(scope="module")
+def photographs() -> tuple[nn.Module, Examples]:
+    """A small network that was trained on CIFAR-10 of TRANSFERBENCH_DATA, and 450 test images."""
+    place = Path(os.environ.get("TRANSFERBENCH_DATA", "none"))
+    if not (place / "cifar10-jpeg" / "train").is_dir():
+        pytest.skip("needs cifar10-jpeg below TRANSFERBENCH_DATA")
+    id = f"folder:{place / 'cifar10-jpeg'}"
+    train, test = data.load(id, "train"), data.load(id, "test").first(450).on("cpu")
+    settings = {"steps": 900, "batch_size": 128, "lr": 0.1, "schedule": "onecycle"}
+    torch.manual_seed(0)
+    fresh: Callable[[], Network] = lambda: Network(Small(), find_layers(Small()))  # noqa: E731
+    done = loop.fit(methods.build("natural", settings), None, fresh, train, None)
+    return done.network.model, Examples(test.pixels, test.labels, test.ids)
+
+
+@pytest.mark.parametrize(("norm", "eps"), [("Linf", "1/255"), ("L2", "0.12"), ("L1", "1")])
+def test_verdicts_on_photographs(
+    norm: str, eps: str, photographs: tuple[nn.Module, Examples], benchmark: Any, note: Callable[..., None]
+) -> None:
+    model, given = photographs
+    chain = chain_of(norm, eps)
+    found = benchmark.pedantic(lambda: [run(model, given, chain, one) for one in ("fp32", "bf16")], rounds=1)
+    (exact, slow), (low, fast) = found
+    robust = [standing(exact), standing(low)]
+    names = [str(v.example) for v, one, other in zip(exact.verdicts, *robust, strict=True) if other and not one]
+    counts = [len(given.x), sum(robust[0]), sum(robust[1]), ", ".join(names) or "none", missed(robust[1], robust[0])]
+    row = [f"{norm} {eps}", *map(str, counts), str(low.searched_again), f"{slow / fast:.2f}"]
+    note(PHOTOGRAPHS, ABOUT_PHOTOGRAPHS, PHOTOGRAPHS_HEADER, row)
 
 
 def wide() -> nn.Module:
