@@ -40,10 +40,22 @@ def test_the_columns_are_those_that_were_promised_in_order() -> None:
 def test_rows_at_other_radii_or_attacks_are_not_ranked_together() -> None:
     weak, strong = record("a-s0", robust=4), record("b-s0", robust=30)
     assert [row["rank"] for row in table([weak, strong])] == ["1", "2"]
-    for change in ({"eps": "1/255"}, {"attacks": [{"id": "fgsm"}]}, {"backend": "autoattack"}):
+    for change in ({"eps": "1/255"}, {"attacks": [{"id": "fgsm"}]}, {"backend": "autoattack"}, {"precision": "bf16"}):
         easier = [one.model_copy(update=change) for one in strong.chains]
         other = strong.model_copy(update={"chains": easier})
         assert [row["rank"] for row in table([weak, other])] == ["1", "1"], change
+
+
+def test_a_search_in_bf16_stands_on_the_board() -> None:
+    low = record("b-s0", robust=30)
+    low = low.model_copy(update={"chains": [one.model_copy(update={"precision": "bf16"}) for one in low.chains]})
+    assert "precision" not in table([record("a-s0")])[0]
+    assert [row["precision"] for row in table([record("a-s0"), low])] == ["", "bf16"]
+    both = [record("a-s0"), low]
+    files = build.render(both)
+    assert "| search |" in files["leaderboard.md"]
+    assert "| bf16 |" in files["leaderboard.md"]
+    assert "bf16" not in exports.latex(both), "that table is of numbers"
 
 
 @pytest.fixture
