@@ -301,6 +301,7 @@ def _source_only(
             points = Crafting(prepared, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
             judged = judge_points(target, threat, shard, points)
             counts = {"flipped": sum(judged.any_flip()), "correct": sum(judged.correct), "n": len(shard)}
+            counts["passes"] = len(shard) * attack.tries * (attack.passes - 1) if attack.needs_grad else 0
             rows.append({"threat": name, "attack": attack.id, "tries": attack.tries, **counts})
     return pd.DataFrame(rows)
 

@@ -343,6 +343,7 @@ COST: list[BoardColumn] = [
     cost("seconds", "wall time of its evaluation", "seconds", Group.COST),
     cost("wasted", "backwards of cancelled tries"),
     cost("checks", "rows through the original model alone: clean predictions, confirmations"),
+    cost("source_passes", "gradient passes through sources for its crafted sets, which all victims of a source share"),
     cost("halvings", "how often the rows in flight were halved because memory ran out"),
     cost("peak_memory_mb", "peak resident memory of the process, MiB"),
     cost("hardware", "what it ran on"),

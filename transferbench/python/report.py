@@ -22,7 +22,7 @@ class TotalCost(Cost):
     """All chains together; `by_attack` has one row per (threat, attack): tries, broke, standing, passes.
 
     `checks` also counts the pre-flight, backwards included, and the judging of the source-only attack's points. The
-    passes that made those points went through the source, not through the model, and are not counted.
+    passes that made those points went through the source, not through the model: `Report.source_only` counts them.
     """
 
     by_attack: pd.DataFrame | None = None
@@ -38,8 +38,8 @@ class Report:
     rows, the clean image where no adversarial example was found. `source_only`, where a source was given: under
     every Linf radius and `renofeation` a row for each attack that holds the source alone and one for the noise control,
     with the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
-    n. `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of
-    those that are counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's
+    n, passes (through the source). `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct
+    examples, over threats, of those that are counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's
     answers depend on them; None otherwise. `draws` by threat: how a randomised model was
     attacked and judged, with the spread over the judge's seeds and the count by single draws. `radii`: the radius of
     each threat by its name, as it was given (`8/255`).

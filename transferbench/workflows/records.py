@@ -13,7 +13,7 @@ from pathlib import Path
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.results import AttackResult, CorrectResult, JudgeResult, TrainResult
+from transferbench.base.results import AttackResult, CorrectResult, CraftResult, JudgeResult, TrainResult
 from transferbench.base.specifications import Keep
 from transferbench.base.versions import packages
 from transferbench.data import Dataset
@@ -77,6 +77,7 @@ def assemble_record(
     clean_bits = results.find(evaluation.clean_bits)
     attacked = [result for shards in chains.values() for result in shards]
     judged = [result for shard in evaluation.crafted if (result := results.find(shard.judge)) is not None]
+    crafted = [made for shard in evaluation.crafted if (made := results.find(shard.craft)) is not None]
     correct = _clean(evaluation, results)
     clean = results.find(evaluation.clean)
     counted: list[CorrectJob] = [part.job for part in evaluation.corrupted]
@@ -132,7 +133,7 @@ def assemble_record(
         versions=packages(),
         folded=bool(attacked) and all(result.folded for result in next(iter(chains.values()))),
         origin=origin(suite, keep),
-        cost=_cost(subject.training, attacked, [*judged, *corrupted]),
+        cost=_cost(subject.training, attacked, [*judged, *corrupted], crafted),
     )
 
 
@@ -155,6 +156,7 @@ def _cost(
     training: TrainResult | None,
     attacked: Sequence[AttackResult],
     judged: Sequence[JudgeResult | CorrectResult],
+    crafted: Sequence[CraftResult],
 ) -> dict[str, str | int | float]:
     """What varies from machine to machine."""
     cost = assemble.total_cost([*(result.cost for result in attacked), *(result.cost for result in judged)])
@@ -165,6 +167,7 @@ def _cost(
         "seconds": round(sum(execution.seconds for execution in executions), 2),
         "wasted": cost.wasted,
         "checks": cost.checks,
+        "source_passes": sum(result.cost.backwards for result in crafted),
         "peak_memory_mb": max(execution.memory_mb for execution in (*trainings, *executions)),
         "halvings": max((result.halvings for result in attacked), default=0),
         "hardware": " / ".join(sorted({execution.hardware for execution in executions})),
