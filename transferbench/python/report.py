@@ -32,17 +32,17 @@ class TotalCost(Cost):
 class Report:
     """The result of an evaluation. Rates are fractions of all n. `print(report)` is `summary()`.
 
-    `clean`; `robust` by threat; `union` over threats, None unless each norm has one radius. `verdicts`: one row
-    per (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled,
-    attack (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n
-    rows, the clean image where no adversarial example was found. `source_only`, where a source was given: under
-    every Linf radius and `renofeation` a row for each attack that holds the source alone and one for the noise control,
-    with the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
-    n, passes (through the source). `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct
-    examples, over threats, of those that are counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's
-    answers depend on them; None otherwise. `draws` by threat: how a randomised model was
-    attacked and judged, with the spread over the judge's seeds and the count by single draws. `radii`: the radius of
-    each threat by its name, as it was given (`8/255`).
+    `clean`; `robust` by threat; `union` over threats, None unless each norm has one radius. `verdicts`: one row per
+    (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled, attack
+    (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n rows, the
+    clean image where no adversarial example was found. `source_only`, where a source was given: under every Linf
+    radius and `renofeation` a row for each attack that holds the source alone and one for the noise control, with
+    the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
+    n, passes (through the source). `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of
+    clean-correct examples, over threats, of those that are counted by example. `batch`: the rows in flight that the
+    verdicts belong to, where the model's answers depend on them; None otherwise. `draws` by threat: how a
+    randomised model was attacked and judged, with the spread over the judge's seeds and the count by single draws.
+    `radii`: the radius of each threat by its name, as it was given (`8/255`).
     """
 
     n: int
