@@ -121,6 +121,7 @@ def test_docs_name_every_library_that_has_a_default() -> None:
 
 AMBIGUOUS: dict[str, tuple[Callable[[State], Any], str]] = {
     "ema": (lambda s: {"model": s, "model_ema": other(s)}, "model, model_ema"),
+    "optimal": (lambda s: {"model": s, "optimal_model": other(s)}, "model, optimal_model"),
     "best-last": (lambda s: {"best": s, "last": other(s)}, "best, last"),
     "distillation": (lambda s: {"student": s, "teacher": other(s)}, "student, teacher"),
     "nested": (lambda s: {"model": {"state_dict": s}, "ema": {"shadow": other(s)}}, "model/state_dict, ema/shadow"),
@@ -231,6 +232,15 @@ SMALL_NET = "torchvision:shufflenet_v2_x0_5"
 CIFAR = (torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616]))
 
 
+def sensitive() -> nn.Module:
+    """A network of random weights whose answer depends on its input, as a trained one's."""
+    inner: nn.Module = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    for module in inner.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(0.01)  # type: ignore[union-attr, operator]
+    return inner
+
+
 def constants(mean: torch.Tensor, std: torch.Tensor, names: tuple[str, str] = ("mean", "std")) -> State:
     return {names[0]: mean.view(-1, 1, 1), names[1]: std.view(-1, 1, 1)}
 
@@ -260,16 +270,42 @@ NORMALISED: dict[str, Callable[[State], Any]] = {
 @pytest.mark.parametrize("form", NORMALISED)
 def test_a_normalisation_in_the_file_becomes_the_victims(tmp_path: Path, form: str) -> None:
     torch.manual_seed(0)
-    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    inner = sensitive()
     torch.save(NORMALISED[form](inner.state_dict()), tmp_path / "w.pt")
     victim = victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
     x = torch.rand(2, 3, 32, 32)
     mean, std = (values.view(3, 1, 1) for values in CIFAR)
-    assert torch.allclose(victim.model(x), inner((x - mean) / std), atol=1e-6)
+    assert torch.equal(victim.model(x), inner((x - mean) / std))
+    assert not torch.allclose(victim.model(x), inner(x), atol=1e-3)
     text = "0.4914,0.4822,0.4465/0.2471,0.2435,0.2616"
     assert victim.card.network == f"normalised:{text}:{SMALL_NET}"
     assert f"normalisation {text} of the file, in place of the network's" in victim.card.weights_notes
     assert not any("ImageNet" in note for note in victim.card.weights_notes)
+
+
+@pytest.mark.parametrize(("key", "normalised"), [("student.", False), ("teacher.1.", True)])
+def test_a_network_that_is_named_gets_its_own_normalisation(tmp_path: Path, key: str, normalised: bool) -> None:
+    inner = sensitive()
+    state = inner.state_dict()
+    teacher = {**behind("teacher.0.", constants(*CIFAR)), **behind("teacher.1.", other(state))}
+    selection = select(tmp_path / "w.pt", {"state_dict": {**behind("student.", state), **teacher}}, key, inner)
+    assert (selection.normalisation is not None) is normalised
+
+
+def test_networks_that_an_attacker_holds_are_dropped(tmp_path: Path) -> None:
+    """robustness saves its attacker, and whatever a custom attack holds: a surrogate, another normalisation."""
+    inner = sensitive()
+    content = robustness(inner.state_dict(), *CIFAR)
+    content["model"] |= {
+        **behind("module.attacker.surrogate.", other(inner.state_dict())),
+        **behind("module.attacker.input_norm.", constants(CIFAR[1], CIFAR[0])),
+        "module.attacker.delta": torch.zeros(3, 8, 8),
+    }
+    torch.save(content, tmp_path / "w.pt")
+    victim = victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
+    x = torch.rand(2, 3, 32, 32)
+    mean, std = (values.view(3, 1, 1) for values in CIFAR)
+    assert torch.equal(victim.model(x), inner((x - mean) / std))
 
 
 def test_a_normalisation_stands_in_front_of_a_network_without_one(tmp_path: Path) -> None:
@@ -289,8 +325,15 @@ def test_a_normalisation_stands_in_front_of_a_network_without_one(tmp_path: Path
     ("content", "network", "complaint"),
     [
         (lambda s: robustness(s, *CIFAR), f"resized:16-32:{SMALL_NET}", "may have another: say which"),
-        (lambda s: {**behind("0.", constants(*CIFAR)), **behind("2.", constants(CIFAR[1], CIFAR[0])),
-                    **behind("1.", s)}, SMALL_NET, "two normalisations in the file"),
+        (lambda s: {**behind("0.", constants(*CIFAR)), **behind("1.", constants(CIFAR[1], CIFAR[0])),
+                    **behind("2.", s)}, SMALL_NET, "two normalisations in the file"),
+        (lambda s: {**behind("0.", s), **behind("1.", constants(*CIFAR))}, SMALL_NET, r"'1.mean'.*#0. leaves these"),
+        (lambda s: {**behind("net.", s), **behind("noise.", constants(*CIFAR))}, SMALL_NET, r"'noise.mean'"),
+        (lambda s: {**behind("net.", s), **behind("target_scaler.", constants(*CIFAR))}, SMALL_NET, r"'target_scaler"),
+        (lambda s: {"plain": s, "wrapped": {**behind("0.", constants(*CIFAR)), **behind("1.", s)}},
+         SMALL_NET, "several networks fit, which differ.*: plain, wrapped"),
+        (lambda s: {**behind("net.", s), **behind("other.1.", s), **behind("other.0.", constants(*CIFAR))},
+         SMALL_NET, r"several networks fit, which differ.*: net., other.1."),
         (lambda s: {**behind("0.", constants(CIFAR[0] * 255, CIFAR[1] * 255)), **behind("1.", s)},
          SMALL_NET, "normalisation of pixels in 0..255"),
         (lambda s: {**behind("0.", constants(CIFAR[0], CIFAR[1] * 0)), **behind("1.", s)},
@@ -308,11 +351,11 @@ def test_a_normalisation_that_is_not_clear_is_refused(
 
 
 def test_what_the_network_states_wins_over_the_file(tmp_path: Path) -> None:
-    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    inner = sensitive()
     torch.save(NORMALISED["sequential"](inner.state_dict()), tmp_path / "w.pt")
     victim = victims.load(f"file:normalised:none:{SMALL_NET}={tmp_path / 'w.pt'}")
     x = torch.rand(1, 3, 32, 32)
-    assert torch.allclose(victim.model(x), inner(x), atol=1e-6)
+    assert torch.equal(victim.model(x), inner(x))
     assert any("left out: the network's id states one" in note for note in victim.card.weights_notes)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transferbench.models.weights.pickles import Foreign, Name, StoredTensor, UnreadableTensor
 
-_TRAINING = re.compile(r"optim|opt_state|sched|scaler|^amp$|rng|loops|attacker", re.IGNORECASE)
+_TRAINING = re.compile(r"optim(?!al|um)|opt_state|sched|scaler|^amp$|rng|loops|attacker", re.IGNORECASE)
 """Names of a training's own state, which also holds dictionaries of tensors."""
 _DEPTH, _ELEMENTS = 4, 64
 """How deep dictionaries are looked into, and how long a list may be to be looked into."""

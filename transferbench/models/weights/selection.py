@@ -132,9 +132,13 @@ def _keys(found: list[Reading]) -> list[str]:
 
 
 def _are_same(file: WeightsFile, first: Reading, second: Reading) -> bool:
-    """Whether two readings give the same numbers."""
+    """Whether two readings give the same numbers, and the same normalisation in front."""
     one, other = file.state(first.place), file.state(second.place)
-    return all(
+    constants = [
+        {tuple(torch.cat([state[mean].flatten(), state[std].flatten()]).tolist()) for mean, std in match.normalisation}
+        for state, match in ((one, first.match), (other, second.match))
+    ]
+    return constants[0] == constants[1] and all(
         name in second.match.names and _is_same(one[own], other[second.match.names[name]])
         for name, own in first.match.names.items()
     )
