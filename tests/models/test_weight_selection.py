@@ -211,6 +211,32 @@ def test_a_prefix_that_is_named_leaves_the_rest_out(tmp_path: Path) -> None:
     assert "left out: 1 other names (first: projector.weight)" in selection.notes
 
 
+# Averages of the parameters alone, as people and torch_ema keep them.
+AVERAGES: dict[str, Callable[[nn.Module], Any]] = {
+    "ema/shadow": lambda net: {"shadow": {name: one.detach() + 1 for name, one in net.named_parameters()}},
+    "ema/shadow_params": lambda net: {"shadow_params": [one.detach() + 1 for one in net.parameters()], "decay": 0.9},
+    "ema": lambda net: Average(),
+}
+
+
+class Average:
+    """An object that is pickled whole."""
+
+
+@pytest.mark.parametrize("place", AVERAGES)
+def test_an_average_without_buffers_is_not_passed_over(tmp_path: Path, place: str) -> None:
+    content = {"model": net().state_dict(), "ema": AVERAGES[place](net()), "optimizer": OPTIMISER}
+    with pytest.raises(InputError, match=rf"may be an average of its parameters \({place}\).*the path\): model$"):
+        select(tmp_path / "w.pt", content)
+    assert torch.equal(select(tmp_path / "w.pt", content, "model").state["0.bias"], net().state_dict()["0.bias"])
+
+
+def test_the_same_parameters_once_more_are_no_choice(tmp_path: Path) -> None:
+    same = {"shadow": [one.detach() for one in net().parameters()], "best": dict(net().named_parameters())}
+    selection = select(tmp_path / "w.pt", {"model": net().state_dict(), "ema": same})
+    assert selection.notes == ()
+
+
 def test_two_names_are_never_made_one(tmp_path: Path) -> None:
     """Where a wrapper's part tells two entries apart it stays."""
     state = net().state_dict()
@@ -290,6 +316,26 @@ def test_a_network_that_is_named_gets_its_own_normalisation(tmp_path: Path, key:
     teacher = {**behind("teacher.0.", constants(*CIFAR)), **behind("teacher.1.", other(state))}
     selection = select(tmp_path / "w.pt", {"state_dict": {**behind("student.", state), **teacher}}, key, inner)
     assert (selection.normalisation is not None) is normalised
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"mean": CIFAR[0], "std": CIFAR[1]},
+        {"mean": CIFAR[0].tolist(), "std": CIFAR[1].tolist()},
+        {"config": {"normalize": {"mean": (CIFAR[0] * 255).tolist(), "std": (CIFAR[1] * 255).tolist()}}},
+    ],
+)
+def test_a_normalisation_beside_the_weights_is_not_passed_over(tmp_path: Path, beside: dict[str, Any]) -> None:
+    inner = sensitive()
+    torch.save({"state_dict": inner.state_dict(), **beside}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"a normalisation beside its weights \(.*mean\)") as raised:
+        victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
+    for network in (part for part in str(raised.value).split() if part.startswith("normalised:")):
+        victims.load(f"file:{network}={tmp_path / 'w.pt'}")
+    imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    torch.save({"state_dict": inner.state_dict(), **imagenet}, tmp_path / "w.pt")
+    assert victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}").card.network == SMALL_NET, "it is the network's own"
 
 
 def test_networks_that_an_attacker_holds_are_dropped(tmp_path: Path) -> None:
@@ -386,11 +432,13 @@ def test_parts_of_a_network_are_read_through_their_index(tmp_path: Path) -> None
         victims.load(f"file:small-resnet={tmp_path / 'model-00001-of-00002.safetensors'}")
     with pytest.raises(InputError, match=r"this is a folder: .*\(model-00001-of-00002.safetensors, .*index.json"):
         victims.load(f"file:small-resnet={tmp_path}")
+    (tmp_path / "index.bin").symlink_to(index)
     for content, complaint in (
         ({"weight_map": {"a": "../w.safetensors"}}, "names a file outside its folder"),
         ({"weight_map": {"a": "gone.safetensors"}}, "gone.safetensors is not beside it"),
         ({"weight_map": {**places, "more": "model-00001-of-00002.safetensors"}}, r"name different tensors .*'more'"),
         ({"weight_map": {"a": "model.safetensors.index.json"}}, "an index that names another one"),
+        ({"weight_map": {"a": "index.bin"}}, "an index that names another one, index.bin"),
         ({"weight_map": {}}, "that names none"),
         ({"weight_map": 3, "total_size": 3}, "that names none"),
     ):
@@ -400,6 +448,9 @@ def test_parts_of_a_network_are_read_through_their_index(tmp_path: Path) -> None
         assert str(raised.value).isprintable()
     index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": places})[:-5])
     with pytest.raises(InputError, match="damaged or cut short"):
+        weights.open_file(index)
+    index.write_text('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}')
+    with pytest.raises(InputError, match="names 'a' twice"):
         weights.open_file(index)
 
 

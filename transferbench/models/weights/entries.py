@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transferbench.models.weights.pickles import Foreign, Name, StoredTensor, UnreadableTensor
 
-_TRAINING = re.compile(r"optim(?!al|um)|opt_state|sched|scaler|^amp$|rng|loops|attacker", re.IGNORECASE)
+TRAINING_STATE = re.compile(r"optim(?!al|um)|opt_state|sched|scaler|^amp$|rng|loops|attacker", re.IGNORECASE)
 """Names of a training's own state, which also holds dictionaries of tensors."""
 _DEPTH, _ELEMENTS = 4, 64
 """How deep dictionaries are looked into, and how long a list may be to be looked into."""
@@ -83,7 +83,7 @@ def find(content: Any) -> dict[str, Described]:
             found["/".join(place)] = {name: tensor for name, tensor in value.items() if _is_tensor(tensor)}
             return
         for key, element in value.items():
-            if isinstance(key, str) and not _TRAINING.search(key):
+            if isinstance(key, str) and not TRAINING_STATE.search(key):
                 visit(element, (*place, key))
 
     # Keeps the dictionaries made of lists, so that no id is given twice.

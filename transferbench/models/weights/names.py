@@ -22,7 +22,7 @@ TRAINING = re.compile(
     r"(train|val|valid|validation|test)_(acc|accuracy|metrics?|loss|auroc|f1))\."
 )
 """Parts of names of a training module that are no part of its network: attackers, losses, metrics."""
-_CONSTANTS = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std"), ("means", "stds"))
+CONSTANTS = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std"), ("means", "stds"))
 """Names of the mean and the deviation of a normalisation, as last parts of two names."""
 _NORMALISER = re.compile(
     r"(?!.*(noise|target|output|label|feat)).*(norm|preproc|transform|standard|input|scaler)", re.IGNORECASE
@@ -162,7 +162,7 @@ def _normalisations(names: Iterable[str]) -> list[tuple[str, str]]:
     pairs = []
     for name in present:
         path, dot, last = name.rpartition(".")
-        partner = dict(_CONSTANTS).get(last)
+        partner = dict(CONSTANTS).get(last)
         if partner is not None and f"{path}{dot}{partner}" in present:
             pairs.append((name, f"{path}{dot}{partner}"))
     return pairs

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
-from transferbench.models.weights import entries, names
+from transferbench.models.weights import averages, constants_beside, entries, names
 from transferbench.models.weights.names import Match
 from transferbench.models.weights.weights_file import StateDict, WeightsFile, reading
 
@@ -29,13 +29,15 @@ class Constants(NamedTuple):
 class Selection:
     """`state` under the network's names. `place`: the entry among several, else empty. `sha256`: the file's, or where
     the file has several networks a hash of the file's and the place. `notes`: one line for every choice.
-    `normalisation`: the file's own, which is not among the state's names."""
+    `normalisation`: the file's own, which is not among the state's names. `beside`: places and constants of
+    normalisations that stand beside the weights, of which nothing says that they are the network's."""
 
     state: StateDict
     place: str
     sha256: str
     notes: tuple[str, ...]
     normalisation: Constants | None = None
+    beside: tuple[tuple[str, Constants], ...] = ()
 
 
 class Reading(NamedTuple):
@@ -76,7 +78,11 @@ def select(file: WeightsFile, model: nn.Module, entry: str | None = None) -> Sel
         digest = hashlib.sha256(f"{digest} {label}".encode()).hexdigest()
     notes = ([line] if line else []) + list(match.notes)
     taken = {own: state[name] for own, name in match.names.items()}
-    return Selection(taken, label, digest, tuple(notes), normalisation)
+    if entry is None and not line and chosen.key:
+        with reading(file.path):
+            _check_alone(file, model, taken, chosen)
+    beside = tuple((place, Constants(mean, std)) for place, mean, std in constants_beside.beside(file))
+    return Selection(taken, label, digest, tuple(notes), normalisation, beside)
 
 
 def _readings(file: WeightsFile, model: nn.Module, prefix: str | None) -> list[Reading]:
@@ -122,6 +128,17 @@ def _chosen(file: WeightsFile, found: list[Reading], entry: str | None) -> tuple
         raise InputError(
             "several networks fit, which differ, and nothing says which one was evaluated: name one with --weights-key "
             f"(or # and it behind the path): {entries.listed(_keys(found))}"
+        )
+
+
+def _check_alone(file: WeightsFile, model: nn.Module, taken: StateDict, chosen: Reading) -> None:
+    """InputError where an average of the network's parameters stands beside the network that would be taken."""
+    beside = averages.beside(file, model, taken, chosen.place)
+    if beside:
+        raise InputError(
+            f"beside the network there is what may be an average of its parameters ({entries.listed(beside)}), and "
+            "nothing says which one was evaluated: copy the average into the network and save its state_dict(), or "
+            f"take the network as it is, with --weights-key (or # and it behind the path): {chosen.key}"
         )
 
 
