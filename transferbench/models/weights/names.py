@@ -100,7 +100,7 @@ def readings(
     """
     bare, wrappers = unwrapped(model, [name for name in names if not name.endswith(tuple(unused) or ("\0",))])
     added, fitting = prefixes(model, bare, constants)
-    renamed = {} if fitting else renamings.of_mobilenet(model.state_dict(), bare)
+    renamed, note = ({}, "") if fitting else renamings.renamed(model.state_dict(), bare)
     if renamed:
         bare = {name: bare[file_name] for name, file_name in renamed.items()}
         added, fitting = prefixes(model, bare, constants)
@@ -113,7 +113,7 @@ def readings(
         # A wrapper's part that tells two networks apart was not taken out of the names.
         fitting, copies = [one for one in (prefix, bare_prefix) if one in every][:1], []
     said = [f"{wrapper}. taken out of the names" for wrapper in wrappers]
-    said += [renamings.RENOFEATION] if renamed else []
+    said += [note] if renamed else []
     found = []
     for chosen in fitting:
         used = {
