@@ -235,13 +235,15 @@ def peeled(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...], tuple
         if len(shorter) == len(bare):
             bare = shorter
             said.append(f"{wrapper}. taken out of the names")
-    pairs = _normalisations(bare)
-    constants = {name for pair in pairs for name in pair}
-    dropped = [name for name in bare if name not in constants and (LEFTOVERS.search(name) or TRAINING.search(name))]
+    every = _normalisations(bare)
+    constants = {name for pair in every for name in pair}
+    dropped = [name for name in bare if LEFTOVERS.search(name) or TRAINING.search(name)]
     said += [f"left out: {len(dropped)} other names (first: {dropped[0]})"] if dropped else []
-    out = constants.union(dropped)
-    kept = {name: full for name, full in bare.items() if name not in out}
+    kept = {name: full for name, full in bare.items() if name not in constants.union(dropped)}
     prefix = common_prefix(kept)
     said += [f"prefix {prefix} removed"] if prefix else []
+    pairs = [pair for pair in every if pair[0] not in dropped and _is_of(pair, prefix, [])]
+    others = [pair[0] for pair in every if pair not in pairs and pair[0] not in dropped]
+    said += [f"{others[0]} normalises no input of the whole network"] if others else []
     named = tuple((bare[mean], bare[std]) for mean, std in pairs)
     return {name.removeprefix(prefix): full for name, full in kept.items()}, tuple(said), named
