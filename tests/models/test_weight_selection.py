@@ -216,6 +216,14 @@ AVERAGES: dict[str, Callable[[nn.Module], Any]] = {
     "ema/shadow": lambda net: {"shadow": {name: one.detach() + 1 for name, one in net.named_parameters()}},
     "ema/shadow_params": lambda net: {"shadow_params": [one.detach() + 1 for one in net.parameters()], "decay": 0.9},
     "ema": lambda net: Average(),
+    "ema/ema_pytorch": lambda net: {
+        "ema_pytorch": {
+            "initted": torch.tensor(True),
+            "step": torch.tensor(7),
+            **behind("online_model.", net.state_dict()),
+            **behind("ema_model.", other(net.state_dict())),
+        }
+    },
 }
 
 
@@ -229,6 +237,14 @@ def test_an_average_without_buffers_is_not_passed_over(tmp_path: Path, place: st
     with pytest.raises(InputError, match=rf"may be an average of its parameters \({place}\).*the path\): model$"):
         select(tmp_path / "w.pt", content)
     assert torch.equal(select(tmp_path / "w.pt", content, "model").state["0.bias"], net().state_dict()["0.bias"])
+
+
+def test_the_entry_of_the_files_library_that_does_not_fit_is_not_passed_over(tmp_path: Path) -> None:
+    state = net().state_dict()
+    content = {"state_dict": state, "state_dict_ema": behind("fused.", {"w": state["0.weight"]}), "arch": "x"}
+    with pytest.raises(InputError, match=r"its library takes state_dict_ema .*the path\): state_dict$"):
+        select(tmp_path / "w.pt", content)
+    assert torch.equal(select(tmp_path / "w.pt", content, "state_dict").state["0.bias"], state["0.bias"])
 
 
 def test_the_same_parameters_once_more_are_no_choice(tmp_path: Path) -> None:

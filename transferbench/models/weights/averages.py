@@ -1,7 +1,7 @@
-"""Averages of a network's parameters that stand beside the network in a file, without its buffers.
+"""Averages of a network's parameters that stand beside the network in a file, and are not a whole network.
 
-torch_ema keeps a list of tensors, many trainings of people a dictionary of the parameters alone. Such an average is no
-network by itself, but may be what was evaluated: it is copied into the network first.
+torch_ema keeps a list of tensors, many trainings of people a dictionary of the parameters alone, ema_pytorch a network
+with other tensors beside it. Such an average is no network by itself, but may be what was evaluated.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def beside(file: WeightsFile, model: nn.Module, taken: Mapping[str, Tensor], pla
     buffers = tuple(model.state_dict().keys() - dict(model.named_parameters()).keys())
     found = []
     for other, described in file.entries.items():
-        if other != place and _differs(file, _matched(model, described, buffers), parameters):
-            found.append(other)
+        matched = _matched(model, described, buffers) if other != place else []
+        found += [other] if any(_differs(file, one, parameters) for one in matched) else []
     for other, value in _visited(file.content):
         if isinstance(value, Foreign):
             found += [other] if _AVERAGE.search(other.rpartition("/")[2]) else []
@@ -40,10 +40,16 @@ def beside(file: WeightsFile, model: nn.Module, taken: Mapping[str, Tensor], pla
     return found
 
 
-def _matched(model: nn.Module, described: Described, buffers: tuple[str, ...]) -> dict[str, Any]:
-    """The described tensors of the network's parameters, by its own names; empty where they are not all there."""
-    readings = names.readings(model, described, constants=buffers)
-    return {own: described[name] for own, name in readings[0].names.items()} if readings else {}
+def _matched(model: nn.Module, described: Described, buffers: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The described tensors of the network's parameters, by its own names, behind every prefix that has all of them;
+    whatever else is there: ema_pytorch has a counter of steps beside its two networks."""
+    bare, _ = names.unwrapped(model, described)
+    found = [
+        match
+        for prefix in names.prefixes(model, bare, buffers)[1]
+        for match in names.readings(model, described, prefix, constants=buffers)
+    ]
+    return [{own: described[name] for own, name in match.names.items()} for match in found]
 
 
 def _differs(file: WeightsFile, described: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> bool:

@@ -110,9 +110,15 @@ def _has_shapes(match: Match, described: Mapping[str, Any], model: nn.Module) ->
 def _chosen(file: WeightsFile, found: list[Reading], entry: str | None) -> tuple[Reading, str]:
     """(the reading that is taken, what is said where there was a choice). InputError where nobody has made it."""
     first = found[0]
+    library = entries.default(file.content, file.entries)
+    if entry is None and library is not None and all(one.place != library.takes for one in found):
+        with reading(file.path):
+            raise InputError(
+                f"its library takes {library.takes} ({library.why}), which does not fit the network; "
+                f"--weights-key (or # and it behind the path): {entries.listed(_keys(found))}"
+            )
     if all(_are_same(file, first, one) for one in found[1:]):
         return first, ""
-    library = entries.default(file.content, file.entries)
     if library is not None and entry is None:
         taken = [one for one in found if one.place == library.takes]
         if taken and all(_are_same(file, taken[0], one) for one in taken[1:]):
