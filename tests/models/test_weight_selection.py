@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -248,7 +249,11 @@ def test_the_entry_of_the_files_library_that_does_not_fit_is_not_passed_over(tmp
 
 
 def test_the_same_parameters_once_more_are_no_choice(tmp_path: Path) -> None:
-    same = {"shadow": [one.detach() for one in net().parameters()], "best": dict(net().named_parameters())}
+    same = {
+        "average_acc": np.float64(0.9),
+        "shadow": [one.detach() for one in net().parameters()],
+        "best": dict(net().named_parameters()),
+    }
     selection = select(tmp_path / "w.pt", {"model": net().state_dict(), "ema": same})
     assert selection.notes == ()
 

@@ -34,7 +34,8 @@ def beside(file: WeightsFile, model: nn.Module, taken: Mapping[str, Tensor], pla
         found += [other] if any(_differs(file, one, parameters) for one in matched) else []
     for other, value in _visited(file.content):
         if isinstance(value, Foreign):
-            found += [other] if _AVERAGE.search(other.rpartition("/")[2]) else []
+            named = _AVERAGE.search(other.rpartition("/")[2]) and not value.name.startswith("numpy.")
+            found += [other] if named else []
         elif _differs(file, dict(zip(parameters, value, strict=False)), parameters) and len(value) == len(parameters):
             found.append(other)
     return found
