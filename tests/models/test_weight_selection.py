@@ -123,6 +123,9 @@ def test_docs_name_every_library_that_has_a_default() -> None:
 AMBIGUOUS: dict[str, tuple[Callable[[State], Any], str]] = {
     "ema": (lambda s: {"model": s, "model_ema": other(s)}, "model, model_ema"),
     "optimal": (lambda s: {"model": s, "optimal_model": other(s)}, "model, optimal_model"),
+    "epochs": (lambda s: {"model": s, "kept": {7: other(s)}}, "model, kept/7"),
+    "deep": (lambda s: {"model": s, "a": {"b": {"c": {"d": {"ema": other(s)}}}}}, "model, a/b/c/d/ema"),
+    "named-as-training": (lambda s: {"model": s, "ema_optimizer": {"shadow": other(s)}}, "model, ema_optimizer/shadow"),
     "best-last": (lambda s: {"best": s, "last": other(s)}, "best, last"),
     "distillation": (lambda s: {"student": s, "teacher": other(s)}, "student, teacher"),
     "nested": (lambda s: {"model": {"state_dict": s}, "ema": {"shadow": other(s)}}, "model/state_dict, ema/shadow"),
@@ -246,6 +249,11 @@ def test_the_entry_of_the_files_library_that_does_not_fit_is_not_passed_over(tmp
     with pytest.raises(InputError, match=r"its library takes state_dict_ema .*the path\): state_dict$"):
         select(tmp_path / "w.pt", content)
     assert torch.equal(select(tmp_path / "w.pt", content, "state_dict").state["0.bias"], state["0.bias"])
+
+
+def test_an_optimiser_is_none_of_the_networks_whatever_its_name(tmp_path: Path) -> None:
+    torch.save({"model": net().state_dict(), "opt": OPTIMISER, "sgd": [OPTIMISER]}, tmp_path / "w.pt")
+    assert list(weights.open_file(tmp_path / "w.pt").entries) == ["model"]
 
 
 def test_the_same_parameters_once_more_are_no_choice(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ with other tensors beside it. Such an average is no network by itself, but may b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.models.weights import names
-from transferbench.models.weights.entries import TRAINING_STATE, Described
+from transferbench.models.weights.entries import AVERAGE, Described, is_of_training
 from transferbench.models.weights.pickles import Foreign, StoredTensor
 from transferbench.models.weights.weights_file import WeightsFile
 
-_AVERAGE = re.compile(r"(^|[_.])(model)?(ema|swa|averaged?)([_.]|$)", re.IGNORECASE)
-"""Keys of an object that holds an average."""
 _MOST_VISITED = 100_000
 
 
@@ -34,7 +31,7 @@ def beside(file: WeightsFile, model: nn.Module, taken: Mapping[str, Tensor], pla
         found += [other] if any(_differs(file, one, parameters) for one in matched) else []
     for other, value in _visited(file.content):
         if isinstance(value, Foreign):
-            named = _AVERAGE.search(other.rpartition("/")[2]) and not value.name.startswith("numpy.")
+            named = AVERAGE.search(other.rpartition("/")[2]) and not value.name.startswith("numpy.")
             found += [other] if named else []
         elif _differs(file, dict(zip(parameters, value, strict=False)), parameters) and len(value) == len(parameters):
             found.append(other)
@@ -78,7 +75,7 @@ def _visited(content: Any) -> Iterator[tuple[str, Any]]:
             continue
         seen.add(id(value))
         if isinstance(value, dict):
-            kept = ((key, one) for key, one in value.items() if isinstance(key, str) and not TRAINING_STATE.search(key))
+            kept = ((key, one) for key, one in value.items() if isinstance(key, str) and not is_of_training(key))
             waiting += [("/".join(filter(None, (place, key))), one) for key, one in kept]
         elif value and all(isinstance(one, StoredTensor) for one in value):
             yield place, value

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, tensor
 
-from transferbench.models.weights.entries import TRAINING_STATE
+from transferbench.models.weights.entries import is_of_training
 from transferbench.models.weights.names import CONSTANTS
 from transferbench.models.weights.pickles import StoredTensor
 from transferbench.models.weights.weights_file import WeightsFile, reading
@@ -27,7 +27,7 @@ def beside(file: WeightsFile) -> list[tuple[str, Tensor, Tensor]]:
             if pair[0] is not None and pair[1] is not None and len(pair[0]) == len(pair[1]):
                 found.append((f"{place}{mean}", pair[0], pair[1]))
         for key, element in value.items():
-            if isinstance(key, str) and not TRAINING_STATE.search(key):
+            if isinstance(key, str) and not is_of_training(key):
                 visit(element, f"{place}{key}/", depth + 1)
 
     # Where the whole file is one network, its names are all that there is.
