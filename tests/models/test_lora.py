@@ -119,6 +119,23 @@ def test_an_adapter_of_another_network_or_a_damaged_one_is_one_line(tmp_path: Pa
         victims.load(f"file:small-resnet={file}")
 
 
+def test_a_classifier_that_is_written_several_times_is_one(tmp_path: Path) -> None:
+    """As PEFT writes it with bias="all" and modules_to_save: as the module's, its copy's, and the base's."""
+    base(tmp_path)
+    state = adapter(tmp_path / "lora")
+    head = "base_model.model.head"
+    copies = {
+        f"{head}.modules_to_save.bias": state[f"{head}.bias"],
+        f"{head}.original_module.bias": torch.zeros(10),
+    }
+    file = tmp_path / "lora" / "adapter_model.safetensors"
+    save_file({**state, **{name: tensor.clone() for name, tensor in copies.items()}}, file)
+    assert torch.equal(loaded(tmp_path).model.head.bias, state[f"{head}.bias"])
+    save_file({**state, f"{head}.modules_to_save.bias": state[f"{head}.bias"] + 1}, file)
+    with pytest.raises(InputError, match=r"two tensors in it that differ are head\.bias"):
+        loaded(tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
@@ -128,6 +145,7 @@ def test_an_adapter_of_another_network_or_a_damaged_one_is_one_line(tmp_path: Pa
          "alpha_pattern": {"blocks.1.attn.qkv": 3}},
         {"target_modules": ["qkv"], "bias": "all"},
         {"target_modules": ["patch_embed.proj"]},
+        {"target_modules": ["qkv"], "bias": "all", "modules_to_save": ["head"]},
     ],
 )  # fmt: skip
 def test_the_merged_network_is_pefts(tmp_path: Path, change: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -291,3 +292,17 @@ def test_state_dicts_that_refer_to_themselves_end(tmp_path: Path) -> None:
         (tmp_path / "w.pt").write_bytes(torch_bytes(content))
         with pytest.raises(InputError, match="no dictionary of tensors inside"):
             weights.read(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("second", ["w/data/0", "other/data.pkl"])
+def test_an_archive_of_two_networks_is_refused(tmp_path: Path, second: str) -> None:
+    """Of a file that is in an archive twice torch takes the first, Python's zipfile the last."""
+    path = tmp_path / "w.pt"
+    torch.save({"a.weight": torch.ones(2)}, path)
+    with zipfile.ZipFile(path) as archive, warnings.catch_warnings():
+        content = archive.read("w/data.pkl" if second.endswith(".pkl") else second)
+        warnings.simplefilter("ignore")
+        with zipfile.ZipFile(path, "a") as changed:
+            changed.writestr(second, content)
+    with pytest.raises(InputError, match="holds the same file twice, or two files of torch"):
+        weights.open_file(path)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -121,6 +122,10 @@ def test_docs_name_every_library_that_has_a_default() -> None:
 
 AMBIGUOUS: dict[str, tuple[Callable[[State], Any], str]] = {
     "ema": (lambda s: {"model": s, "model_ema": other(s)}, "model, model_ema"),
+    "optimal": (lambda s: {"model": s, "optimal_model": other(s)}, "model, optimal_model"),
+    "epochs": (lambda s: {"model": s, "kept": {7: other(s)}}, "model, kept/7"),
+    "deep": (lambda s: {"model": s, "a": {"b": {"c": {"d": {"ema": other(s)}}}}}, "model, a/b/c/d/ema"),
+    "named-as-training": (lambda s: {"model": s, "ema_optimizer": {"shadow": other(s)}}, "model, ema_optimizer/shadow"),
     "best-last": (lambda s: {"best": s, "last": other(s)}, "best, last"),
     "distillation": (lambda s: {"student": s, "teacher": other(s)}, "student, teacher"),
     "nested": (lambda s: {"model": {"state_dict": s}, "ema": {"shadow": other(s)}}, "model/state_dict, ema/shadow"),
@@ -210,6 +215,57 @@ def test_a_prefix_that_is_named_leaves_the_rest_out(tmp_path: Path) -> None:
     assert "left out: 1 other names (first: projector.weight)" in selection.notes
 
 
+# Averages of the parameters alone, as people and torch_ema keep them.
+AVERAGES: dict[str, Callable[[nn.Module], Any]] = {
+    "ema/shadow": lambda net: {"shadow": {name: one.detach() + 1 for name, one in net.named_parameters()}},
+    "ema/shadow_params": lambda net: {"shadow_params": [one.detach() + 1 for one in net.parameters()], "decay": 0.9},
+    "ema": lambda net: Average(),
+    "ema/ema_pytorch": lambda net: {
+        "ema_pytorch": {
+            "initted": torch.tensor(True),
+            "step": torch.tensor(7),
+            **behind("online_model.", net.state_dict()),
+            **behind("ema_model.", other(net.state_dict())),
+        }
+    },
+}
+
+
+class Average:
+    """An object that is pickled whole."""
+
+
+@pytest.mark.parametrize("place", AVERAGES)
+def test_an_average_without_buffers_is_not_passed_over(tmp_path: Path, place: str) -> None:
+    content = {"model": net().state_dict(), "ema": AVERAGES[place](net()), "optimizer": OPTIMISER}
+    with pytest.raises(InputError, match=rf"may be an average of its parameters \({place}\).*the path\): model$"):
+        select(tmp_path / "w.pt", content)
+    assert torch.equal(select(tmp_path / "w.pt", content, "model").state["0.bias"], net().state_dict()["0.bias"])
+
+
+def test_the_entry_of_the_files_library_that_does_not_fit_is_not_passed_over(tmp_path: Path) -> None:
+    state = net().state_dict()
+    content = {"state_dict": state, "state_dict_ema": behind("fused.", {"w": state["0.weight"]}), "arch": "x"}
+    with pytest.raises(InputError, match=r"its library takes state_dict_ema .*the path\): state_dict$"):
+        select(tmp_path / "w.pt", content)
+    assert torch.equal(select(tmp_path / "w.pt", content, "state_dict").state["0.bias"], state["0.bias"])
+
+
+def test_an_optimiser_is_none_of_the_networks_whatever_its_name(tmp_path: Path) -> None:
+    torch.save({"model": net().state_dict(), "opt": OPTIMISER, "sgd": [OPTIMISER]}, tmp_path / "w.pt")
+    assert list(weights.open_file(tmp_path / "w.pt").entries) == ["model"]
+
+
+def test_the_same_parameters_once_more_are_no_choice(tmp_path: Path) -> None:
+    same = {
+        "average_acc": np.float64(0.9),
+        "shadow": [one.detach() for one in net().parameters()],
+        "best": dict(net().named_parameters()),
+    }
+    selection = select(tmp_path / "w.pt", {"model": net().state_dict(), "ema": same})
+    assert selection.notes == ()
+
+
 def test_two_names_are_never_made_one(tmp_path: Path) -> None:
     """Where a wrapper's part tells two entries apart it stays."""
     state = net().state_dict()
@@ -229,6 +285,15 @@ def test_only_one_of_two_networks_has_the_shapes(tmp_path: Path) -> None:
 # A normalisation inside.
 SMALL_NET = "torchvision:shufflenet_v2_x0_5"
 CIFAR = (torch.tensor([0.4914, 0.4822, 0.4465]), torch.tensor([0.2471, 0.2435, 0.2616]))
+
+
+def sensitive() -> nn.Module:
+    """A network of random weights whose answer depends on its input, as a trained one's."""
+    inner: nn.Module = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    for module in inner.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.fill_(0.01)  # type: ignore[union-attr, operator]
+    return inner
 
 
 def constants(mean: torch.Tensor, std: torch.Tensor, names: tuple[str, str] = ("mean", "std")) -> State:
@@ -260,16 +325,62 @@ NORMALISED: dict[str, Callable[[State], Any]] = {
 @pytest.mark.parametrize("form", NORMALISED)
 def test_a_normalisation_in_the_file_becomes_the_victims(tmp_path: Path, form: str) -> None:
     torch.manual_seed(0)
-    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    inner = sensitive()
     torch.save(NORMALISED[form](inner.state_dict()), tmp_path / "w.pt")
     victim = victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
     x = torch.rand(2, 3, 32, 32)
     mean, std = (values.view(3, 1, 1) for values in CIFAR)
-    assert torch.allclose(victim.model(x), inner((x - mean) / std), atol=1e-6)
+    assert torch.equal(victim.model(x), inner((x - mean) / std))
+    assert not torch.allclose(victim.model(x), inner(x), atol=1e-3)
     text = "0.4914,0.4822,0.4465/0.2471,0.2435,0.2616"
     assert victim.card.network == f"normalised:{text}:{SMALL_NET}"
     assert f"normalisation {text} of the file, in place of the network's" in victim.card.weights_notes
     assert not any("ImageNet" in note for note in victim.card.weights_notes)
+
+
+@pytest.mark.parametrize(("key", "normalised"), [("student.", False), ("teacher.1.", True)])
+def test_a_network_that_is_named_gets_its_own_normalisation(tmp_path: Path, key: str, normalised: bool) -> None:
+    inner = sensitive()
+    state = inner.state_dict()
+    teacher = {**behind("teacher.0.", constants(*CIFAR)), **behind("teacher.1.", other(state))}
+    selection = select(tmp_path / "w.pt", {"state_dict": {**behind("student.", state), **teacher}}, key, inner)
+    assert (selection.normalisation is not None) is normalised
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"mean": CIFAR[0], "std": CIFAR[1]},
+        {"mean": CIFAR[0].tolist(), "std": CIFAR[1].tolist()},
+        {"config": {"normalize": {"mean": (CIFAR[0] * 255).tolist(), "std": (CIFAR[1] * 255).tolist()}}},
+    ],
+)
+def test_a_normalisation_beside_the_weights_is_not_passed_over(tmp_path: Path, beside: dict[str, Any]) -> None:
+    inner = sensitive()
+    torch.save({"state_dict": inner.state_dict(), **beside}, tmp_path / "w.pt")
+    with pytest.raises(InputError, match=r"a normalisation beside its weights \(.*mean\)") as raised:
+        victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
+    for network in (part for part in str(raised.value).split() if part.startswith("normalised:")):
+        victims.load(f"file:{network}={tmp_path / 'w.pt'}")
+    imagenet = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    torch.save({"state_dict": inner.state_dict(), **imagenet}, tmp_path / "w.pt")
+    assert victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}").card.network == SMALL_NET, "it is the network's own"
+
+
+def test_networks_that_an_attacker_holds_are_dropped(tmp_path: Path) -> None:
+    """robustness saves its attacker, and whatever a custom attack holds: a surrogate, another normalisation."""
+    inner = sensitive()
+    content = robustness(inner.state_dict(), *CIFAR)
+    content["model"] |= {
+        **behind("module.attacker.surrogate.", other(inner.state_dict())),
+        **behind("module.attacker.input_norm.", constants(CIFAR[1], CIFAR[0])),
+        "module.attacker.delta": torch.zeros(3, 8, 8),
+    }
+    torch.save(content, tmp_path / "w.pt")
+    victim = victims.load(f"file:{SMALL_NET}={tmp_path / 'w.pt'}")
+    x = torch.rand(2, 3, 32, 32)
+    mean, std = (values.view(3, 1, 1) for values in CIFAR)
+    assert torch.equal(victim.model(x), inner((x - mean) / std))
 
 
 def test_a_normalisation_stands_in_front_of_a_network_without_one(tmp_path: Path) -> None:
@@ -289,8 +400,15 @@ def test_a_normalisation_stands_in_front_of_a_network_without_one(tmp_path: Path
     ("content", "network", "complaint"),
     [
         (lambda s: robustness(s, *CIFAR), f"resized:16-32:{SMALL_NET}", "may have another: say which"),
-        (lambda s: {**behind("0.", constants(*CIFAR)), **behind("2.", constants(CIFAR[1], CIFAR[0])),
-                    **behind("1.", s)}, SMALL_NET, "two normalisations in the file"),
+        (lambda s: {**behind("0.", constants(*CIFAR)), **behind("1.", constants(CIFAR[1], CIFAR[0])),
+                    **behind("2.", s)}, SMALL_NET, "two normalisations in the file"),
+        (lambda s: {**behind("0.", s), **behind("1.", constants(*CIFAR))}, SMALL_NET, r"'1.mean'.*#0. leaves these"),
+        (lambda s: {**behind("net.", s), **behind("noise.", constants(*CIFAR))}, SMALL_NET, r"'noise.mean'"),
+        (lambda s: {**behind("net.", s), **behind("target_scaler.", constants(*CIFAR))}, SMALL_NET, r"'target_scaler"),
+        (lambda s: {"plain": s, "wrapped": {**behind("0.", constants(*CIFAR)), **behind("1.", s)}},
+         SMALL_NET, "several networks fit, which differ.*: plain, wrapped"),
+        (lambda s: {**behind("net.", s), **behind("other.1.", s), **behind("other.0.", constants(*CIFAR))},
+         SMALL_NET, r"several networks fit, which differ.*: net., other.1."),
         (lambda s: {**behind("0.", constants(CIFAR[0] * 255, CIFAR[1] * 255)), **behind("1.", s)},
          SMALL_NET, "normalisation of pixels in 0..255"),
         (lambda s: {**behind("0.", constants(CIFAR[0], CIFAR[1] * 0)), **behind("1.", s)},
@@ -308,11 +426,11 @@ def test_a_normalisation_that_is_not_clear_is_refused(
 
 
 def test_what_the_network_states_wins_over_the_file(tmp_path: Path) -> None:
-    inner = torchvision.models.shufflenet_v2_x0_5(num_classes=4).eval()
+    inner = sensitive()
     torch.save(NORMALISED["sequential"](inner.state_dict()), tmp_path / "w.pt")
     victim = victims.load(f"file:normalised:none:{SMALL_NET}={tmp_path / 'w.pt'}")
     x = torch.rand(1, 3, 32, 32)
-    assert torch.allclose(victim.model(x), inner(x), atol=1e-6)
+    assert torch.equal(victim.model(x), inner(x))
     assert any("left out: the network's id states one" in note for note in victim.card.weights_notes)
 
 
@@ -343,11 +461,13 @@ def test_parts_of_a_network_are_read_through_their_index(tmp_path: Path) -> None
         victims.load(f"file:small-resnet={tmp_path / 'model-00001-of-00002.safetensors'}")
     with pytest.raises(InputError, match=r"this is a folder: .*\(model-00001-of-00002.safetensors, .*index.json"):
         victims.load(f"file:small-resnet={tmp_path}")
+    (tmp_path / "index.bin").symlink_to(index)
     for content, complaint in (
         ({"weight_map": {"a": "../w.safetensors"}}, "names a file outside its folder"),
         ({"weight_map": {"a": "gone.safetensors"}}, "gone.safetensors is not beside it"),
         ({"weight_map": {**places, "more": "model-00001-of-00002.safetensors"}}, r"name different tensors .*'more'"),
         ({"weight_map": {"a": "model.safetensors.index.json"}}, "an index that names another one"),
+        ({"weight_map": {"a": "index.bin"}}, "an index that names another one, index.bin"),
         ({"weight_map": {}}, "that names none"),
         ({"weight_map": 3, "total_size": 3}, "that names none"),
     ):
@@ -357,6 +477,9 @@ def test_parts_of_a_network_are_read_through_their_index(tmp_path: Path) -> None
         assert str(raised.value).isprintable()
     index.write_text(json.dumps({"metadata": {"total_size": 9}, "weight_map": places})[:-5])
     with pytest.raises(InputError, match="damaged or cut short"):
+        weights.open_file(index)
+    index.write_text('{"weight_map": {"a": "x.safetensors", "a": "y.safetensors"}}')
+    with pytest.raises(InputError, match="names 'a' twice"):
         weights.open_file(index)
 
 

@@ -20,6 +20,10 @@ from transferbench.workflows import inspect_checkpoint
 State = dict[str, torch.Tensor]
 
 
+def network() -> torch.nn.Module:
+    return networks.build("small-resnet", 10).model
+
+
 def small(seed: int = 0) -> State:
     torch.manual_seed(seed)
     return networks.build("small-resnet", 10).model.state_dict()
@@ -45,6 +49,14 @@ FORMS: dict[str, tuple[Callable[[], Any], str]] = {
     "lightning": (
         lambda: {"state_dict": behind("net.", small()), "pytorch-lightning_version": "2.5.0", "global_step": 7},
         "holds: state_dict (74 entries), pytorch-lightning_version = '2.5.0', global_step = 7",
+    ),
+    "names beside": (
+        lambda: {"noise.mean": torch.zeros(1), "noise.std": torch.ones(1), **behind("net.", small())},
+        "names: noise.mean normalises no input of the whole network",
+    ),
+    "an average beside": (
+        lambda: {"model": small(), "ema": {"shadow_params": [one + 1 for one in network().parameters()]}},
+        "model: 74 tensors, 0.07 million numbers, float32, int64",
     ),
     "normalised": (
         lambda: {**NORMALISED, **behind("net.", small())},
@@ -137,3 +149,16 @@ def test_the_index_is_that_of_the_installed_packages() -> None:
             for built in (networks.build_without_weights(id, count) for count in (10, 11))
         ]
         assert architectures.described(id, *shapes) == rows[id], "make index renews it"
+
+
+def test_a_normalisation_beside_the_weights_is_named(tmp_path: Path) -> None:
+    found = lines(tmp_path / "w.pt", {"state_dict": small(), "mean": [0.1307], "std": [0.3081]})
+    assert any(
+        "beside its weights (mean)" in line and "normalised:0.1307/0.3081:small-resnet" in line for line in found
+    )
+
+
+def test_two_normalisations_do_not_end_the_inspection(tmp_path: Path) -> None:
+    other = {"norm2.mean": torch.tensor([0.5]), "norm2.std": torch.tensor([0.5])}
+    found = lines(tmp_path / "w.pt", {**NORMALISED, **other, **behind("net.", small())})
+    assert any("names: two normalisations in the file" in line for line in found)

@@ -73,14 +73,18 @@ def _fields(given: Any) -> list[tuple[str, Any]]:
     return list(vars(given).items()) if hasattr(given, "__dict__") and not isinstance(given, Tensor) else []
 
 
+_WHERE = " (of python:<module>:<function>: <function>.output = ...)"
+"""Where the command line takes an output."""
+
+
 def advice(given: Any) -> str:
     """How to name the logits in what a model returns; empty where nothing in it could be logits."""
     if isinstance(given, Mapping):
         names = [str(key) for key, value in given.items() if isinstance(value, Tensor) and value.dim() == 2]
     elif isinstance(given, tuple | list) and not hasattr(given, "_fields"):
         positions = [at for at, value in enumerate(given) if isinstance(value, Tensor) and value.dim() == 2]
-        return f"; output={positions[0]} takes that one" if positions else ""
+        return f"; output={positions[0]} takes that one{_WHERE}" if positions else ""
     else:
         names = [name for name, value in _fields(given) if isinstance(value, Tensor) and value.dim() == 2]
     chosen = "logits" if "logits" in names else names[0] if names else ""
-    return f'; output="{chosen}" takes that part' if chosen else ""
+    return f'; output="{chosen}" takes that part{_WHERE}' if chosen else ""

@@ -71,6 +71,7 @@ class Victim:
             notes = (*notes, note)
             if network != card.network and not isinstance(built.model, Normalised):
                 state = {f"model.{name}": tensor for name, tensor in state.items()}
+        _check_beside(network, built.model, selection, file.path)
         before = card.weights_notes
         if network != card.network:
             # What the id of the network left open is stated now.
@@ -123,6 +124,16 @@ class Victim:
     def to(self, device: torch.device | str) -> Victim:
         """The victim with its network on the device."""
         return Victim(self.card, self.model.to(device), self.layers, self.sha256)
+
+
+def _check_beside(network: str, model: nn.Module, selection: weights.Selection, path: Path) -> None:
+    """InputError where the file has another normalisation beside its weights than the network's."""
+    for place, constants in selection.beside:
+        if all(0 < value < float("inf") for value in constants.std.tolist()):
+            try:
+                normalised.check_beside(network, model, place, Normalisation.of_tensors(*constants))
+            except InputError as error:
+                raise InputError(f"weights {weights.shown(path)}: {error}") from None
 
 
 def _of_another_side(own: tuple[int, ...], given: tuple[int, ...]) -> str:

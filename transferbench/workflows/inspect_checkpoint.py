@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from typing import NamedTuple
 from transferbench.base import class_names
 from transferbench.base.errors import InputError
 from transferbench.models import architectures, hub, networks, trained, victims, weights
+from transferbench.models.networks import normalised
 from transferbench.models.networks.normalised import Normalisation
 from transferbench.models.weights import WeightsFile, entries, names
 from transferbench.models.weights.selection import normalisation_of
@@ -22,6 +24,7 @@ _MOST_FITS, _MOST_BUILT, _MOST_NEAR = 24, 10, 3
 named."""
 _LOWER_SIDE, _UPPER_SIDE = 8, 2048
 
+_LEAVES_OUT = re.compile(r"; #(\S+\.) leaves these out")
 Shapes = dict[str, tuple[int, ...]]
 _FORMS = (
     ("Lightning", lambda keys, _: "pytorch-lightning_version" in keys),
@@ -52,6 +55,8 @@ class Fit(NamedTuple):
     notes: tuple[str, ...]
     normalisation: str
     classes: int
+    beside: tuple[tuple[str, Normalisation], ...] = ()
+    """Normalisations that stand beside the weights."""
 
 
 @dataclass(frozen=True)
@@ -128,15 +133,20 @@ def _of_entry(file: WeightsFile, place: str, shapes: Shapes) -> list[str]:
     head = next((one for one in reversed(last) if _is_head(one[0])), last[-1] if last else None)
     if head is not None:
         lines.append(f"{head[1][0]} classes, if {weights.shown(head[0])} {list(head[1])} is the classifier")
-    if pairs:
-        state = file.state(place)
-        with weights.reading(file.path):
-            constants = normalisation_of([(state[mean], state[std]) for mean, std in pairs])
-        assert constants is not None
-        lines.append(f"normalisation inside: {Normalisation.of_tensors(*constants).text} (mean/std)")
-    else:
-        lines.append("no normalisation inside: the network's own is taken")
+    lines.append(_normalisation(file, place, pairs))
     return lines
+
+
+def _normalisation(file: WeightsFile, place: str, pairs: Sequence[tuple[str, str]]) -> str:
+    """The normalisation in an entry, by the names of its constants, or why it is none that can be taken."""
+    state = file.state(place)
+    try:
+        constants = normalisation_of([(state[mean], state[std]) for mean, std in pairs])
+    except InputError as error:
+        return weights.shown(str(error))
+    if constants is None:
+        return "no normalisation inside: the network's own is taken"
+    return f"normalisation inside: {Normalisation.of_tensors(*constants).text} (mean/std)"
 
 
 def _types(file: WeightsFile, place: str) -> str:
@@ -182,15 +192,19 @@ def _groups(shapes: Shapes) -> list[Shapes]:
     return [one for one in (whole, *sorted(large, key=len, reverse=True)[:4]) if one]
 
 
-def _fit(file: WeightsFile, place: str, id: str) -> Fit | None:
-    """The entry as a network, as it would be loaded; None where it does not fit."""
+def _fit(file: WeightsFile, place: str, id: str, prefix: str = "") -> Fit | None:
+    """The entry as a network, as it would be loaded, behind a prefix if it has names beside it; None where it does not
+    fit."""
+    key = "/".join(part for part in (place if len(file.entries) > 1 or prefix else "", prefix) if part) or None
     try:
         built = networks.build_without_weights(id, 10)
-        key = place if len(file.entries) > 1 else None
         selection = weights.select(file, built.model, key)
     except InputError as error:
-        # Several networks behind prefixes: the message has the keys.
+        # Several networks behind prefixes, or names beside the only one: the message has the keys.
         choices = str(error).partition("behind the path): ")[2]
+        behind = _LEAVES_OUT.search(str(error))
+        if behind is not None and not prefix:
+            return _fit(file, place, id, behind[1])
         return Fit(id, choices, (), "", 0) if choices else None
     own = built.model.state_dict()
     wrong = [
@@ -201,7 +215,8 @@ def _fit(file: WeightsFile, place: str, id: str) -> Fit | None:
         return None
     head = selection.state.get(f"{built.layers.head}.weight")
     found = "" if selection.normalisation is None else Normalisation.of_tensors(*selection.normalisation).text
-    return Fit(id, key or "", selection.notes, found, 0 if head is None else len(head))
+    beside = tuple((place, Normalisation.of_tensors(*constants)) for place, constants in selection.beside)
+    return Fit(id, key or "", selection.notes, found, 0 if head is None else len(head), beside)
 
 
 def _sized(id: str, shapes: Shapes) -> str | None:
@@ -260,16 +275,28 @@ def _conclusion(path: Path, file: WeightsFile, fits: list[Fit], near: Mapping[st
     for id in ids[:_MOST_NEAR]:
         of_network = [one for one in fits if one.network == id]
         lines.append(f"evaluate it{f' as {id}' if len(ids) > 1 else ''}: {_command(path, file, of_network)}")
+        lines += [f"  {text}" for text in _beside(of_network[0])]
         stated = networks.unstated(id)
         if stated and not of_network[0].normalisation:
             lines.append(f"  {stated}")
     return lines
 
 
+def _beside(fit: Fit) -> list[str]:
+    """What has to be said about a normalisation beside the weights before the network is evaluated."""
+    said = []
+    for place, found in fit.beside:
+        try:
+            normalised.check_beside(fit.network, networks.build(fit.network, 2).model, place, found)
+        except InputError as error:
+            said.append(str(error))
+    return said[:1]
+
+
 def _command(path: Path, file: WeightsFile, fits: list[Fit]) -> str:
     """The command that evaluates the file as one network, with what the user has to choose."""
     words = ["transferbench", "eval", "--model", f"file:{path}", "--network", fits[0].network]
-    keys = [one.key for one in fits if one.key]
+    keys = list(dict.fromkeys(one.key for one in fits if one.key))
     choices = ""
     if keys and entries.default(file.content, file.entries) is None:
         if len(keys) == 1 and ", " not in keys[0]:

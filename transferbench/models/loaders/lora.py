@@ -101,7 +101,7 @@ def _check(config: Mapping[str, Any]) -> None:
 def _merge(model: nn.Module, base: Victim, state: weights.StateDict, config: Mapping[str, Any]) -> int:
     """Add the adapter to the model's weights, in place. Returns its number of classes. Raises InputError for names and
     shapes that are not the model's."""
-    parts = _named(model, {_inner(name): tensor for name, tensor in state.items()})
+    parts = _named(model, _inner_names(state))
     own = model.state_dict()
     prefix = _prefix(list(own), [_module(name) for name in parts])
     changed: dict[str, Tensor] = {}
@@ -128,10 +128,24 @@ def _merge(model: nn.Module, base: Victim, state: weights.StateDict, config: Map
     return count
 
 
+def _inner_names(state: weights.StateDict) -> weights.StateDict:
+    """The tensors by their names in the base. With bias="all" PEFT writes the bias of a classifier as the module's,
+    as its copy's, and as the base's, which is no part of the adapter."""
+    parts: weights.StateDict = {}
+    for name, tensor in state.items():
+        if ".original_module." in name:
+            continue
+        own = _inner(name)
+        if own in parts and not torch.equal(parts[own], tensor):
+            raise InputError(f"two tensors in it that differ are {own}: merge it with PEFT")
+        parts[own] = tensor
+    return parts
+
+
 def _inner(name: str) -> str:
     if not name.startswith(_PREFIX):
         raise InputError(f"{name[:80]} is no name of PEFT's: they begin with {_PREFIX}")
-    return name.removeprefix(_PREFIX).replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+    return re.sub(r"\.(modules_to_save(\.default)?|base_layer)(?=\.)", "", name.removeprefix(_PREFIX))
 
 
 def _module(name: str) -> str:

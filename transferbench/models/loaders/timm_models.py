@@ -56,7 +56,7 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     name = expected.weights.removesuffix(_ENDINGS[0])
     file = next((path for ending in _ENDINGS if (path := folder / f"{name}{ending}").is_file()), None)
     if file is not None:
-        return _victim(expected, file)
+        return _of_size(id, expected, file)
     repository = str(found.hf_hub_id or "")
     if not repository:
         raise InputError(f"model {expected.id}: there are no weights at {folder / expected.weights} (--model-dir)")
@@ -65,7 +65,20 @@ def load(id: str, model_dir: Path | None, download: bool = False) -> Victim:
     except InputError as error:
         raise InputError(f"model {expected.id}: no weights at {folder / expected.weights}, and {error}") from None
     noted = expected.model_copy(update={"weights_notes": tuple(filter(None, (snapshot.note,)))})
-    return _victim(noted, snapshot.weights)
+    return _of_size(id, noted, snapshot.weights)
+
+
+def _of_size(id: str, expected: ModelCard, file: Path) -> Victim:
+    """The victim; InputError says how images of another side than the weights' are taken, where the id names one."""
+    parsed = TimmName.parse(id)
+    own = int(timm_nets.configuration(parsed.name).input_size[-1])
+    try:
+        return _victim(expected, file)
+    except InputError as error:
+        if (parsed.side or own) == own and parsed.patch is None:
+            raise
+        resized = f"resized:{parsed.side}:timm:{parsed.name}"
+        raise InputError(f"{error}: timm's weights are for images of {own}; {resized} takes {parsed.side}") from None
 
 
 def _victim(expected: ModelCard, file: Path) -> Victim:

@@ -25,6 +25,8 @@ def card(id: str) -> ModelCard:
     preset = member.transforms()
     full = f"torchvision:{name}@{member.name}"
     own = Normalisation(tuple(map(float, preset.mean)), tuple(map(float, preset.std)))
+    if name in torchvision_nets.TRANSFORMS_INPUT:
+        own = Normalisation((0.5,), (0.5,))
     side, resize = preset.crop_size[0], preset.resize_size[0]
     network = f"torchvision:{name}" + (f"@{side}" if name.startswith("vit_") and side != 224 else "")
     return ModelCard(

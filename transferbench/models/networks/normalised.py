@@ -161,3 +161,17 @@ def of_file(id: str, model: nn.Module, found: Normalisation) -> tuple[str, str]:
         f"the file has a normalisation of its own, {found.text}, and {id} may have another: say which network it is "
         f"for, normalised:{found.text}:{id} puts it in front of the network"
     )
+
+
+def check_beside(id: str, model: nn.Module, place: str, found: Normalisation) -> None:
+    """InputError where a file has constants at a `place` beside its weights that are not the network's: whether images
+    are normalised by them nothing says. An id that states a normalisation is believed."""
+    own = model.normalisation if isinstance(model, Normalised) else NONE
+    if "normalised:" in id or own.is_same(found):
+        return
+    if max(found.mean) > 1:
+        found = Normalisation(*(tuple(value / 255 for value in values) for values in found))
+    raise InputError(
+        f"the file has a normalisation beside its weights ({place}), and nothing says that images go through it: name "
+        f"the network normalised:{found.text}:{id} if they do, normalised:{own.text}:{id} if they do not"
+    )

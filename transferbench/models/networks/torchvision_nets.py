@@ -23,6 +23,9 @@ IDS = {
     "torchvision": "torchvision:<name>[@<side>], any classifier of torchvision: resnet18, resnet50, mobilenet_v2, ..."
 }
 
+TRANSFORMS_INPUT = ("googlenet", "inception_v3")
+"""Networks whose constructor, given torchvision's weights, adds a layer (`transform_input`) that undoes ImageNet's
+normalisation and does that of mean and deviation 0.5 instead. No file of weights shows it."""
 _MOBILENET = tuple(f"model.features.{end}" for end in (3, 6, 10, 16, 18))
 _FEATURES = tuple(f"model.features.{number}" for number in (1, 3, 5, 7))
 _BLOCK = re.compile(r"model\.encoder\.layers\.encoder_layer_\d+")
@@ -75,8 +78,10 @@ def _stages(name: str, model: nn.Module) -> tuple[str, ...]:
 def unstated(id: str) -> str:
     """The normalisation, which torchvision's weights need and a file of other weights may not, and the images' side."""
     name, side = _parts(id)
+    transformed = f"; torchvision's own weights, and what was fine-tuned from them, need normalised:0.5/0.5:{id}"
     size = f"images of {side}" + (" only" if name.startswith("vit_") else f" (another: torchvision:{name}@<side>)")
-    return (
-        f"input normalised with ImageNet's mean {MEAN} and deviation {STD}, as torchvision's own weights (another: "
-        f"--network normalised:<mean>/<std>:{id}); {size}"
-    )
+    usual = f"input normalised with ImageNet's mean {MEAN} and deviation {STD}"
+    another = f"(another: --network normalised:<mean>/<std>:{id})"
+    if name in TRANSFORMS_INPUT:
+        return f"{usual} {another}{transformed}; {size}"
+    return f"{usual}, as torchvision's own weights {another}; {size}"

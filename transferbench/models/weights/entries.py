@@ -8,10 +8,15 @@ from typing import Any, NamedTuple
 
 from transferbench.models.weights.pickles import Foreign, Name, StoredTensor, UnreadableTensor
 
-_TRAINING = re.compile(r"optim|opt_state|sched|scaler|^amp$|rng|loops|attacker", re.IGNORECASE)
+TRAINING_STATE = re.compile(r"optim(?!al|um)|opt_state|sched|scaler|^amp$|rng|loops|attacker", re.IGNORECASE)
 """Names of a training's own state, which also holds dictionaries of tensors."""
-_DEPTH, _ELEMENTS = 4, 64
+AVERAGE = re.compile(r"(^|[_.])(model)?(ema|swa|averaged?)([_.]|$)", re.IGNORECASE)
+"""Names of averages of a network, whatever else is in them (`ema_optimizer`)."""
+_DEPTH, _ELEMENTS = 8, 64
 """How deep dictionaries are looked into, and how long a list may be to be looked into."""
+
+_OPTIMISER = {"state", "param_groups"}
+"""Names at the top of the state of any optimiser of torch."""
 
 Described = Mapping[str, Any]
 Entries = Mapping[str, Described]
@@ -75,7 +80,7 @@ def find(content: Any) -> dict[str, Described]:
     def visit(value: Any, place: tuple[str, ...]) -> None:
         if isinstance(value, list | tuple) and len(value) <= _ELEMENTS:
             value = {str(number): element for number, element in enumerate(value)}
-        if not isinstance(value, dict) or id(value) in visited or len(place) > _DEPTH:
+        if not isinstance(value, dict) or id(value) in visited or len(place) > _DEPTH or value.keys() >= _OPTIMISER:
             return
         visited.add(id(value))
         kept.append(value)
@@ -83,13 +88,19 @@ def find(content: Any) -> dict[str, Described]:
             found["/".join(place)] = {name: tensor for name, tensor in value.items() if _is_tensor(tensor)}
             return
         for key, element in value.items():
-            if isinstance(key, str) and not _TRAINING.search(key):
-                visit(element, (*place, key))
+            # Of epochs, or of other things that are counted.
+            if isinstance(key, int) or (isinstance(key, str) and not is_of_training(key)):
+                visit(element, (*place, str(key)))
 
     # Keeps the dictionaries made of lists, so that no id is given twice.
     kept: list[Any] = []
     visit(content, ())
     return found
+
+
+def is_of_training(key: str) -> bool:
+    """Whether the name is one of a training's own state, and of no average of the network."""
+    return TRAINING_STATE.search(key) is not None and AVERAGE.search(key) is None
 
 
 def class_names(content: Any, count: int) -> tuple[tuple[str, ...], str]:

@@ -22,8 +22,12 @@ TRAINING = re.compile(
     r"(train|val|valid|validation|test)_(acc|accuracy|metrics?|loss|auroc|f1))\."
 )
 """Parts of names of a training module that are no part of its network: attackers, losses, metrics."""
-_CONSTANTS = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std"), ("means", "stds"))
+CONSTANTS = (("mean", "std"), ("new_mean", "new_std"), ("mu", "sigma"), ("_mean", "_std"), ("means", "stds"))
 """Names of the mean and the deviation of a normalisation, as last parts of two names."""
+_NORMALISER = re.compile(
+    r"(?!.*(noise|target|output|label|feat)).*(norm|preproc|transform|standard|input|scaler)", re.IGNORECASE
+)
+"""Names of modules that normalise the input, where they stand beside the network."""
 COUNTER = "num_batches_tracked"
 
 
@@ -96,18 +100,20 @@ def readings(
     """
     bare, wrappers = unwrapped(model, [name for name in names if not name.endswith(tuple(unused) or ("\0",))])
     added, fitting = prefixes(model, bare, constants)
-    renamed = {} if fitting else renamings.of_mobilenet(model.state_dict(), bare)
+    renamed, note = ({}, "") if fitting else renamings.renamed(model.state_dict(), bare)
     if renamed:
         bare = {name: bare[file_name] for name, file_name in renamed.items()}
         added, fitting = prefixes(model, bare, constants)
-    copies = fitting
+    # A network that an attacker or a loss holds is none of the file's, unless the file has no other.
+    copies = [one for one in fitting if not TRAINING.search(one)] or fitting
+    every, fitting = fitting, copies
     if prefix is not None:
         own = set(model.state_dict())
         bare_prefix = ".".join(part for part in prefix.split(".") if part not in WRAPPERS or _has_part(own, part))
         # A wrapper's part that tells two networks apart was not taken out of the names.
-        fitting, copies = [one for one in (prefix, bare_prefix) if one in fitting][:1], []
+        fitting, copies = [one for one in (prefix, bare_prefix) if one in every][:1], []
     said = [f"{wrapper}. taken out of the names" for wrapper in wrappers]
-    said += [renamings.RENOFEATION] if renamed else []
+    said += [note] if renamed else []
     found = []
     for chosen in fitting:
         used = {
@@ -115,8 +121,9 @@ def readings(
             for name in model.state_dict()
             if (file_name := f"{chosen}{name.removeprefix(added)}") in bare and name.startswith(added)
         }
-        others = [one for one in copies if one != chosen]
-        match = _match(bare, used, chosen, others, prefix is not None)
+        others, rest = ([one for one in of if one != chosen] for of in (copies, every))
+        pairs = [pair for pair in _normalisations(bare) if _is_of(pair, chosen, rest)]
+        match = _match(bare, used, (chosen, others, pairs), prefix is not None)
         if match is not None:
             # The network's own names begin so as well.
             taken_off = [f"prefix {chosen} removed"] if chosen not in ("", added) else []
@@ -125,17 +132,24 @@ def readings(
 
 
 def _match(
-    bare: dict[str, str], used: dict[str, str], chosen: str, others: list[str], leaves_rest: bool
+    bare: dict[str, str],
+    used: dict[str, str],
+    found: tuple[str, list[str], list[tuple[str, str]]],
+    leaves_rest: bool,
 ) -> Match | None:
-    """The reading that takes the names `used`, which are behind the prefix `chosen`; None where names are left over
-    that are neither those of `others`, nor known to be no part of a network, unless it `leaves_rest`."""
+    """The reading that takes the names `used`, of a network `found` behind a prefix, beside others behind theirs, with
+    pairs of a normalisation's names. None where names are left over that are neither those of the others, nor known to
+    be no part of a network, unless it `leaves_rest`."""
+    chosen, others, pairs = found
     taken = set(used.values())
     rest = [name for name in bare if bare[name] not in taken]
-    pairs = _normalisations(rest)
+    pairs = [pair for pair in pairs if {*pair} <= {*rest}]
     constants = {name for pair in pairs for name in pair}
     extra = [name for name in rest if name not in constants and not name.startswith(tuple(others) or ("\0",))]
+    # With a copy of a network goes what normalises its input.
+    theirs = [pair for pair in _normalisations(extra) if any(_is_of(pair, other, []) for other in others)]
     dropped = [name for name in extra if leaves_rest or LEFTOVERS.search(name) or TRAINING.search(name)]
-    if len(dropped) < len(extra):
+    if len({*dropped, *(name for pair in theirs for name in pair)}) < len(extra):
         return None
     notes = [f"left out: another copy of the network behind {other} (#{other} takes it)" for other in others]
     notes += [f"left out: {len(dropped)} other names (first: {dropped[0]})"] if dropped else []
@@ -148,10 +162,25 @@ def _normalisations(names: Iterable[str]) -> list[tuple[str, str]]:
     pairs = []
     for name in present:
         path, dot, last = name.rpartition(".")
-        partner = dict(_CONSTANTS).get(last)
+        partner = dict(CONSTANTS).get(last)
         if partner is not None and f"{path}{dot}{partner}" in present:
             pairs.append((name, f"{path}{dot}{partner}"))
     return pairs
+
+
+def _is_of(pair: tuple[str, str], prefix: str, others: Iterable[str]) -> bool:
+    """Whether a pair of names normalises the input of the network behind a prefix, not of one behind another: it is
+    of a module that holds the network, or of one that stands beside it, in front, and has the name of such."""
+    path = f"{pair[0].rpartition('.')[0]}.".removeprefix(".")
+    if prefix.startswith(path):
+        return True
+    parent, module = f"{path[:-1].rpartition('.')[0]}.".removeprefix("."), path[:-1].rpartition(".")[2]
+    if not prefix.startswith(parent) or any(other.startswith(path) for other in others):
+        return False
+    beside = prefix.removeprefix(parent).partition(".")[0]
+    if module.isdecimal():
+        return beside.isdecimal() and int(module) < int(beside)
+    return bool(_NORMALISER.match(module))
 
 
 def differences(model: nn.Module, names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -206,13 +235,15 @@ def peeled(names: Iterable[str]) -> tuple[dict[str, str], tuple[str, ...], tuple
         if len(shorter) == len(bare):
             bare = shorter
             said.append(f"{wrapper}. taken out of the names")
-    pairs = _normalisations(bare)
-    constants = {name for pair in pairs for name in pair}
-    dropped = [name for name in bare if name not in constants and (LEFTOVERS.search(name) or TRAINING.search(name))]
+    every = _normalisations(bare)
+    constants = {name for pair in every for name in pair}
+    dropped = [name for name in bare if LEFTOVERS.search(name) or TRAINING.search(name)]
     said += [f"left out: {len(dropped)} other names (first: {dropped[0]})"] if dropped else []
-    out = constants.union(dropped)
-    kept = {name: full for name, full in bare.items() if name not in out}
+    kept = {name: full for name, full in bare.items() if name not in constants.union(dropped)}
     prefix = common_prefix(kept)
     said += [f"prefix {prefix} removed"] if prefix else []
+    pairs = [pair for pair in every if pair[0] not in dropped and _is_of(pair, prefix, [])]
+    others = [pair[0] for pair in every if pair not in pairs and pair[0] not in dropped]
+    said += [f"{others[0]} normalises no input of the whole network"] if others else []
     named = tuple((bare[mean], bare[std]) for mean, std in pairs)
     return {name.removeprefix(prefix): full for name, full in kept.items()}, tuple(said), named

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from transferbench.base.errors import InputError
-from transferbench.models.weights import entries, names
+from transferbench.models.weights import averages, constants_beside, entries, names
 from transferbench.models.weights.names import Match
 from transferbench.models.weights.weights_file import StateDict, WeightsFile, reading
 
@@ -29,13 +29,15 @@ class Constants(NamedTuple):
 class Selection:
     """`state` under the network's names. `place`: the entry among several, else empty. `sha256`: the file's, or where
     the file has several networks a hash of the file's and the place. `notes`: one line for every choice.
-    `normalisation`: the file's own, which is not among the state's names."""
+    `normalisation`: the file's own, which is not among the state's names. `beside`: places and constants of
+    normalisations that stand beside the weights, of which nothing says that they are the network's."""
 
     state: StateDict
     place: str
     sha256: str
     notes: tuple[str, ...]
     normalisation: Constants | None = None
+    beside: tuple[tuple[str, Constants], ...] = ()
 
 
 class Reading(NamedTuple):
@@ -76,7 +78,11 @@ def select(file: WeightsFile, model: nn.Module, entry: str | None = None) -> Sel
         digest = hashlib.sha256(f"{digest} {label}".encode()).hexdigest()
     notes = ([line] if line else []) + list(match.notes)
     taken = {own: state[name] for own, name in match.names.items()}
-    return Selection(taken, label, digest, tuple(notes), normalisation)
+    if entry is None and not line and chosen.key:
+        with reading(file.path):
+            _check_alone(file, model, taken, chosen)
+    beside = tuple((place, Constants(mean, std)) for place, mean, std in constants_beside.beside(file))
+    return Selection(taken, label, digest, tuple(notes), normalisation, beside)
 
 
 def _readings(file: WeightsFile, model: nn.Module, prefix: str | None) -> list[Reading]:
@@ -104,9 +110,15 @@ def _has_shapes(match: Match, described: Mapping[str, Any], model: nn.Module) ->
 def _chosen(file: WeightsFile, found: list[Reading], entry: str | None) -> tuple[Reading, str]:
     """(the reading that is taken, what is said where there was a choice). InputError where nobody has made it."""
     first = found[0]
+    library = entries.default(file.content, file.entries)
+    if entry is None and library is not None and all(one.place != library.takes for one in found):
+        with reading(file.path):
+            raise InputError(
+                f"its library takes {library.takes} ({library.why}), which does not fit the network; "
+                f"--weights-key (or # and it behind the path): {entries.listed(_keys(found))}"
+            )
     if all(_are_same(file, first, one) for one in found[1:]):
         return first, ""
-    library = entries.default(file.content, file.entries)
     if library is not None and entry is None:
         taken = [one for one in found if one.place == library.takes]
         if taken and all(_are_same(file, taken[0], one) for one in taken[1:]):
@@ -125,6 +137,17 @@ def _chosen(file: WeightsFile, found: list[Reading], entry: str | None) -> tuple
         )
 
 
+def _check_alone(file: WeightsFile, model: nn.Module, taken: StateDict, chosen: Reading) -> None:
+    """InputError where an average of the network's parameters stands beside the network that would be taken."""
+    beside = averages.beside(file, model, taken, chosen.place)
+    if beside:
+        raise InputError(
+            f"beside the network there is what may be an average of its parameters ({entries.listed(beside)}), and "
+            "nothing says which one was evaluated: copy the average into the network and save its state_dict(), or "
+            f"take the network as it is, with --weights-key (or # and it behind the path): {chosen.key}"
+        )
+
+
 def _keys(found: list[Reading]) -> list[str]:
     """What names each of the readings: its entry, or where one has several of them with the prefix as well."""
     places = [one.place for one in found]
@@ -132,9 +155,13 @@ def _keys(found: list[Reading]) -> list[str]:
 
 
 def _are_same(file: WeightsFile, first: Reading, second: Reading) -> bool:
-    """Whether two readings give the same numbers."""
+    """Whether two readings give the same numbers, and the same normalisation in front."""
     one, other = file.state(first.place), file.state(second.place)
-    return all(
+    constants = [
+        {tuple(torch.cat([state[mean].flatten(), state[std].flatten()]).tolist()) for mean, std in match.normalisation}
+        for state, match in ((one, first.match), (other, second.match))
+    ]
+    return constants[0] == constants[1] and all(
         name in second.match.names and _is_same(one[own], other[second.match.names[name]])
         for name, own in first.match.names.items()
     )

@@ -70,7 +70,11 @@ def read_zip(path: Path) -> TorchFile:
         names = archive.namelist()
         if sum(member.file_size for member in archive.infolist()) > _MOST_COMPRESSION * size:
             raise InputError("an archive that unpacks to more than 16 times its size")
-        pickle_name = next((name for name in names if name.rpartition("/")[2] == "data.pkl"), None)
+        pickles = [name for name in names if name.rpartition("/")[2] == "data.pkl"]
+        if len(pickles) > 1 or len({*names}) < len(names):
+            # Two readers of one archive would take two networks.
+            raise InputError("an archive that holds the same file twice, or two files of torch in one")
+        pickle_name = pickles[0] if pickles else None
         folder = "" if pickle_name is None else pickle_name.removesuffix("data.pkl")
         if pickle_name is None or f"{folder}constants.pkl" in names:
             raise InputError(f"this is {file_kinds.archive_kind(names)}")

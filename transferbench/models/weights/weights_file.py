@@ -162,7 +162,9 @@ def _of_index(path: Path) -> WeightsFile:
     if path.stat().st_size > _MOST_INDEX:
         raise InputError(f"an index of more than {_MOST_INDEX >> 20} MiB")
     try:
-        places = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        places = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)["weight_map"]
+    except InputError:
+        raise
     except (ValueError, KeyError, TypeError, RecursionError):
         raise InputError("an index of a network in several files that is damaged or cut short") from None
     if not isinstance(places, dict) or not places or not all(isinstance(part, str) for part in places.values()):
@@ -187,9 +189,19 @@ def _of_index(path: Path) -> WeightsFile:
     return WeightsFile(path, {"": tensors}, None, tuple(path.parent / part for part in parts))
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object. InputError for a name that is there twice: two readers would take two files."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        given = [name for name, _ in pairs]
+        twice = next(name for name in given if given.count(name) > 1)
+        raise InputError(f"an index that names {twice[:80]!r} twice")
+    return found
+
+
 def _opened(part: Path) -> WeightsFile:
     """A part of a network. InputError for another index, which would go round in circles."""
-    if part.name.endswith(".json"):
+    if part.name.endswith(".json") or file_kinds.kind_of(_head(part)[0]) == file_kinds.INDEX:
         raise InputError(f"an index that names another one, {part.name}")
     file = open_file(part)
     if list(file.entries) != [""]:
