@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import cloudpickle
 import psutil
 import pytest
 from support.place_jobs import PlaceJob
 from support.tiny_suite import TINY, Recorder, run_tiny
 
+from transferbench.base.errors import FaultError
 from transferbench.base.settings import RunSettings
+from transferbench.jobs.job import Results
 from transferbench.results import verification
 from transferbench.scheduling import scheduler as scheduler_module
+from transferbench.scheduling.backends import Task, processes
+from transferbench.scheduling.backends.messages import Request
+from transferbench.scheduling.backends.process_worker import Worker
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.reader import Reader
 from transferbench.store.store import Store
@@ -80,6 +89,46 @@ def test_what_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, never_small
         with pytest.raises(ValueError, match="a slip") as caught:
             where.run([PlaceJob("slip", str(log), 0.1, fault="a slip"), PlaceJob("other", str(log))], reporter)
     assert "place_jobs.py" in "".join(caught.value.__notes__)
+
+
+class _BrokenPipe(Recorder):
+    def update(self, job: object, progress: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_closed_pipe_of_the_driver_is_not_a_workers_death(
+    tmp_path: Path, never_small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a file that is named as a module of Python, and not taken for it by workers."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('another queue')")
+    monkeypatch.chdir(tmp_path)
+    jobs = [PlaceJob(label, str(tmp_path / "log"), 0.7) for label in ("one", "two")]
+    with Store(tmp_path / "out") as store, pytest.raises(BrokenPipeError):
+        Scheduler(store, RunSettings(workers=2)).run(jobs, _BrokenPipe())
+
+
+def test_an_exception_that_cannot_be_read_again_travels_as_text(tmp_path: Path) -> None:
+    job = PlaceJob("slip", str(tmp_path / "log"), fault="no pickle")
+    task = Task(job, "0" * 32, {}, Results(), RunSettings(root=tmp_path), {})
+    ours, theirs = socket.socketpair()
+    with Connection(ours.detach()) as here, Connection(theirs.detach()) as there:
+        Worker(there)._answer(cloudpickle.dumps(Request(task, {}, {}, ())))
+        answer = pickle.loads(here.recv_bytes())
+    assert str(answer.error) == "TwoWordsError: two words"
+    assert "place_jobs.py" in "".join(answer.error.__notes__)
+
+
+def test_workers_that_do_not_start(
+    tmp_path: Path, never_small: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No task is blamed for it; the last place that cannot be filled ends the run."""
+    monkeypatch.setattr(processes, "_MODULE", "transferbench.no_such_worker")
+    jobs = [PlaceJob(f"job{number}", str(tmp_path / "log")) for number in range(3)]
+    reporter = Recorder()
+    with Store(tmp_path / "out") as store, pytest.raises(FaultError, match=r"3 worker processes .* exit status 1 .*"):
+        Scheduler(store, RunSettings(workers=2)).run(jobs, reporter)
+    assert "going on with 1" in caplog.text
+    assert reporter.reasons == []
 
 
 def test_the_table_is_the_same_from_two_workers_that_are_killed(

@@ -18,6 +18,13 @@ from transferbench.jobs.job import Job, Need, Output, Results
 from transferbench.jobs.resources import Resources
 
 
+class TwoWordsError(Exception):
+    """Pickled, it cannot be read: its arguments are not those that it was made of."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
+
+
 @dataclass(frozen=True)
 class PlaceJob(Job[CleanResult]):
     """Writes a line `label GPU` to `log` when it begins, and takes a hundredth of a second for each of its passes.
@@ -71,6 +78,8 @@ class PlaceJob(Job[CleanResult]):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "fault":
             raise FaultError("a fault of the job")
+        if self.fault == "no pickle":
+            raise TwoWordsError("two", "words")
         if self.fault:
             raise ValueError(self.fault)
         end = time.monotonic() + self.seconds
