@@ -203,3 +203,14 @@ def test_little_work_and_work_of_one_piece_stay_in_this_process(tmp_path: Path) 
         where.run([PlaceJob("one", str(log), 0.2)], reporter)
     assert {line.split()[2] for line in log.read_text().splitlines()} == {str(os.getpid())}
     assert reporter.notes == ["using the CPU: 1 core in this process (so little work needs no others)"]
+
+
+def test_the_place_is_said_first_and_once(tmp_path: Path, never_small: None) -> None:
+    """`eval` measures the clean accuracy in this process before it sends anything away."""
+    jobs = [PlaceJob(label, str(tmp_path / "log")) for label in ("first", "second")]
+    reporter = Recorder()
+    with Store(tmp_path / "out") as store, Scheduler(store, RunSettings(workers=2, place="two of them")) as where:
+        where.announce(jobs, reporter)
+        where.run(jobs[:1], reporter, in_process=True)
+        where.run(jobs, reporter, in_process=True)
+    assert reporter.notes == ["two of them"]
