@@ -8,27 +8,30 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import cloudpickle
 import psutil
 import pytest
-from support.place_jobs import PlaceJob
+from support.place_jobs import DividedJob, PlaceJob
 from support.tiny_suite import TINY, Recorder, run_tiny
 
-from transferbench.base.errors import FaultError
+from transferbench.base.errors import FaultError, InputError
 from transferbench.base.settings import RunSettings
 from transferbench.jobs.job import Results
 from transferbench.results import verification
 from transferbench.scheduling import scheduler as scheduler_module
 from transferbench.scheduling.backends import Task, processes
+from transferbench.scheduling.backends.local import LocalBackend
 from transferbench.scheduling.backends.messages import Request
 from transferbench.scheduling.backends.process_worker import Worker
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.reader import Reader
-from transferbench.store.store import Store
+from transferbench.store.store import Store, key_of
 
 
 @pytest.fixture
@@ -214,3 +217,25 @@ def test_the_place_is_said_first_and_once(tmp_path: Path, never_small: None) -> 
         where.run(jobs[:1], reporter, in_process=True)
         where.run(jobs, reporter, in_process=True)
     assert reporter.notes == ["two of them"]
+
+
+def test_a_job_goes_on_as_it_was_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With however many workers: what was saved is of its parts, or of the whole job."""
+    log, job = tmp_path / "log", DividedJob("job", str(tmp_path / "log"), 1.0)
+    with Store(tmp_path / "out") as store:
+        unfinished, key = store.root / "unfinished", key_of(job, {})
+        unfinished.mkdir(exist_ok=True)
+        (unfinished / f"{key}.1of3").touch()
+        Scheduler(store, RunSettings()).run([job], Recorder())
+        assert [label for label, _ in begun(log)] == ["job-0of3", "job-1of3", "job-2of3"]
+        assert not list(unfinished.iterdir())
+        monkeypatch.setattr(LocalBackend, "workers", 2)
+        whole = replace(job, label="whole", seconds=0.1)
+        (unfinished / key_of(whole, {})).touch()
+        Scheduler(store, RunSettings()).run([whole], Recorder())
+        assert begun(log)[3:] == [("whole", "None")]
+
+
+def test_a_model_that_cannot_be_sent_to_workers_is_refused() -> None:
+    with pytest.raises(InputError, match=r"cannot be sent .*lock.*: use workers=1"):
+        processes.ProcessBackend(0, (), lambda *_: None).share(threading.Lock())

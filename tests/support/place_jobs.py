@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -91,3 +91,16 @@ class PlaceJob(Job[CleanResult]):
     def began(self) -> int:
         """How often it has begun."""
         return sum(line.split()[0] == self.label for line in Path(self.log).read_text().splitlines())
+
+
+@dataclass(frozen=True)
+class DividedJob(PlaceJob):
+    """One that can be divided into any number of parts."""
+
+    def parts(self, count: int) -> list[Job[CleanResult]]:
+        if count == 1:
+            return [self]
+        return [PlaceJob(f"{self.label}-{number}of{count}", self.log) for number in range(count)]
+
+    def joined(self, outputs: Sequence[Output]) -> Output:
+        return outputs[0]

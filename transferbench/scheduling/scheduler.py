@@ -108,7 +108,7 @@ class Scheduler:
         if settings.cluster is not None and not in_process:
             return DaskBackend(settings.cluster, settings.device, self._progress)
         if self._stays_here(todo, in_process):
-            return LocalBackend(self.resources, self.store, reporter)
+            return LocalBackend(self.resources, self.store, self._progress)
         if self._processes is None:
             self._processes = ProcessBackend(settings.workers, settings.gpus, self._progress)
         return nullcontext(self._processes)
@@ -308,14 +308,15 @@ class _Run:
         self._submit(_Running(number, job, key, content))
 
     def _submit(self, running: _Running) -> None:
-        """Submit the job, in parts where workers would be idle before it has ended."""
-        workers, job = self.backend.workers, running.job
-        parts = [job]
-        if workers > 1:
+        """Submit the job, in parts where workers would be idle before it has ended. One that an earlier run began goes
+        on as it was divided then, with however many workers."""
+        workers, job, store = self.backend.workers, running.job, self.scheduler.store
+        parts, begun = [job], store.parts_begun(running.key)
+        if begun > 1:
+            parts = job.parts(begun)
+        elif workers > 1 and not store.checkpoint(running.key).exists():
             share = self.ready.left / (2 * workers)
-            count = math.ceil(job.passes / share) if share > 0 else 1
-            begun = self.scheduler.store.parts_begun(running.key)
-            parts = job.parts(begun if begun > 1 else min(count, 2 * workers))
+            parts = job.parts(min(math.ceil(job.passes / share), 2 * workers) if share > 0 else 1)
         running.parts = {part.name: part for part in parts}
         for part in parts:
             self.running[part.name] = running

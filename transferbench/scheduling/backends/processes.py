@@ -21,7 +21,7 @@ from typing import Any
 
 import cloudpickle
 
-from transferbench.base.errors import FaultError
+from transferbench.base.errors import FaultError, InputError
 from transferbench.base.progress import Progress
 from transferbench.jobs.evaluation import EvaluationJob
 from transferbench.jobs.inputs import Input
@@ -119,7 +119,11 @@ class ProcessBackend(Backend):
 
     def share(self, value: Any) -> Shared:
         self._numbers += 1
-        return Shared(self._numbers, cloudpickle.dumps(value))
+        try:
+            return Shared(self._numbers, cloudpickle.dumps(value))
+        except (TypeError, AttributeError, ValueError, RuntimeError, pickle.PicklingError) as error:
+            # A lock, an open file or a generator in a model that is a Python object.
+            raise InputError(f"this model cannot be sent to worker processes ({error}): use workers=1") from error
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
