@@ -68,6 +68,17 @@ def test_everything_is_the_same_in_a_second_run() -> None:
     assert first.verdicts.equals(second.verdicts)
 
 
+def test_a_chain_has_its_draws_whatever_was_attacked_before() -> None:
+    """One worker runs a chain after others, another one begins with it."""
+    model, x, y, _ = linear_case(12)
+    both, alone = (
+        transferbench.evaluate(model, x, y, threats, attacks="apgd-ce", n_iter=5)
+        for threats in ({"Linf": "0.1", "L2": 0.45}, {"L2": 0.45})
+    )
+    assert torch.equal(both.x_adv["L2"], alone.x_adv["L2"])
+    assert both.draws["L2"] == alone.draws["L2"]
+
+
 class NoisyGradient(Around):
     """The network's own outputs; its gradients are drowned in noise that has mean 0."""
 

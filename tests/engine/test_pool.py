@@ -8,7 +8,7 @@ from support.nets import Small
 
 from transferbench.attacks import build, lockstep
 from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
-from transferbench.engine import ledger, pool
+from transferbench.engine import pool
 from transferbench.engine.chain import Target, run_chain
 from transferbench.engine.verdicts import Examples
 
@@ -68,7 +68,7 @@ def test_early_tries_change_nothing_but_waste(small: Small, monkeypatch: pytest.
     target, chain = Target.prepare(net.model, net.x, net.y, 256), chain_of("Linf", 12)
     calm = run_chain(target, chain, Examples(net.x, net.y, net.ids), seed=0)
     monkeypatch.setattr(pool, "EARLY_ROWS", 256)
-    monkeypatch.setattr(ledger.Ledger.__init__, "__defaults__", (0,))
+    monkeypatch.setattr(pool, "PATIENCE", 0)
     eager = run_chain(target, chain, Examples(net.x, net.y, net.ids), seed=0)
     assert eager.verdicts == calm.verdicts
     assert torch.equal(eager.points, calm.points)

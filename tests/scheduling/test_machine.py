@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from transferbench.base.errors import InputError
+from transferbench.base.settings import RunSettings
 from transferbench.scheduling.machine import Gpu, choose, cores
+from transferbench.workflows import settings
 
 GB = 2**30
 
@@ -67,3 +69,12 @@ def test_a_quota_counts(
         (tmp_path / name).write_text(text)
     (tmp_path / "cgroup").write_text(group)
     assert cores(tmp_path / "cgroup", tmp_path) == (expected or 8)
+
+
+@pytest.mark.parametrize(
+    ("device", "cluster", "reason"),
+    [("cpu:1", None, "a CPU has no number"), ("auto", "local:2", "--device auto: not with --cluster")],
+)
+def test_a_device_that_makes_no_sense(device: str, cluster: str | None, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        settings.placed(RunSettings(cluster=cluster), device)

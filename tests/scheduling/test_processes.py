@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
+from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 
+import cloudpickle
 import psutil
 import pytest
-from support.place_jobs import PlaceJob
+from support.place_jobs import DividedJob, PlaceJob
 from support.tiny_suite import TINY, Recorder, run_tiny
 
+from transferbench.base.errors import FaultError, InputError
 from transferbench.base.settings import RunSettings
+from transferbench.jobs.job import Results
 from transferbench.results import verification
 from transferbench.scheduling import scheduler as scheduler_module
+from transferbench.scheduling.backends import Task, processes
+from transferbench.scheduling.backends.local import LocalBackend
+from transferbench.scheduling.backends.messages import Request
+from transferbench.scheduling.backends.process_worker import Worker
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.reader import Reader
-from transferbench.store.store import Store
+from transferbench.store.store import Store, key_of
 
 
 @pytest.fixture
@@ -80,6 +92,46 @@ def test_what_fails_is_reported_and_the_rest_goes_on(tmp_path: Path, never_small
         with pytest.raises(ValueError, match="a slip") as caught:
             where.run([PlaceJob("slip", str(log), 0.1, fault="a slip"), PlaceJob("other", str(log))], reporter)
     assert "place_jobs.py" in "".join(caught.value.__notes__)
+
+
+class _BrokenPipe(Recorder):
+    def update(self, job: object, progress: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_a_closed_pipe_of_the_driver_is_not_a_workers_death(
+    tmp_path: Path, never_small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside a file that is named as a module of Python, and not taken for it by workers."""
+    (tmp_path / "queue.py").write_text("raise SystemExit('another queue')")
+    monkeypatch.chdir(tmp_path)
+    jobs = [PlaceJob(label, str(tmp_path / "log"), 0.7) for label in ("one", "two")]
+    with Store(tmp_path / "out") as store, pytest.raises(BrokenPipeError):
+        Scheduler(store, RunSettings(workers=2)).run(jobs, _BrokenPipe())
+
+
+def test_an_exception_that_cannot_be_read_again_travels_as_text(tmp_path: Path) -> None:
+    job = PlaceJob("slip", str(tmp_path / "log"), fault="no pickle")
+    task = Task(job, "0" * 32, {}, Results(), RunSettings(root=tmp_path), {})
+    ours, theirs = socket.socketpair()
+    with Connection(ours.detach()) as here, Connection(theirs.detach()) as there:
+        Worker(there)._answer(cloudpickle.dumps(Request(task, {}, {}, ())))
+        answer = pickle.loads(here.recv_bytes())
+    assert str(answer.error) == "TwoWordsError: two words"
+    assert "place_jobs.py" in "".join(answer.error.__notes__)
+
+
+def test_workers_that_do_not_start(
+    tmp_path: Path, never_small: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No task is blamed for it; the last place that cannot be filled ends the run."""
+    monkeypatch.setattr(processes, "_MODULE", "transferbench.no_such_worker")
+    jobs = [PlaceJob(f"job{number}", str(tmp_path / "log")) for number in range(3)]
+    reporter = Recorder()
+    with Store(tmp_path / "out") as store, pytest.raises(FaultError, match=r"3 worker processes .* exit status 1 .*"):
+        Scheduler(store, RunSettings(workers=2)).run(jobs, reporter)
+    assert "going on with 1" in caplog.text
+    assert reporter.reasons == []
 
 
 def test_the_table_is_the_same_from_two_workers_that_are_killed(
@@ -154,3 +206,36 @@ def test_little_work_and_work_of_one_piece_stay_in_this_process(tmp_path: Path) 
         where.run([PlaceJob("one", str(log), 0.2)], reporter)
     assert {line.split()[2] for line in log.read_text().splitlines()} == {str(os.getpid())}
     assert reporter.notes == ["using the CPU: 1 core in this process (so little work needs no others)"]
+
+
+def test_the_place_is_said_first_and_once(tmp_path: Path, never_small: None) -> None:
+    """`eval` measures the clean accuracy in this process before it sends anything away."""
+    jobs = [PlaceJob(label, str(tmp_path / "log")) for label in ("first", "second")]
+    reporter = Recorder()
+    with Store(tmp_path / "out") as store, Scheduler(store, RunSettings(workers=2, place="two of them")) as where:
+        where.announce(jobs, reporter)
+        where.run(jobs[:1], reporter, in_process=True)
+        where.run(jobs, reporter, in_process=True)
+    assert reporter.notes == ["two of them"]
+
+
+def test_a_job_goes_on_as_it_was_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With however many workers: what was saved is of its parts, or of the whole job."""
+    log, job = tmp_path / "log", DividedJob("job", str(tmp_path / "log"), 1.0)
+    with Store(tmp_path / "out") as store:
+        unfinished, key = store.root / "unfinished", key_of(job, {})
+        unfinished.mkdir(exist_ok=True)
+        (unfinished / f"{key}.1of3").touch()
+        Scheduler(store, RunSettings()).run([job], Recorder())
+        assert [label for label, _ in begun(log)] == ["job-0of3", "job-1of3", "job-2of3"]
+        assert not list(unfinished.iterdir())
+        monkeypatch.setattr(LocalBackend, "workers", 2)
+        whole = replace(job, label="whole", seconds=0.1)
+        (unfinished / key_of(whole, {})).touch()
+        Scheduler(store, RunSettings()).run([whole], Recorder())
+        assert begun(log)[3:] == [("whole", "None")]
+
+
+def test_a_model_that_cannot_be_sent_to_workers_is_refused() -> None:
+    with pytest.raises(InputError, match=r"cannot be sent .*lock.*: use workers=1"):
+        processes.ProcessBackend(0, (), lambda *_: None).share(threading.Lock())

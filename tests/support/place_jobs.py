@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +16,13 @@ from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import CleanResult, Cost
 from transferbench.jobs.job import Job, Need, Output, Results
 from transferbench.jobs.resources import Resources
+
+
+class TwoWordsError(Exception):
+    """Pickled, it cannot be read: its arguments are not those that it was made of."""
+
+    def __init__(self, first: str, second: str) -> None:
+        super().__init__(f"{first} {second}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,8 @@ class PlaceJob(Job[CleanResult]):
             os.kill(os.getpid(), signal.SIGKILL)
         if self.fault == "fault":
             raise FaultError("a fault of the job")
+        if self.fault == "no pickle":
+            raise TwoWordsError("two", "words")
         if self.fault:
             raise ValueError(self.fault)
         end = time.monotonic() + self.seconds
@@ -82,3 +91,16 @@ class PlaceJob(Job[CleanResult]):
     def began(self) -> int:
         """How often it has begun."""
         return sum(line.split()[0] == self.label for line in Path(self.log).read_text().splitlines())
+
+
+@dataclass(frozen=True)
+class DividedJob(PlaceJob):
+    """One that can be divided into any number of parts."""
+
+    def parts(self, count: int) -> list[Job[CleanResult]]:
+        if count == 1:
+            return [self]
+        return [PlaceJob(f"{self.label}-{number}of{count}", self.log) for number in range(count)]
+
+    def joined(self, outputs: Sequence[Output]) -> Output:
+        return outputs[0]

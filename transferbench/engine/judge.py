@@ -48,7 +48,7 @@ class Judge:
     def __init__(self, model: nn.Module, batch_size: int = 256, floor: int = FLOOR, draws_each: int = 1) -> None:
         self.model, self.floor, self.draws = model, floor, draws_each
         self.rows = Rows(batch_size, floor)
-        self.checks = self.confirmations = 0
+        self.checks = 0
 
     def logits(self, x: Tensor, ids: Tensor | None = None, stream: object = 0) -> Tensor:
         """float32 [B, C]: the original model's logits; of a randomised model the logarithm of the mean softmax of the
@@ -92,11 +92,12 @@ class Judge:
         """Judge the points [B, ...] against the images x and labels y. FaultError for an inadmissible point."""
         return self._judged(threat, Examples(x, y, ids), adversarial, 0)
 
-    def confirm(self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor) -> Judgement:
-        """The same while an attack runs: every call has draws of its own, because an attack that proposes a hundred
-        points to the same draws would be told which of them are lucky."""
-        self.confirmations += 1
-        return self._judged(threat, Examples(x, y, ids), adversarial, f"confirmation {self.confirmations}")
+    def confirm(
+        self, threat: ThreatModel, x: Tensor, adversarial: Tensor, y: Tensor, ids: Tensor, number: int
+    ) -> Judgement:
+        """The same while an attack runs, for the `number`-th time: every call has draws of its own, because an attack
+        that proposes a hundred points to the same draws would be told which of them are lucky."""
+        return self._judged(threat, Examples(x, y, ids), adversarial, f"confirmation {number}")
 
     def _judged(self, threat: ThreatModel, examples: Examples, adversarial: Tensor, stream: object) -> Judgement:
         x, y, ids = examples

@@ -110,7 +110,7 @@ class Pool:
         self.attacks, self.threat, self.search, self.judge = attacks, threat, search, judge
         self.rows, self.seed = rows, seed
         self.options = options or [PassOptions()] * len(attacks)
-        self.randomised, self.iteration = judge.draws > 1, 0
+        self.randomised, self.iteration, self.confirmations = judge.draws > 1, 0, 0
         self.passed: list[tuple[list[tuple[int, RowState]], Tensor, Tensor]] = []
         """Rows, outputs and gradients of this iteration's passes, of which it is not known whether they are finite."""
         self.owner = [number for number, attack in enumerate(attacks) for _ in range(attack.tries)]
@@ -345,8 +345,10 @@ class Pool:
         fooled, rows = np.zeros_like(proposed), np.flatnonzero(proposed)
         example_of, ranks, _ = group.arrays()
         chosen, examples = (torch.from_numpy(part).to(self.x.device) for part in (rows, example_of[rows]))
+        # Counted by chain: what this process has attacked before does not matter.
+        self.confirmations += 1
         judgement = self.judge.confirm(
-            self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples]
+            self.threat, self.x[examples], points[chosen], self.y[examples], self.ids[examples], self.confirmations
         )
         fooled[rows] = judgement.fooled.cpu().numpy()
         self.margin.scatter_reduce_(0, examples, judgement.margin, "amin")

@@ -80,10 +80,12 @@ class Scheduler:
         `in_process`: in this process if it has what the workers have, whatever the settings say.
         """
         self.store.plan(jobs)
+        if not in_process:
+            self.announce(jobs, reporter)
         reporter.plan(jobs)
         self._estimate(jobs, reporter)
-        done = set() if self.settings.fresh else self.store.finished()
-        todo = [job for job in jobs if job.name not in done]
+        todo = self._unfinished(jobs)
+        done = {job.name for job in jobs} - {job.name for job in todo}
         try:
             with self._backend(todo, reporter, in_process) as backend:
                 order = Order(jobs, done, longest_first=backend.workers > 1)
@@ -104,17 +106,25 @@ class Scheduler:
     ) -> AbstractContextManager[Backend]:
         settings = self.settings
         if settings.cluster is not None and not in_process:
-            self._say(reporter, settings.place)
             return DaskBackend(settings.cluster, settings.device, self._progress)
-        is_small = self._is_small(todo)
-        if settings.workers == 1 or (not settings.gpus and (in_process or is_small)):
-            if not in_process:
-                self._say(reporter, settings.place if settings.workers == 1 else machine.IN_PROCESS)
-            return LocalBackend(self.resources, self.store, reporter)
-        self._say(reporter, settings.place)
+        if self._stays_here(todo, in_process):
+            return LocalBackend(self.resources, self.store, self._progress)
         if self._processes is None:
             self._processes = ProcessBackend(settings.workers, settings.gpus, self._progress)
         return nullcontext(self._processes)
+
+    def _stays_here(self, todo: Sequence[Job[Any]], in_process: bool) -> bool:
+        settings = self.settings
+        return settings.workers == 1 or (not settings.gpus and (in_process or self._is_small(todo)))
+
+    def announce(self, jobs: Sequence[Job[Any]], reporter: Reporter) -> None:
+        """Say where these jobs will run: the first line, also of a command that runs others before them."""
+        is_little = self.settings.workers > 1 and self._stays_here(self._unfinished(jobs), in_process=False)
+        self._say(reporter, machine.IN_PROCESS if is_little else self.settings.place)
+
+    def _unfinished(self, jobs: Sequence[Job[Any]]) -> list[Job[Any]]:
+        done = set() if self.settings.fresh else self.store.finished()
+        return [job for job in jobs if job.name not in done]
 
     def _say(self, reporter: Reporter, text: str) -> None:
         """Say where jobs run, once."""
@@ -298,14 +308,15 @@ class _Run:
         self._submit(_Running(number, job, key, content))
 
     def _submit(self, running: _Running) -> None:
-        """Submit the job, in parts where workers would be idle before it has ended."""
-        workers, job = self.backend.workers, running.job
-        parts = [job]
-        if workers > 1:
+        """Submit the job, in parts where workers would be idle before it has ended. One that an earlier run began goes
+        on as it was divided then, with however many workers."""
+        workers, job, store = self.backend.workers, running.job, self.scheduler.store
+        parts, begun = [job], store.parts_begun(running.key)
+        if begun > 1:
+            parts = job.parts(begun)
+        elif workers > 1 and not store.checkpoint(running.key).exists():
             share = self.ready.left / (2 * workers)
-            count = math.ceil(job.passes / share) if share > 0 else 1
-            begun = self.scheduler.store.parts_begun(running.key)
-            parts = job.parts(begun if begun > 1 else min(count, 2 * workers))
+            parts = job.parts(min(math.ceil(job.passes / share), 2 * workers) if share > 0 else 1)
         running.parts = {part.name: part for part in parts}
         for part in parts:
             self.running[part.name] = running

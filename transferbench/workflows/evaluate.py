@@ -215,6 +215,9 @@ def evaluate(
         corruptions=[one.threat for one in subjects.corruptions],
     )
     existing_record.check(root, new)
+    evaluation = plan(request, subjects)
+    jobs = evaluation.jobs()
+    scheduler.announce(jobs, reporter)
     for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
         for note in victim.card.weights_notes:
             reporter.note(f"{victim.id}: {note}")
@@ -222,8 +225,6 @@ def evaluate(
     if subjects.source is not None and subjects.source_network is not None:
         resources.provide_network(subjects.source_network.name, subjects.source)
     _check_accuracy(request, subjects, scheduler, reporter)
-    evaluation = plan(request, subjects)
-    jobs = evaluation.jobs()
     scheduler.run(jobs, EstimatingReporter(reporter, scheduler, jobs))
     scheduler.raise_failures()
     examples = resources.test(images.dataset, images.preprocessing).first(images.n)

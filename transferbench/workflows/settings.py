@@ -39,7 +39,7 @@ def placed(settings: RunSettings, device: str | None, workers: int | None = None
         if workers is not None:
             raise InputError("--workers: not with --cluster, which has its workers already")
         device = device or "cpu"
-        _check_device(device, not settings.cluster.startswith("local:"))
+        _check_device(device, device == "auto" or not settings.cluster.startswith("local:"))
         return replace(settings, device=device, place=f"using the workers of {settings.cluster} ({device})")
     device = device or default
     _check_device(device, False)
@@ -59,7 +59,9 @@ def _check_root(root: Path) -> None:
 
 def _check_device(name: str, is_elsewhere: bool) -> None:
     """The device must be here, or, where the workers are elsewhere, one that they may have."""
-    if name == "auto" and not is_elsewhere:
+    if name == "auto":
+        if is_elsewhere:
+            raise InputError("--device auto: not with --cluster, whose workers may be of another kind: use cpu or cuda")
         return
     try:
         device = torch.device(name)
@@ -69,3 +71,5 @@ def _check_device(name: str, is_elsewhere: bool) -> None:
         raise InputError(f"--device {name}: {torch.cuda.device_count()} CUDA devices are visible; use --device cpu")
     if device.type not in ("cpu", "cuda"):
         raise InputError(f"--device {name}: only cpu and cuda are supported")
+    if device.type == "cpu" and device.index is not None:
+        raise InputError(f"--device {name}: a CPU has no number: use cpu (--workers N is the number of processes)")

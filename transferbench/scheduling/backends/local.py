@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from transferbench.base.errors import FaultError, InputError
+from transferbench.base.progress import Progress
 from transferbench.jobs.evaluation import BatchDependentError
 from transferbench.jobs.execution import execute
 from transferbench.jobs.inputs import Input
 from transferbench.jobs.resources import Resources
 from transferbench.scheduling.backends import Answer, Backend, Task
-from transferbench.scheduling.reporter import Reporter
 from transferbench.store.store import Store
 
 
 class LocalBackend(Backend):
     """Runs tasks lazily, in `next`. They checkpoint into the store."""
 
-    def __init__(self, resources: Resources, store: Store, reporter: Reporter) -> None:
-        self.resources, self.store, self.reporter = resources, store, reporter
+    def __init__(self, resources: Resources, store: Store, on_progress: Callable[[str, Progress], None]) -> None:
+        self.resources, self.store, self.on_progress = resources, store, on_progress
         self._tasks: deque[Task] = deque()
 
     @property
@@ -39,7 +39,7 @@ class LocalBackend(Backend):
         job, checkpoint = task.job, self.store.checkpoint(task.key)
         try:
             output = execute(
-                job, self.resources, task.results, lambda progress: self.reporter.update(job, progress), checkpoint
+                job, self.resources, task.results, lambda progress: self.on_progress(job.name, progress), checkpoint
             )
         except (FaultError, InputError, BatchDependentError) as error:
             return Answer(job.name, None, error)

@@ -43,6 +43,8 @@ class Worker:
         from transferbench.scheduling.backends import task_run
 
         assert task_run
+        # Ready: a process that ends before has died of its start, not of a task.
+        self.connection.send_bytes(b"")
         threading.Thread(target=self._read, daemon=True).start()
         while True:
             self._answer(self._messages.get())
@@ -72,9 +74,13 @@ class Worker:
             error.add_note("".join(traceback.format_exception(error)))
             answer = Answer(name, None, error)
         try:
-            self.connection.send_bytes(cloudpickle.dumps(answer))
-        except (TypeError, AttributeError, pickle.PicklingError):
-            self.connection.send_bytes(cloudpickle.dumps(Answer(name, None, RuntimeError(repr(answer.error)))))
+            message = cloudpickle.dumps(answer)
+            if answer.error is not None:
+                # Some exceptions cannot be made again of what was pickled.
+                pickle.loads(message)
+        except Exception as problem:
+            message = cloudpickle.dumps(Answer(name, None, _plain(answer.error or problem)))
+        self.connection.send_bytes(message)
 
     def _run(self, request: Request) -> Output:
         import cloudpickle
@@ -96,6 +102,14 @@ class Worker:
         shared = {wanted: self.values[number] for wanted, number in request.shared.items()}
         checkpoint = CheckpointFile(task.settings.root / "unfinished" / task.key)
         return task_run.run(task, self.resources, shared, report, checkpoint)
+
+
+def _plain(error: BaseException) -> RuntimeError:
+    """An exception that cannot travel, as text."""
+    plain = RuntimeError(f"{type(error).__name__}: {error}")
+    for note in getattr(error, "__notes__", []):
+        plain.add_note(note)
+    return plain
 
 
 if __name__ == "__main__":

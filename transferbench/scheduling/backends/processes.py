@@ -6,6 +6,7 @@ dies is replaced, and its task tried again on another.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import queue
@@ -20,14 +21,16 @@ from typing import Any
 
 import cloudpickle
 
+from transferbench.base.errors import FaultError, InputError
 from transferbench.base.progress import Progress
 from transferbench.jobs.evaluation import EvaluationJob
 from transferbench.jobs.inputs import Input
 from transferbench.scheduling.backends import Answer, Backend, Task
 from transferbench.scheduling.backends.messages import Request, Start
 
+_LOG = logging.getLogger(__name__)
 ATTEMPTS = 3
-"""A task is given up after this many workers died on it."""
+"""A task is given up after this many workers died on it, and a place after this many died before they were ready."""
 _MODULE = "transferbench.scheduling.backends.process_worker"
 
 
@@ -53,6 +56,24 @@ class _Work:
         return job.network.name if isinstance(job, EvaluationJob) else ""
 
 
+class _DiedError(Exception):
+    """The worker at the other end of a socket is gone. Not an OSError: a closed terminal of the driver is one too."""
+
+
+def _send(link: Connection, message: bytes) -> None:
+    try:
+        link.send_bytes(message)
+    except OSError:
+        raise _DiedError from None
+
+
+def _receive(link: Connection) -> bytes:
+    try:
+        return link.recv_bytes()
+    except (EOFError, OSError):
+        raise _DiedError from None
+
+
 class ProcessBackend(Backend):
     """`workers` processes, with the GPU of each where `gpus` are given. `on_progress` is called in other threads."""
 
@@ -62,6 +83,8 @@ class ProcessBackend(Backend):
         self._changed = threading.Condition()
         self._answers: queue.SimpleQueue[Answer | BaseException] = queue.SimpleQueue()
         self._in_flight, self._numbers, self._closed = 0, 0, False
+        self._left = workers
+        """The places that have a worker, or will have one."""
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         for place in range(workers):
             gpu = gpus[place] if gpus else None
@@ -96,7 +119,11 @@ class ProcessBackend(Backend):
 
     def share(self, value: Any) -> Shared:
         self._numbers += 1
-        return Shared(self._numbers, cloudpickle.dumps(value))
+        try:
+            return Shared(self._numbers, cloudpickle.dumps(value))
+        except (TypeError, AttributeError, ValueError, RuntimeError, pickle.PicklingError) as error:
+            # A lock, an open file or a generator in a model that is a Python object.
+            raise InputError(f"this model cannot be sent to worker processes ({error}): use workers=1") from error
 
     def __exit__(self, *_: object) -> None:
         with self._changed:
@@ -117,7 +144,8 @@ class ProcessBackend(Backend):
             # Set before the process starts: CUDA reads it once.
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         with theirs:
-            words = [sys.executable, "-m", _MODULE, str(theirs.fileno())]
+            # -P: a file in the current folder does not stand in for a module unless it does so here.
+            words = [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())]
             process = subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -126,30 +154,53 @@ class ProcessBackend(Backend):
                 env={**environment, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)},
             )
         self._processes[place] = process
-        link = Connection(ours.detach())
-        link.send_bytes(pickle.dumps(Start(sys.path)))
-        return link
+        return Connection(ours.detach())
 
-    def _serve(self, place: int, gpu: str | None, link: Connection) -> None:
-        """The thread of one worker."""
+    def _serve(self, place: int, gpu: str | None, link: Connection | None) -> None:
+        """The thread of one worker, and of those that take its place when it dies."""
+        failed = 0
+        try:
+            while link is not None:
+                try:
+                    _send(link, pickle.dumps(Start(sys.path)))
+                    failed += 1
+                    _receive(link)
+                    failed = 0
+                    self._give_tasks(link)
+                    return
+                except _DiedError:
+                    link = self._replace(place, gpu, failed)
+        except BaseException as error:
+            # A fault of ours: the driver raises it.
+            self._answers.put(error)
+
+    def _replace(self, place: int, gpu: str | None, failed: int) -> Connection | None:
+        """A new worker for one that died; `failed` of them in a row before they were ready. None: no more is wanted."""
+        with self._changed:
+            if self._closed:
+                return None
+            process = self._processes[place]
+            process.kill()
+            code = process.wait()
+            if failed < ATTEMPTS:
+                return self._start(place, gpu)
+            self._left -= 1
+            text = f"{failed} worker processes ended while they started, the last one with exit status {code}"
+            if self._left == 0:
+                raise FaultError(f"{text} (what it wrote is above): --workers 1 (workers=1) stays in this process")
+            _LOG.warning("%s: going on with %d", text, self._left)
+            return None
+
+    def _give_tasks(self, link: Connection) -> None:
+        """Ask a worker one task after the other until the backend is closed. _DiedError where the worker dies."""
         networks: list[str] = []
         known: set[int] = set()
         while (work := self._take(networks)) is not None:
             try:
-                try:
-                    answer = self._ask(link, work, known)
-                except (EOFError, OSError):
-                    with self._changed:
-                        if self._closed:
-                            return
-                        self._processes[place].wait()
-                        link, known, networks = self._start(place, gpu), set(), []
-                    self._put_back(work)
-                    continue
-            except BaseException as error:
-                # A fault of ours: the driver raises it.
-                self._answers.put(error)
-                return
+                answer = self._ask(link, work, known)
+            except _DiedError:
+                self._put_back(work)
+                raise
             self._answers.put(answer)
             if work.network:
                 networks = [*(name for name in networks if name != work.network), work.network][-2:]
@@ -178,16 +229,16 @@ class ProcessBackend(Backend):
             self._changed.notify()
 
     def _ask(self, link: Connection, work: _Work, known: set[int]) -> Answer:
-        """The worker's answer to a task. EOFError or OSError where the worker dies on it."""
+        """The worker's answer to a task. _DiedError where the worker dies on it."""
         numbers = {wanted: shared.number for wanted, shared in work.shared.items()}
         values = {shared.number: shared.value for shared in work.shared.values() if shared.number not in known}
         # What this task does not need is dropped: a worker keeps no more than one task's inputs.
         released = tuple(known - set(numbers.values()))
         known.clear()
         known.update(numbers.values())
-        link.send_bytes(cloudpickle.dumps(Request(work.task, numbers, values, released)))
+        _send(link, cloudpickle.dumps(Request(work.task, numbers, values, released)))
         while True:
-            message = pickle.loads(link.recv_bytes())
+            message = pickle.loads(_receive(link))
             if isinstance(message, Answer):
                 return message
             self.on_progress(*message)
