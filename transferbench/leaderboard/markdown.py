@@ -23,9 +23,12 @@ def summary_columns(rows: Sequence[Row]) -> list[BoardColumn]:
     return sorted(columns, key=lambda column: column.summary_order)
 
 
-def mean_and_range(rows: Sequence[Row], column: str) -> str:
-    """`49.83 (46.50-53.00)`; a single value alone; empty where nothing was measured."""
-    numbers = values(rows, column)
+def mean_and_range(rows: Sequence[Row], column: BoardColumn) -> str:
+    """`49.83 (46.50-53.00)`; a single value alone; the different texts of a column of text; empty where nothing was
+    measured."""
+    if column.text:
+        return ", ".join(sorted({str(row[column.name]) for row in rows} - {""}))
+    numbers = values(rows, column.name)
     if not numbers:
         return ""
     if len(numbers) == 1:
@@ -53,7 +56,7 @@ def _over_seeds(rows: Sequence[Row], columns: Sequence[BoardColumn]) -> str:
     lines = []
     for method, source, group in pooled(rows):
         names = [markdown_cell(method), markdown_cell(source)]
-        lines.append([*names, rank_range(group), *(mean_and_range(group, column.name) for column in columns)])
+        lines.append([*names, rank_range(group), *(mean_and_range(group, column) for column in columns)])
     return table(["method", "source", "rank", *(column.summary for column in columns)], lines, 2)
 
 
