@@ -123,5 +123,5 @@ def test_bytes_that_are_no_text_are_refused_first(tmp_path: Path, word: bytes) -
 
 def test_a_precision_is_of_our_search_alone(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["eval", "--model", "letters-madry", "--backend", "autoattack", "--precision", "bf16"]
-    assert main(words) == 2
+    assert console_script.main(words) == 2
     assert "--precision bf16 is of our search" in capsys.readouterr().err
