@@ -119,3 +119,9 @@ def test_bytes_that_are_no_text_are_refused_first(tmp_path: Path, word: bytes) -
     assert done.returncode == 2
     assert "is not text in this terminal's encoding" in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_precision_is_of_our_search_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["eval", "--model", "letters-madry", "--backend", "autoattack", "--precision", "bf16"]
+    assert console_script.main(words) == 2
+    assert "--precision bf16 is of our search" in capsys.readouterr().err

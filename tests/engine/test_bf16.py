@@ -99,3 +99,16 @@ def test_where_it_is_refused(small: Small, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(bf16, "_FLAGS", ("no such flag",))
     with pytest.raises(InputError, match="no native bfloat16"):
         run(small, "bf16")
+
+
+def test_a_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bf16, "has_bf16", lambda device: True)
+    x = torch.rand(16, 1, 2, 2)
+    weight = torch.rand(4, 3)
+    with pytest.raises(InputError, match="no layers with weights"):
+        Target.prepare(
+            lambda images: images.flatten(1) @ weight,
+            x,
+            torch.zeros(16, dtype=torch.int64),
+            options=EngineOptions(precision="bf16"),
+        )

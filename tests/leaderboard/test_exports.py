@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from support.records import record, three
+from support.records import record, stamped, three
 
 from transferbench.base.errors import InputError
 from transferbench.cli.main import main
-from transferbench.leaderboard import exports, published_numbers
+from transferbench.leaderboard import build, exports, published_numbers
 from transferbench.results.records import dump
 
 THEIRS = (
@@ -74,6 +74,17 @@ def test_latex_escapes_every_name_and_has_every_rate() -> None:
     assert r"\toprule" in text
     body = [line for line in text.splitlines() if line.endswith(r"\\")][1:]
     assert {line.count(" & ") for line in body} == {text.splitlines()[3].count(" & ")}
+
+
+def test_a_search_in_bf16_is_named_in_every_table() -> None:
+    whole = next(one for one in three() if one.victim == "whole-s0")
+    chains = [one.model_copy(update={"precision": "bf16", "searched_again": 2}) for one in whole.chains]
+    records = [stamped(whole.model_copy(update={"chains": chains}))]
+    rendered = build.render(records)
+    heads, _, cells = [line.split("|") for line in rendered["leaderboard.md"].splitlines() if line.startswith("|")][:3]
+    assert cells[[head.strip() for head in heads].index("search")].strip() == "bf16"
+    assert "bf16" in rendered["leaderboard.csv"]
+    assert "& bf16 " in exports.latex(records)
 
 
 def test_the_command_writes_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

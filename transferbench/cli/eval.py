@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from transferbench.base.errors import InputError
 from transferbench.base.settings import EngineOptions, RunSettings
 from transferbench.cli import options
 from transferbench.cli.output import say
@@ -59,6 +60,8 @@ def command(out: Path | None, **given: Any) -> None:
     )
     request = evaluate.EvaluationRequest(**given)
     evaluate.check(request)
+    if settings.engine.precision != "fp32" and request.backend != "transferbench":
+        raise InputError("--precision bf16 is of our search: leave it or --backend autoattack out")
     settings_check.check(settings)
     settings = settings_check.placed(settings, device, workers)
     from transferbench.cli import console

@@ -77,6 +77,6 @@ def _table(pools: Sequence[PooledRows], columns: Sequence[BoardColumn]) -> Table
     for column in columns:
         table.add_column(column.terminal, justify="right", no_wrap=True)
     for pool in pools:
-        means = (mean_and_range(pool.rows, column.name).partition(" ")[0] for column in columns)
+        means = (mean_and_range(pool.rows, column).partition(" ")[0] for column in columns)
         table.add_row(pool.label, pool.source, *means)
     return table

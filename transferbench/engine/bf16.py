@@ -116,6 +116,8 @@ def _ends(network: nn.Module, probe: Tensor) -> tuple[nn.Module, nn.Module]:
         network(probe)
     for handle in handles:
         handle.remove()
+    if not order:
+        raise TypeError("it has no layers with weights, as a function has none")
     return order[0], order[-1]
 
 

@@ -18,7 +18,7 @@ from transferbench.base.strict_model import first_problem
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.markdown import mean_and_range, rank_range, summary_columns
 from transferbench.leaderboard.measurements import Measurements
-from transferbench.leaderboard.pooling import pooled, values
+from transferbench.leaderboard.pooling import pooled
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.results.records import ChainRecord, Record
 
@@ -153,9 +153,9 @@ def latex(records: Sequence[Record]) -> str:
     import pandas as pd
 
     table, lines = leaderboard_rows(records), []
-    columns = [column for column in summary_columns(table) if values(table, column.name)]
+    columns = [column for column in summary_columns(table) if any(row[column.name] != "" for row in table)]
     for method, source, rows in pooled(table):
-        rates = {column.summary: mean_and_range(rows, column.name) for column in columns}
+        rates = {column.summary: mean_and_range(rows, column) for column in columns}
         lines.append({"method": plain(method), "source": plain(source), "rank": rank_range(rows), **rates})
     frame = pd.DataFrame(lines, columns=["method", "source", "rank", *(column.summary for column in columns)])
     style = frame.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis=1)

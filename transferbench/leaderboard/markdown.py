@@ -18,14 +18,17 @@ from transferbench.results.records import Record
 
 
 def summary_columns(rows: Sequence[Row]) -> list[BoardColumn]:
-    """The columns of numbers in the tables of leaderboard.md, in their order."""
-    columns = (column for column in present(LEADERBOARD, rows) if column.summary and not column.text)
+    """The columns of the tables of leaderboard.md, in their order."""
+    columns = (column for column in present(LEADERBOARD, rows) if column.summary)
     return sorted(columns, key=lambda column: column.summary_order)
 
 
-def mean_and_range(rows: Sequence[Row], column: str) -> str:
-    """`49.83 (46.50-53.00)`; a single value alone; empty where nothing was measured."""
-    numbers = values(rows, column)
+def mean_and_range(rows: Sequence[Row], column: BoardColumn) -> str:
+    """`49.83 (46.50-53.00)`; a single value alone; the different texts of a column of text; empty where nothing was
+    measured."""
+    if column.text:
+        return ", ".join(sorted({str(row[column.name]) for row in rows} - {""}))
+    numbers = values(rows, column.name)
     if not numbers:
         return ""
     if len(numbers) == 1:
@@ -41,8 +44,7 @@ def rank_range(rows: Sequence[Row]) -> str:
 
 def summary(rows: Sequence[Row]) -> str:
     """The table over seeds: one line per (method, source)."""
-    texts = [column for column in present(LEADERBOARD, rows) if column.summary and column.text]
-    return _over_seeds(rows, [*summary_columns(rows), *texts])
+    return _over_seeds(rows, summary_columns(rows))
 
 
 def readme_excerpt(rows: Sequence[Row]) -> str:
@@ -50,18 +52,11 @@ def readme_excerpt(rows: Sequence[Row]) -> str:
     return _over_seeds(rows, [column for column in summary_columns(rows) if column.readme])
 
 
-def _over_rows(rows: Sequence[Row], column: BoardColumn) -> str:
-    """The cell of a column over seeds: mean and range of numbers, the distinct texts of a column of text."""
-    if column.text:
-        return " / ".join(markdown_cell(text) for text in sorted({str(row[column.name]) for row in rows} - {""}))
-    return mean_and_range(rows, column.name)
-
-
 def _over_seeds(rows: Sequence[Row], columns: Sequence[BoardColumn]) -> str:
     lines = []
     for method, source, group in pooled(rows):
         names = [markdown_cell(method), markdown_cell(source)]
-        lines.append([*names, rank_range(group), *(_over_rows(group, column) for column in columns)])
+        lines.append([*names, rank_range(group), *(mean_and_range(group, column) for column in columns)])
     return table(["method", "source", "rank", *(column.summary for column in columns)], lines, 2)
 
 
