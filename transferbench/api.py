@@ -202,11 +202,13 @@ def _places(model: object, x: Tensor, device: torch.device | str | None, workers
     module = model.model if isinstance(model, Victim) else model
     if device is None:
         parameter = next(module.parameters(), None) if isinstance(module, nn.Module) else None
-        device = x.device if x.is_cuda or parameter is None else parameter.device
+        is_elsewhere = parameter is not None and not parameter.is_meta and not x.is_cuda
+        device = parameter.device if parameter is not None and is_elsewhere else x.device
+        # The GPU that happens to hold the tensors is one of those that workers may take.
+        device = device.type if workers > 1 else device
     if workers == 1 and str(device) != "auto":
         return Places(str(device), 1, (), "")
-    kind = str(device).partition(":")[0] if workers > 1 else str(device)
-    return machine.choose(kind, workers)
+    return machine.choose(str(device), workers)
 
 
 def _threats(given: object) -> dict[str, ThreatModel]:
