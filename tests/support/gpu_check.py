@@ -26,6 +26,7 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
+import transferbench  # noqa: E402
 from support.photographs import crops  # noqa: E402
 from transferbench import data  # noqa: E402
 from transferbench.base.full_precision import full_precision  # noqa: E402
@@ -86,7 +87,7 @@ def cases(device: str) -> list[Case]:
     wide = WideResNet(16 if few else 28, 10, 2 if few else 10).to(device).eval().requires_grad_(False)
     norms = ("Linf 8/255", "L2 0.5", "L1 12")
     return [
-        Case("ResNet-18, not robust", resnet, examples(resnet, 6 if few else 512, device), norms),
+        Case("ResNet-18, not robust", resnet, examples(resnet, 2 if few else 512, device), norms),
         Case("ResNet-18, robust", resnet, examples(resnet, 2 if few else 128, device), ("Linf 1/10200",)),
         Case("WideResNet-28-10, untrained", wide, examples(wide, 2 if few else 32, device), ("Linf 1e-5",)),
     ]
@@ -162,6 +163,20 @@ def compare(device: str) -> list[list[str]]:
             print(" | ".join(row), flush=True)
             rows.append(row)
     return rows
+
+
+def all_gpus() -> list[list[str]]:
+    """One GPU against all, on examples that most survive; nothing where there is one."""
+    count = torch.cuda.device_count()
+    if count < 2:
+        return []
+    case = cases("cuda")[1]
+    x, y, _ = case.examples
+    given = {"threats": {"Linf": "1/10200"}, "device": "cuda", "progress": False}
+    call = partial(transferbench.evaluate, case.model, x.repeat(count, 1, 1, 1), y.repeat(count), **given)
+    one, _ = timed(partial(call, workers=1), "cuda")
+    every, _ = timed(partial(call, workers=count), "cuda")
+    return [[str(count), f"{one:.1f}", f"{every:.1f}", f"{one / every:.2f}"]]
 
 
 def run_tests(device: str) -> str:
@@ -253,6 +268,8 @@ def main() -> None:
     if real:
         header = ["network", "threat", "n", "robust fp32", "robust bf16", "fp32 broke, bf16 did not", "the other way"]
         parts += ["## Verdicts in bf16", table([*header, "searched again", "fp32, s", "bf16, s"], real)]
+    several = all_gpus()
+    parts.append(table(["GPUs", "one, s", "all, s", "ratio"], several) if several else "One GPU was visible.")
     if tested:
         parts.append(f"Tests of the engine, the attacks and the threats on the card: {tested}.")
     PAGE.write_text("\n\n".join(parts) + "\n")
