@@ -79,6 +79,6 @@ def test_a_shard_in_parts_is_the_shard() -> None:
     for name in ("ids", "points"):
         assert torch.equal(joined.tensors[name], whole.tensors[name])
     assert len(whole.tensors["ids"]) == 5
-    assert job.parts(100) == job.parts(70 // 16), "no part of fewer than 16 examples"
+    assert job.parts(100) == job.parts(70 // 8), "no part of fewer than 8 examples"
     assert replace(job, batch=64).parts(3) == [replace(job, batch=64)]
     assert replace(job, backend="autoattack").parts(3) == [replace(job, backend="autoattack")]

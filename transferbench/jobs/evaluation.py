@@ -21,7 +21,7 @@ _SPLIT = 10_000
 """Images of a test split, for estimates."""
 CLASSES = 10
 """The number of classes for which attacks are built where only their tries and passes are asked for."""
-SMALLEST_PART = 16
+SMALLEST_PART = 8
 """A shard is not divided into parts of fewer examples: a pass of fewer rows is slower for each."""
 FORWARD = 1 / 3
 """A forward pass as a share of one with its gradient, for estimates."""
