@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -56,6 +57,8 @@ def cli() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command. 0, or 2 for bad input, 1 for a fault, 130 for Ctrl-C; an error is one line, never a traceback."""
+    # timm's import makes it with torch from 2.14 on; nobody here can do anything about it.
+    warnings.filterwarnings("ignore", message="`torch.jit.interface` is deprecated", category=FutureWarning)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = DEBUG in arguments or os.environ.get("TRANSFERBENCH_DEBUG", "") not in ("", "0")
     arguments = [word for word in arguments if word != DEBUG]
