@@ -1,4 +1,4 @@
-"""Halves the batch when memory runs out. Verdicts do not depend on the batch size (engine/pool.py)."""
+"""The rows in flight: by a GPU's free memory, halved when memory runs out. Verdicts do not depend on them (pool.py)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CPU = ("DefaultCPUAllocator: ", "not enough memory")
 _SHARE = 0.5
 """The share of a GPU's free memory that rows in flight may take."""
 _LEAST, _MOST = 64, 2048
-"""Larger batches are no faster on a GPU, and waste more passes of tries that are cancelled."""
+"""More rows waste more passes of tries that are cancelled; whether they are faster was not measured."""
 
 T = TypeVar("T")
 

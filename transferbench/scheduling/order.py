@@ -15,15 +15,17 @@ class Order:
     worker, those that come first in the plan.
 
     Jobs about one network have one priority, the highest of them: a network is prepared once where its jobs follow one
-    another. `left` is an estimate in gradient passes (Job.passes) of what is not `done` yet.
+    another. `left` is an estimate in gradient passes (Job.passes) of what has not ended; `done` are the names of jobs
+    that are finished already.
     """
 
     def __init__(self, jobs: Sequence[Job[Any]], done: Collection[str], longest_first: bool) -> None:
         self.numbers = {job.name: number for number, job in enumerate(jobs)}
-        self.passes = {job.name: job.passes for job in jobs}
-        self.left = sum(passes for name, passes in self.passes.items() if name not in done)
+        passes = {job.name: job.passes for job in jobs}
+        self._open = {name: count for name, count in passes.items() if name not in done}
+        self.left = sum(self._open.values())
         self._ready: list[tuple[float, int]] = []
-        self._priorities = _priorities(jobs, self.passes) if longest_first else {}
+        self._priorities = _priorities(jobs, passes) if longest_first else {}
 
     def __bool__(self) -> bool:
         return bool(self._ready)
@@ -37,8 +39,8 @@ class Order:
         return heapq.heappop(self._ready)[1]
 
     def close(self, name: str) -> None:
-        """A job that was not done at the beginning has ended."""
-        self.left = max(0.0, self.left - self.passes[name])
+        """A job has ended, or was done at the beginning."""
+        self.left = max(0.0, self.left - self._open.pop(name, 0.0))
 
 
 def _priorities(jobs: Sequence[Job[Any]], passes: dict[str, float]) -> dict[str, float]:
