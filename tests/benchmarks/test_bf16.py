@@ -34,9 +34,9 @@ pytestmark = pytest.mark.skipif(not bf16.has_bf16(torch.device("cpu")), reason="
 
 VERDICTS = "Verdicts of searches in bf16"
 ABOUT_VERDICTS = (
-    "E-AT's protocol (10 x 100) on 500 letters, at radii at which the nets are 30 to 80 % robust. The threshold below "
-    f"which an example is searched again in fp32, a margin of {bf16.NEAR} of the logit range, was chosen on them. "
-    "*Another seed* counts the same in fp32 with other random starts: what a search misses by chance."
+    "E-AT's protocol (10 x 100) on the 500 validation letters, at radii at which the nets are 30 to 80 % robust. The "
+    f"threshold below which an example is searched again in fp32, a margin of {bf16.NEAR} of the logit range, was "
+    "chosen on them. *Another seed* counts the same in fp32 with other random starts: what a search misses by chance."
 )
 VERDICTS_HEADER = [
     "net, threat", "robust fp32", "robust bf16", "fp32 broke, bf16 did not", "the other way", "searched again",
@@ -89,8 +89,8 @@ def missed(first: list[bool], second: list[bool]) -> int:
     ],
 )  # fmt: skip
 def test_verdicts(name: str, norm: str, eps: str, benchmark: Any, note: Callable[..., None]) -> None:
-    test = data.load("letters", "test").on("cpu")
-    given, chain, model = Examples(test.pixels, test.labels, test.ids), chain_of(norm, eps), load(name).model
+    letters = data.load("letters", "val").on("cpu")
+    given, chain, model = Examples(letters.pixels, letters.labels, letters.ids), chain_of(norm, eps), load(name).model
 
     def compare() -> tuple[Any, ...]:
         return run(model, given, chain, "fp32"), run(model, given, chain, "bf16"), run(model, given, chain, "fp32", 1)

@@ -20,6 +20,7 @@ from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.models import networks, trained, victims
 from transferbench.models.cards import ModelCard
+from transferbench.models.features import Penultimate
 from transferbench.models.victim import Victim, fitted
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.smoke import trees
@@ -54,7 +55,8 @@ def test_a_network_is_fitted_to_another_resolution(source: Victim) -> None:
     assert smaller.card.network == "resized:64-32:preact-resnet18"
     assert smaller.card.input_shape == (3, 64, 64)
     assert torch.equal(
-        smaller.penultimate(x), source.penultimate(F.interpolate(x, (32, 32), mode="bilinear", antialias=True))
+        Penultimate(smaller.model, smaller.layers)(x),
+        Penultimate(source.model, source.layers)(F.interpolate(x, (32, 32), mode="bilinear", antialias=True)),
     )
     larger = fitted(source, (3, 16, 16))
     little = torch.rand(2, 3, 16, 16)

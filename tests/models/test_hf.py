@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from support.image_folders import write_images
 
 from transferbench.base.errors import InputError
 from transferbench.cli.main import main
@@ -297,13 +298,7 @@ def test_a_victim_that_was_trained_from_one_needs_its_folder_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder_of("vit", tmp_path / "net")
-    for split, count in (("train", 6), ("test", 3)):
-        for label in range(3):
-            place = tmp_path / "images" / split / f"class {label}"
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = np.random.default_rng([label, number]).integers(0, 256, (40, 36, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(place / f"{split}{number}.png")
+    write_images(tmp_path / "images", 40, 36)
     monkeypatch.chdir(tmp_path)
     words = "train --plugin lwf --source hf:net --target folder:images --set steps=2 --set batch_size=4 --out mine"
     assert main(words.split()) == 0

@@ -18,6 +18,7 @@ from transferbench.base.errors import InputError
 from transferbench.models import networks, trained, victims, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.catalogue import robustbench as known
+from transferbench.models.features import Penultimate
 from transferbench.models.loaders import robustbench_package, torchvision_models
 from transferbench.models.victim import Victim
 
@@ -504,4 +505,5 @@ def test_every_robustbench_constructor_takes_its_own_names_back(entry: known.Ent
         head = victim.model.get_submodule(victim.layers.head)
         x = torch.rand(1, *victim.card.input_shape)
         with torch.no_grad():
-            assert torch.allclose(head(victim.penultimate(x)), victim.model(x), atol=1e-5), "the head gives the logits"
+            features = Penultimate(victim.model, victim.layers)(x)
+            assert torch.allclose(head(features), victim.model(x), atol=1e-5), "the head gives the logits"

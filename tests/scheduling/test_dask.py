@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from support.stopped_run import stop_run
 from support.tiny_suite import TINY, Recorder, run_tiny
 
 from transferbench.base.errors import InputError
@@ -188,36 +189,9 @@ def test_no_process_is_left_behind_and_what_is_finished_is_kept(how: int, tmp_pa
     """Ctrl-C reaches the whole group, as in a terminal; SIGKILL the driver alone."""
     text = TINY.replace("n_iter: 4", "n_iter: 12").replace("n: 24", "n: 40")
     (tmp_path / "tiny.yaml").write_text(text)
-    words = ["-m", "transferbench.cli", "run", "tiny.yaml", "--out", "out", "--cluster", "local:2"]
-    process = subprocess.Popen(
-        [sys.executable, *words],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A test session in the background ignores Ctrl-C, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    said = []
-    for line in process.stderr:
-        said.append(line)
-        if line.startswith("[4/") and ": begins" not in line:
-            break
-    workers = children_of(process.pid)
-    assert len(workers) >= 2
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)
-    else:
-        process.kill()
-    rest = process.stderr.read() if how == signal.SIGINT else ""
-    assert process.wait(60) == (130 if how == signal.SIGINT else -how), rest
-    assert "Traceback" not in rest, rest
-    deadline = time.monotonic() + 30
-    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
-        assert time.monotonic() < deadline, "workers outlive their driver"
-        time.sleep(0.2)
+    after_four = lambda line: line.startswith("[4/") and ": begins" not in line  # noqa: E731
+    count = stop_run(tmp_path, ["--cluster", "local:2"], how, after_four, lambda driver: children_of(driver.pid))
+    assert count >= 2
     done = len(Reader(tmp_path / "out").jobs())
     assert 4 <= done < 22
     reporter = run_tiny(tmp_path / "out", text=text)

@@ -6,10 +6,7 @@ import os
 import pickle
 import signal
 import socket
-import subprocess
-import sys
 import threading
-import time
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +15,7 @@ import cloudpickle
 import psutil
 import pytest
 from support.place_jobs import DividedJob, PlaceJob
+from support.stopped_run import stop_run
 from support.tiny_suite import TINY, Recorder, run_tiny
 
 from transferbench.base.errors import FaultError, InputError
@@ -171,33 +169,8 @@ def test_no_process_is_left_behind(how: int, tmp_path: Path) -> None:
     """Ctrl-C reaches the whole group, as in a terminal; SIGKILL the driver alone."""
     text = TINY.replace("n_iter: 4", "n_iter: 12").replace("n: 24", "n: 80").replace("steps: 30", "steps: 800")
     (tmp_path / "tiny.yaml").write_text(text)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "transferbench.cli", "run", "tiny.yaml", "--out", "out", "--workers", "2"],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A test session in the background ignores Ctrl-C, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/"):
-            break
-    workers = workers_of(psutil.Process(process.pid))
-    assert len(workers) == 2
-    if how == signal.SIGINT:
-        os.killpg(process.pid, how)
-    else:
-        process.kill()
-    rest = process.stderr.read() if how == signal.SIGINT else ""
-    assert process.wait(60) == (130 if how == signal.SIGINT else -how), rest
-    assert "Traceback" not in rest, rest
-    deadline = time.monotonic() + 30
-    while any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers):
-        assert time.monotonic() < deadline, "workers outlive their driver"
-        time.sleep(0.2)
+    count = stop_run(tmp_path, ["--workers", "2"], how, lambda line: line.startswith("[2/"), workers_of)
+    assert count == 2
     assert len(Reader(tmp_path / "out").jobs()) >= 2
 
 

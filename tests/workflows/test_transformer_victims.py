@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
+from support.image_folders import write_images
 
 from transferbench.base.errors import InputError
 from transferbench.cli.main import main
@@ -44,14 +44,7 @@ CASES = [
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with images of three classes."""
-    for split, count in (("train", 6), ("test", 3)):
-        for label in range(3):
-            place = tmp_path / "images" / split / f"class {label}"
-            place.mkdir(parents=True)
-            for number in range(count):
-                pixels = np.random.default_rng([label, number]).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-                pixels[..., label] = 250
-                Image.fromarray(pixels).save(place / f"{split}{number}.png")
+    write_images(tmp_path / "images", 32, 32)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -16,7 +16,7 @@ from transferbench.base.versions import versions_of_network
 from transferbench.models import heads, networks, weights
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import first_difference
-from transferbench.models.features import Layers, Penultimate
+from transferbench.models.features import Layers
 from transferbench.models.networks import normalised, resized
 from transferbench.models.networks.normalised import Normalisation, Normalised
 
@@ -89,11 +89,6 @@ class Victim:
     @property
     def num_classes(self) -> int:
         return len(self.card.classes)
-
-    @property
-    def penultimate(self) -> Penultimate:
-        """The network without its head, the input of a source-only attack on features."""
-        return Penultimate(self.model, self.layers)
 
     def check_fits(self, dataset: str, shape: tuple[int, ...], classes: Sequence[str]) -> None:
         """InputError unless the data set's images have the victim's shape [C, H, W] and its classes in its order.
