@@ -10,6 +10,7 @@ from hypothesis import settings
 from support.nets import Linear, Small, train_small
 from support.tiny_suite import run_tiny
 
+from transferbench.base import full_precision
 from transferbench.models import networks
 from transferbench.models.cards import ModelCard
 from transferbench.models.victim import Victim
@@ -34,6 +35,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where the fixture `small` lies: cpu or cuda")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--device") != "cpu":
+        # Tests also call networks directly, whose convolutions torch runs in TF32 otherwise.
+        full_precision.switch_on()
 
 
 @pytest.fixture(scope="session")

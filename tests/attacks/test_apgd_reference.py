@@ -79,12 +79,12 @@ def test_the_whole_trajectory_is_the_references(small: Small, norm: Norm) -> Non
     attack = build(AttackSpec.of("apgd-ce", n_iter=30), ThreatModel.parse(norm, RADII[norm]), 10)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        reference = APGDAttack(net.model, n_iter=30, norm=norm, eps=float(RADII[norm]), device="cpu")
+        reference = APGDAttack(net.model, n_iter=30, norm=norm, eps=float(RADII[norm]), device=str(net.x.device))
         reference.init_hyperparam(net.x)
         best, _, _, _ = reference.attack_single_run(net.x, net.y)
-    noise = noise_of(net.x, norm, 3)
+    noise = noise_of(net.x, norm, 3).to(net.x.device)
     start_from(attack, lambda *_: noise)
-    ours = lockstep.maximise(attack, net.model, net.x, net.y, torch.zeros(len(net.x), dtype=torch.int64), net.logits)
+    ours = lockstep.maximise(attack, net.model, net.x, net.y, torch.zeros_like(net.ids), net.logits)
     assert torch.equal(ours.best, best)
 
 
@@ -98,7 +98,7 @@ def test_targets_are_ranked_by_the_clean_prediction(small: Small) -> None:
     attack = build(AttackSpec.of("apgd-t", targets=3), ThreatModel.parse("Linf", "0.1"), 10)
     logits = small.logits
     for attempt in range(3):
-        tries = torch.full((len(logits),), attempt)
+        tries = torch.full((len(logits),), attempt, device=logits.device)
         target = attack.targets(logits, Keys(tries, tries))  # type: ignore[attr-defined]
         assert torch.equal(target, logits.argsort(1)[:, -2 - attempt])
     assert build(AttackSpec.of("apgd-t"), ThreatModel.parse("Linf", "0.1"), 4).tries == 3

@@ -40,11 +40,11 @@ def robust(result: ChainResult) -> set[int]:
 def test_every_hit_is_one_of_the_original_in_fp32(small: Small) -> None:
     target, result = run(small, "bf16")
     assert target.search.precision == "bf16"
-    fooled = torch.tensor([verdict.rank >= 0 for verdict in result.verdicts])
+    fooled = torch.tensor([verdict.rank >= 0 for verdict in result.verdicts], device=small.x.device)
     assert 5 < int(fooled.sum()) < len(fooled) - 5
     with torch.no_grad():
         predicted = small.model(result.points).argmax(1)
-    assert torch.equal(predicted[fooled], torch.tensor([v.pred for v in result.verdicts])[fooled])
+    assert torch.equal(predicted[fooled], torch.tensor([v.pred for v in result.verdicts], device=small.x.device)[fooled])
     assert bool((predicted != small.y)[fooled].all())
     check_admissible(LINF, small.x, result.points, small.ids)
 
@@ -95,8 +95,9 @@ class Steep(nn.Module):
 
 def test_where_it_is_refused(small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="--precision bf16: this network's logits differ in it by"):
-        run(Small(Steep(small.model).eval(), small.x, small.y, small.ids), "bf16")
+        run(Small(Steep(small.model).to(small.x.device).eval(), small.x, small.y, small.ids), "bf16")
     monkeypatch.setattr(bf16, "_FLAGS", ("no such flag",))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     with pytest.raises(InputError, match="no native bfloat16"):
         run(small, "bf16")
 

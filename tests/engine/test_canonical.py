@@ -153,7 +153,7 @@ def test_models_that_can_simply_work_do(small: Small, plain: Any, make: Callable
 
 
 def test_a_frozen_script_works(small: Small, plain: Any) -> None:
-    frozen = torch.jit.freeze(torch.jit.script(torch.jit.trace(small.model, torch.zeros(4, 1, 8, 8)).eval()))
+    frozen = torch.jit.freeze(torch.jit.script(torch.jit.trace(small.model, torch.zeros_like(small.x[:4])).eval()))
     assert attacked(frozen, small.x, small.y).clean == plain.clean
 
 

@@ -84,7 +84,7 @@ class NoisyGradient(Around):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
-        noise = torch.randn(len(x), z.shape[1], *x.shape[1:])
+        noise = torch.randn(len(x), z.shape[1], *x.shape[1:], device=x.device)
         return z + 20 * (noise * (x - x.detach())[:, None]).flatten(2).sum(2) + 1e-3 * torch.randn_like(z)
 
 

@@ -27,11 +27,11 @@ class Mixing(Around):
             return z - z.mean(0, keepdim=True)
         if self.kind == "noise seeded inside":
             noise = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
-            return z + 0.5 * noise
+            return z + 0.5 * noise.to(z)
         if self.kind == "place":
-            return z + 0.01 * torch.arange(len(z))[:, None] * torch.tensor([1.0] + [0.0] * 9)
+            return z + 0.01 * torch.arange(len(z)).to(z)[:, None] * torch.tensor([1.0] + [0.0] * 9).to(z)
         if self.kind == "batch size":
-            return z * (1 + 0.1 * torch.tensor([1.0] + [0.0] * 9) * (len(x) > 16))
+            return z * (1 + 0.1 * torch.tensor([1.0] + [0.0] * 9).to(z) * (len(x) > 16))
         if self.kind == "first row":
             return z - 0.3 * z[:1]
         if self.kind == "attention":
@@ -54,6 +54,7 @@ def test_every_kind_of_dependence_is_flagged(small: Small, kind: str) -> None:
 
 def test_rounding_is_not_a_dependence(small: Small) -> None:
     deep = nn.Sequential(nn.Flatten(), *[nn.Sequential(nn.Linear(64, 64), nn.Tanh()) for _ in range(20)]).eval()
+    deep.to(small.x.device)
     for network in (small.model, deep):
         assert check_model(network, small.x[:16], None).flags == ()
     for dtype in (torch.float16, torch.bfloat16):
@@ -131,7 +132,7 @@ class Masked(Around):
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.net(x)
-        return torch.cat([z - z.mean(0, keepdim=True), torch.full((len(x), 1), self.constant)], 1)
+        return torch.cat([z - z.mean(0, keepdim=True), torch.full((len(x), 1), self.constant).to(z)], 1)
 
 
 @pytest.mark.parametrize("constant", [-1e2, -1e4, -1e6, 0.0])

@@ -31,7 +31,7 @@ def test_a_copy_crafts_the_points_of_the_network(small: Small) -> None:
     with torch.no_grad():
         assert torch.allclose(copied.features(small.x), plain.features(small.x), atol=1e-4)
         assert torch.allclose(copied.logits(small.x), small.model(small.x), atol=1e-4)
-    shard = data.load("letters", "test").first(24)
+    shard = data.load("letters", "test").first(24).on(small.x.device)
     for spec in (AttackSpec.of("pretrained-neuron", neurons=2, n_iter=5), AttackSpec.of("source-pgd", k=5)):
         ours, theirs = craft(copied, shard, spec), craft(plain, shard, spec)
         # The sign of a gradient that is zero but for rounding may be another.
