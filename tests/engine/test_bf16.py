@@ -44,7 +44,9 @@ def test_every_hit_is_one_of_the_original_in_fp32(small: Small) -> None:
     assert 5 < int(fooled.sum()) < len(fooled) - 5
     with torch.no_grad():
         predicted = small.model(result.points).argmax(1)
-    assert torch.equal(predicted[fooled], torch.tensor([v.pred for v in result.verdicts], device=small.x.device)[fooled])
+    assert torch.equal(
+        predicted[fooled], torch.tensor([v.pred for v in result.verdicts], device=small.x.device)[fooled]
+    )
     assert bool((predicted != small.y)[fooled].all())
     check_admissible(LINF, small.x, result.points, small.ids)
 

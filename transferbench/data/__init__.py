@@ -151,7 +151,11 @@ class Dataset:
 
     def on(self, device: torch.device | str) -> Dataset:
         """All examples decoded, on a device: for shards, not for large sets of files."""
-        return replace(self, images=self.pixels.to(device), labels=self.labels.to(device), ids=self.ids.to(device))
+        # Without waiting where memory is pinned (data/decoding.py); operations on the GPU wait for the copy themselves.
+        images, labels, ids = (
+            tensor.to(device, non_blocking=tensor.is_pinned()) for tensor in (self.pixels, self.labels, self.ids)
+        )
+        return replace(self, images=images, labels=labels, ids=ids)
 
     def batches(self, size: int) -> Iterator[Dataset]:
         """Consecutive parts of at most `size` examples."""

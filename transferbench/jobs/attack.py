@@ -123,7 +123,7 @@ class AttackJob(EvaluationJob[AttackResult]):
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Output:
         target = self._target(resources, results)
-        shard = resources.images(self.images).on(resources.device)
+        shard = resources.examples(self.images)
         examples = Examples(shard.pixels, shard.labels, shard.ids)
 
         def report(settled: int, robust: int) -> None:

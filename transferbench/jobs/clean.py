@@ -52,10 +52,10 @@ class CleanJob(EvaluationJob[CleanResult]):
         saved = checkpoint.load() or {"correct": 0, "counted": 0}
         correct, counted = saved["correct"], saved["counted"]
         size = self.batch or SHARD
-        for part in dataset.select(range(counted, len(dataset))).batches(size) if counted < len(dataset) else ():
-            shard = part.on(resources.device)
+        rest = range(counted, len(dataset))
+        for shard in resources.decoding.parts(dataset.select(rest), size) if rest else ():
             correct += int(torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).sum())
-            counted += len(part)
+            counted += len(shard)
             on_progress(Progress(counted, len(dataset)))
             checkpoint.offer(partial(dict, correct=correct, counted=counted))
         return Output(CleanResult(correct, len(dataset), Cost(checks=len(dataset) * target.judge.draws)), {})

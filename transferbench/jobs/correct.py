@@ -60,8 +60,7 @@ class CorrectJob(EvaluationJob[CorrectResult]):
         correct: list[bool] = (checkpoint.load() or {"correct": []})["correct"]
         size = self.batch or SHARD
         rest = range(len(correct), len(dataset))
-        for part in dataset.select(rest).batches(size) if rest else ():
-            shard = part.on(resources.device)
+        for shard in resources.decoding.parts(dataset.select(rest), size) if rest else ():
             correct += torch.eq(target.judge.logits(shard.pixels, shard.ids).argmax(1), shard.labels).tolist()
             checkpoint.offer(partial(dict, correct=list(correct)))
         result = CorrectResult(

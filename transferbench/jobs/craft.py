@@ -93,7 +93,7 @@ class CraftJob(EvaluationJob[CraftResult]):
         source, batch, most = resources.source(wanted, self.images.dataset, self.images.preprocessing)
         if batch is not None and self.batch is None:
             raise BatchDependentError(batch, 1)
-        shard = resources.images(self.images).on(resources.device)
+        shard = resources.examples(self.images)
         attack = attacks.build(self.attack, self.threat, len(shard.classes))
         rows = Rows(most, resources.settings.engine.min_rows)
         # Points of a network whose answers depend on its batch are not continued in the middle of one.

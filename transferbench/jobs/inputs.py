@@ -6,7 +6,7 @@ worker raises `MissingInputError` and the driver sends the content.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from transferbench.base.results import StoredFile
@@ -64,6 +64,12 @@ class ImagesInput:
             return whole
         first = whole.first(self.stop)
         return first if self.start == 0 else first.select(range(self.start, self.stop))
+
+    def following(self, n: int) -> ImagesInput | None:
+        """The as many images after these, of n; None where there are none."""
+        if self.stop is None or self.stop >= n:
+            return None
+        return replace(self, start=self.stop, stop=min(n, 2 * self.stop - self.start))
 
     def share(self, resources: Resources) -> Dataset:
         return resources.images(self).on("cpu")

@@ -69,7 +69,7 @@ class JudgeJob(EvaluationJob[JudgeResult]):
         on_progress: OnProgress = ignore,
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Output:
-        shard = resources.images(self.images).on(resources.device)
+        shard = resources.examples(self.images)
         points = resources.points(ExamplesInput(self._file(results))).to(resources.device)
         target = self._target(resources, results)
         resumed = checkpoint if self.batch is None else NO_CHECKPOINT

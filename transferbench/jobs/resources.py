@@ -15,6 +15,7 @@ from transferbench.base import full_precision
 from transferbench.base.errors import InputError
 from transferbench.base.settings import RunSettings
 from transferbench.data import Dataset, View
+from transferbench.data.decoding import Ahead
 from transferbench.engine.chain import VERSION, Target, default_slots
 from transferbench.engine.memory import rows_that_fit
 from transferbench.engine.preflight import check_model
@@ -68,6 +69,7 @@ class Resources:
         full_precision.switch_on()
         self.settings, self.remote = settings, remote
         self.device = device or settings.device
+        self.decoding = Ahead(self.device)
         self._given: dict[str, Victim] = {}
         self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
         self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
@@ -217,6 +219,16 @@ class Resources:
     def images(self, wanted: ImagesInput | SampleInput) -> Dataset:
         """Test images, not decoded."""
         images: Dataset = self._read(wanted)
+        return images
+
+    def examples(self, wanted: ImagesInput) -> Dataset:
+        """Test images on the device; on a GPU those after them, which the next job asks for, are decoded meanwhile."""
+        images = self.decoding.taken(wanted, self.images(wanted))
+        if self.decoding.is_ahead and wanted not in self._shared:
+            test = self.test(wanted.dataset, wanted.preprocessing)
+            following = wanted.following(len(test) if test.attackable is None else test.attackable)
+            if following is not None:
+                self.decoding.begin(following, self.images(following))
         return images
 
     def fingerprint(self, wanted: ImagesInput) -> str:
