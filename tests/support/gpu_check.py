@@ -252,20 +252,24 @@ def main() -> None:
     if given.device == "cpu":
         torch.set_num_threads(1)
     began = time.perf_counter()
-    rows = compare(given.device)
-    real = []
+    on_card = given.device != "cpu"
+    tested, passed = ("", True) if given.without_tests else run_tests(given.device)
+    rows, real = compare(given.device), []
+    # Written as soon as there is something: a slow card may be taken away before the end.
+    several = all_gpus() if on_card else []
+    if on_card:
+        write_page(rows, real, several, tested)
     for case in real_cases(given.data, given.victim, given.radii, given.device) if given.data else ():
         real += verdicts(case, given.device)
-    tested, passed = ("", True) if given.without_tests else run_tests(given.device)
+        if on_card:
+            write_page(rows, real, several, tested)
     print(f"{time.perf_counter() - began:.0f} s in all; {tested}")
-    if given.device == "cpu":
+    if not on_card:
         print(f"no GPU figure was made: {PAGE.relative_to(ROOT)} is as it was")
-    else:
-        write_page(rows, real, tested)
     raise SystemExit(not passed)
 
 
-def write_page(rows: list[list[str]], real: list[list[str]], tested: str) -> None:
+def write_page(rows: list[list[str]], real: list[list[str]], several: list[list[str]], tested: str) -> None:
     card = torch.cuda.get_device_name()
     packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "pyautoattack"))
     parts = [
@@ -280,7 +284,7 @@ def write_page(rows: list[list[str]], real: list[list[str]], tested: str) -> Non
     if real:
         header = ["network", "threat", "n", "robust fp32", "robust bf16", "fp32 broke, bf16 did not", "the other way"]
         parts += ["## Verdicts in bf16", table([*header, "searched again", "fp32, s", "bf16, s"], real)]
-    several = all_gpus()
+    parts.append("## Several GPUs")
     parts.append(table(["GPUs", "one, s", "all, s", "ratio"], several) if several else "One GPU was visible.")
     if tested:
         parts.append(f"Tests of the engine, the attacks and the threats on the card: {tested}.")

@@ -11,6 +11,9 @@ in fp32 (engine/chain.py).
 from __future__ import annotations
 
 import copy
+import logging
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ from transferbench.engine.gradients import outputs
 from transferbench.engine.row_counter import RowCounter
 from transferbench.engine.search_model import SearchModel, repeated
 
+_LOG = logging.getLogger(__name__)
+
 NEAR = 0.03
 """An example that a search in bf16 left with a margin of its label below this share of the logit range, at the original
 model in fp32, is searched again in fp32. Chosen on validation letters with the letters' two networks: none of 1,504
@@ -30,6 +35,8 @@ verdicts in Linf and L2 needed it; in L1, where 16 of 446 survivors were missed,
 survivors (.02: 6 and 6 %, .05: 10 and 16 %)."""
 _CLOSE, _COSINE = 0.1, 0.9
 """Maximum difference of the logits, as a share of their range, and minimum median cosine of the input gradients."""
+_PASSES = 3
+"""Timed passes of either precision: grouped convolutions in bf16 were seen to take 17 times as long on a GPU."""
 _FLAGS = (" avx512_bf16", " amx_bf16", " bf16")
 
 
@@ -75,7 +82,23 @@ def in_bf16(search: SearchModel, model: nn.Module, sample: Tensor) -> SearchMode
             f"--precision bf16: this network's logits differ in it by {difference:.2f} of their range, and the median "
             f"cosine of its gradients is {cosine:.2f}: use fp32"
         )
-    return SearchModel(network, search.floor, search.folded, True, search.rows + 2 * len(probe) + counter.rows, "bf16")
+    slower = _seconds(network, probe) / _seconds(search.network, probe)
+    if slower > 1:
+        _LOG.warning("a pass in bf16 takes %.1f times as long as one in fp32 on this network and machine", slower)
+    rows = search.rows + 2 * len(probe) + counter.rows + 2 * _PASSES * len(probe)
+    return SearchModel(network, search.floor, search.folded, True, rows, "bf16")
+
+
+def _seconds(network: Callable[[Tensor], Tensor], probe: Tensor) -> float:
+    """Wall clock of the fastest of a few passes, forward and backward."""
+    times = []
+    for _ in range(_PASSES):
+        began = time.perf_counter()
+        _, gradient = outputs(network, probe)
+        # Read, because a GPU is still computing when the call returns.
+        float(gradient.sum())
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 class _InBf16:
