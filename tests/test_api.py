@@ -13,11 +13,12 @@ from torch import nn
 
 import transferbench
 from transferbench import attacks
-from transferbench.attacks import lockstep
+from transferbench.attacks import Keys, lockstep, source_attack
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.engine.source_model import SourceModel
 from transferbench.jobs.attack import AttackJob
-from transferbench.models.features import Penultimate, find_layers
+from transferbench.models.features import find_layers
 from transferbench.python import chain_progress
 from transferbench.scheduling import plan
 
@@ -175,13 +176,14 @@ def test_a_source_is_attacked_alone_and_shown_beside_its_noise(small: Small) -> 
     assert (table.correct == round(got.clean * len(small.x))).all()
     assert (table.n == len(small.x)).all()
     # The attack by hand: any of 8 driven neurons of the source flips a correct example.
-    network = Penultimate(source, find_layers(source))
+    network = SourceModel(source, find_layers(source))
     spec, threat = AttackSpec.of("pretrained-neuron"), ThreatModel.parse("Linf", "0.1")
     attack, right = attacks.build(spec, threat, 10), small.model(small.x).argmax(1) == small.y
     fallen = torch.zeros_like(right)
     for attempt in range(8):
         noise = lockstep.try_keys(0, "Linf", "0.1", attempt, torch.arange(len(small.x)))
-        points = lockstep.maximise(attack, network, small.x, small.y, noise, attempt=attempt).last
+        state = attack.start(small.x, network, Keys(noise, torch.full_like(noise, attempt)))
+        points = source_attack.run_to_end(attack, network, state)
         fallen |= right & (small.model(points).argmax(1) != small.y)
     assert table.flipped.tolist()[0] == int(fallen.sum())
 

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset as TorchDataset
 from transferbench import attacks as attack_plugins
 from transferbench import suites
 from transferbench.attacks.apgd import SCREEN
+from transferbench.attacks.source_attack import passes_of
 from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.ids import APGD_CE, APGD_T
@@ -303,7 +304,7 @@ def _source_only(
             points = Crafting(prepared, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
             judged = judge_points(target, threat, shard, points)
             counts = {"flipped": sum(judged.any_flip()), "correct": sum(judged.correct), "n": len(shard)}
-            counts["passes"] = len(shard) * attack.tries * (attack.passes - 1) if attack.needs_grad else 0
+            counts["passes"] = len(shard) * passes_of(attack).backwards
             rows.append({"threat": name, "attack": attack.id, "tries": attack.tries, **counts})
     return pd.DataFrame(rows)
 

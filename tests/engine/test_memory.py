@@ -18,7 +18,7 @@ from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows, is_out_of_memory
 from transferbench.engine.source_model import SourceModel
 from transferbench.engine.verdicts import Examples
-from transferbench.models.features import Layers, Penultimate
+from transferbench.models.features import Layers
 
 CHAIN = Chain(
     "L2",
@@ -75,12 +75,12 @@ def test_crafting_halves_its_rows_too(small: Small) -> None:
     spec = AttackSpec.of("pretrained-neuron", neurons=2, n_iter=3)
     attack = attacks.build(spec, threat, 26)
 
-    def craft(source: Penultimate) -> Tensor:
-        return Crafting(SourceModel(source.model, source), attack, threat, shard, 0, Rows(64, 16), NO_CHECKPOINT).run()
+    def craft(source: SourceModel) -> Tensor:
+        return Crafting(source, attack, threat, shard, 0, Rows(64, 16), NO_CHECKPOINT).run()
 
-    whole = craft(Penultimate(small.model, layers))
+    whole = craft(SourceModel(small.model, layers))
     inner = Narrow(small.model, 17)
-    narrow = Penultimate(inner, Layers(tuple(f"model.{stage}" for stage in layers.stages), "model.head"))
+    narrow = SourceModel(inner, Layers(tuple(f"model.{stage}" for stage in layers.stages), "model.head"))
     # A GPU's algorithms differ with the batch size, and with them the sign of a gradient that is nearly zero.
     same = torch.isclose(craft(narrow), whole, atol=1e-6).float().mean()
     assert float(same) == 1 if small.x.is_cpu else float(same) > 0.98

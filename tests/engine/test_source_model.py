@@ -13,7 +13,7 @@ from transferbench.data import Dataset
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
 from transferbench.engine.source_model import SourceModel
-from transferbench.models.features import Layers, Penultimate, find_layers
+from transferbench.models.features import Layers, find_layers
 
 
 def craft(source: SourceModel, shard: Dataset, spec: AttackSpec) -> Tensor:
@@ -25,12 +25,14 @@ def craft(source: SourceModel, shard: Dataset, spec: AttackSpec) -> Tensor:
 def test_a_copy_crafts_the_points_of_the_network(small: Small) -> None:
     layers = find_layers(small.model)
     copied = SourceModel.prepare(small.model, layers, small.x[:16])
-    plain = SourceModel(small.model, Penultimate(small.model, layers))
-    assert copied.logits is not small.model
+    plain = SourceModel(small.model, layers)
+    assert copied.is_copy
+    assert not plain.is_copy
     assert copied.rows > 0
     with torch.no_grad():
-        assert torch.allclose(copied.features(small.x), plain.features(small.x), atol=1e-4)
-        assert torch.allclose(copied.logits(small.x), small.model(small.x), atol=1e-4)
+        for name in ("penultimate", "logits", "stem", "low", "middle", "late"):
+            assert torch.allclose(copied(small.x, name)[name], plain(small.x, name)[name], atol=1e-4), name
+        assert torch.allclose(copied(small.x, "logits")["logits"], small.model(small.x), atol=1e-4)
     shard = data.load("letters", "test").first(24).on(small.x.device)
     for spec in (AttackSpec.of("pretrained-neuron", neurons=2, n_iter=5), AttackSpec.of("source-pgd", k=5)):
         ours, theirs = craft(copied, shard, spec), craft(plain, shard, spec)
@@ -48,6 +50,6 @@ class Mixing(Around):
 def test_a_network_that_cannot_be_copied_is_used_as_it_is(small: Small) -> None:
     mixing = Mixing(small.model).eval()
     source = SourceModel.prepare(mixing, find_layers(mixing), small.x[:16], copyable=False)
-    assert source.logits is mixing
+    assert not source.is_copy
     headless = SourceModel.prepare(small.model, Layers((), ""), small.x[:16])
-    assert headless.logits is not small.model, "its logits come from a copy; features are refused when asked for"
+    assert headless.is_copy, "its logits come from a copy; features are refused when asked for"

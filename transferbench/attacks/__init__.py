@@ -54,8 +54,8 @@ class RowAttack(Protocol):
         """`any`: every candidate iterate counts (APGD); `last`: only the end point (PGD as in the papers)."""
 
     @property
-    def sees(self) -> Literal["victim", "source", "source-features"]:
-        """The network that `output` is of: the victim, the source (logits), or the source's penultimate features."""
+    def sees(self) -> Literal["victim"]:
+        """The network that `output` is of. Attacks that hold the source alone are attacks/source_attack.py's."""
 
     def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
         """New rows for the images x [B, ...] in [0,1] with labels y [B]; `state["x"]` is the starting point."""
@@ -73,18 +73,20 @@ class RowAttack(Protocol):
         """[B, ...]: each row's admissible point of highest loss so far, which is judged when the try has failed."""
 
 
-def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> RowAttack:
-    """The attack of a specification. InputError for an unknown id or parameter, or an unsupported threat."""
+def build(spec: AttackSpec, threat: ThreatModel, num_classes: int) -> Any:
+    """The attack of a specification: a RowAttack, or one that holds the source alone (`sees`).
+
+    InputError for an unknown id or parameter, or an unsupported threat.
+    """
     if int(parameters(spec).get("eot", 0)) < 0:
         raise InputError(f"attack {spec.id}: eot must be at least 1, or 0 for the default")
-    attack: RowAttack = registry.find("attacks", spec.id).load().build(spec, threats.build(threat), num_classes)
-    return attack
+    return registry.find("attacks", spec.id).load().build(spec, threats.build(threat), num_classes)
 
 
 def build_chain(chain: Chain, num_classes: int) -> list[RowAttack]:
     """The attacks of a chain. InputError for an attack that does not use the victim's gradients: in a chain it would
     be run with them, which is another attack."""
-    built = [build(spec, chain.threat, num_classes) for spec in chain.attacks]
+    built: list[RowAttack] = [build(spec, chain.threat, num_classes) for spec in chain.attacks]
     for attack in built:
         if attack.sees != "victim":
             raise InputError(

@@ -1,7 +1,7 @@
 """The naive loop: all rows of one try start together and run in lockstep to the end.
 
-Methods use it as the inner maximisation of adversarial training, tests as the pool's oracle, and crafted sets are made
-with it. It has no early exit and no queue.
+Methods use it as the inner maximisation of adversarial training, tests as the pool's oracle. It has no early exit and
+no queue.
 """
 
 from __future__ import annotations
@@ -69,10 +69,9 @@ def maximise(
         counts = attack.candidate(state)
         if attack.counts == "last" and evaluation < attack.passes - 1:
             counts = torch.zeros_like(counts)
-        if attack.sees == "victim":
-            hit = counts & ~losses.largest_is(output, y) & ~fooled
-            fooling[hit] = point[hit]
-            fooled |= hit
+        hit = counts & ~losses.largest_is(output, y) & ~fooled
+        fooling[hit] = point[hit]
+        fooled |= hit
         following = attack.step(state, output, loss, gradient)
         if evaluation < attack.passes - 1:
             state["x"] = following

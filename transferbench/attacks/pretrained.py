@@ -15,13 +15,10 @@ the random starts are seeded.
 
 from __future__ import annotations
 
-from typing import Literal
-
-import torch
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, losses, parameters, require
-from transferbench.base import keyed_random
+from transferbench.attacks.source_attack import SignAscent, Source
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import BoundedThreat, LinfBall, RenofeationBox, Threat
@@ -31,23 +28,20 @@ PARAMETERS = {"pretrained-neuron": {"neuron": 0, "neurons": 8, "n_iter": 40, "st
 VERSION = 1
 
 
-class PretrainedNeuron:
-    """Try k drives neuron `first` + k. `output` is the public network's penultimate feature [B, width]."""
+class PretrainedNeuron(SignAscent):
+    """Try k drives neuron `first` + k of the penultimate features."""
 
     id = "pretrained-neuron"
-    needs_grad = True
-    counts: Literal["last"] = "last"
-    sees: Literal["source-features"] = "source-features"
 
     def __init__(self, threat: BoundedThreat, neurons: int, n_iter: int, step: float, m: float, first: int = 0) -> None:
-        self.threat, self.step_size, self.m, self.first = threat, step * threat.radius, m, first
-        self.tries, self.passes = neurons, n_iter + 1
+        super().__init__(threat, n_iter, step, neurons)
+        self.m, self.first = m, first
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
-        start = self.threat.displace(x, 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1)
-        return {"x": start, "clean": x, "neuron": keys.tries + self.first}
+    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+        return {"neuron": keys.tries + self.first}
 
-    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
+    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+        output = source(point, "penultimate")["penultimate"]
         if output.shape[1] < self.first + self.tries:
             raise InputError(
                 f"attack {self.id}: the public network has {output.shape[1]} penultimate neurons, fewer than the "
@@ -56,17 +50,6 @@ class PretrainedNeuron:
         driven = losses.of_class(output, state["neuron"])
         others = (output.square().sum(1) - driven.square()) / (output.shape[1] - 1)
         return -((driven - self.m).square() + 0.1 * others)
-
-    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        # The sign of the gradient is the same in pixels and in normalised space.
-        moved = state["x"] + self.step_size * self.threat.unit(gradient) * gradient.sign()
-        return self.threat.project(state["clean"], moved)
-
-    def candidate(self, state: RowState) -> Tensor:
-        return torch.ones_like(state["neuron"], dtype=torch.bool)
-
-    def best(self, state: RowState) -> Tensor:
-        return state["x"]
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> PretrainedNeuron:

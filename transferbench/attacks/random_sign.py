@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, parameters, require
+from transferbench.attacks.source_attack import Source
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -31,26 +31,23 @@ class RandomSign:
 
     id = "random-sign"
     needs_grad = False
-    counts: Literal["last"] = "last"
-    sees: Literal["source-features"] = "source-features"
-    passes = 1
+    sees: Literal["source"] = "source"
+    scope: Literal["image"] = "image"
+    steps = 0
+    copies = 1
+    start_forwards = 0
+    start_backwards = 0
 
     def __init__(self, threat: BoundedThreat, draws: int) -> None:
         self.threat, self.tries = threat, draws
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
+    def start(self, x: Tensor, source: Source, keys: Keys) -> RowState:
         return {"x": self.threat.displace(x, keyed_random.signs(keys.noise, tuple(x.shape[1:])))}
 
-    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
-        return output.sum(1) * 0
+    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+        return point.new_zeros(len(point))
 
-    def step(self, state: RowState, output: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
-        return state["x"]
-
-    def candidate(self, state: RowState) -> Tensor:
-        return torch.ones(len(state["x"]), dtype=torch.bool, device=state["x"].device)
-
-    def best(self, state: RowState) -> Tensor:
+    def step(self, state: RowState, gradient: Tensor) -> Tensor:
         return state["x"]
 
 

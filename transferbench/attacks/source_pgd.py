@@ -12,12 +12,10 @@ Counts: the end point of each try.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor
 
-from transferbench.attacks import Keys, RowState, losses, require
-from transferbench.attacks.pgd import PGD, settings_of
+from transferbench.attacks import Keys, RowState, losses, parameters, require
+from transferbench.attacks.source_attack import SignAscent, Source, require_positive
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
 
@@ -26,18 +24,24 @@ PARAMETERS = {"source-pgd": {"k": 20, "step": 0.25, "restarts": 1}}
 VERSION = 1
 
 
-class SourcePGD(PGD):
-    """`output` is the public network's logits."""
+class OwnClass(SignAscent):
+    """Ascends the source's cross-entropy at its own clean prediction."""
 
-    sees: Literal["source"] = "source"  # type: ignore[assignment]
+    start_forwards = 1
 
-    def start(self, x: Tensor, y: Tensor, clean_logits: Tensor, keys: Keys) -> RowState:
-        return {**super().start(x, y, clean_logits, keys), "target": clean_logits.argmax(1)}
+    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+        return {"target": source(x, "logits")["logits"].argmax(1)}
 
-    def loss(self, output: Tensor, y: Tensor, state: RowState) -> Tensor:
-        return losses.cross_entropy(output, state["target"])
+    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+        return losses.cross_entropy(source(point, "logits")["logits"], state["target"])
+
+
+class SourcePGD(OwnClass):
+    id = "source-pgd"
 
 
 def build(spec: AttackSpec, threat: Threat, num_classes: int) -> SourcePGD:
     """Parameters: k=20, step=0.25 (of eps), restarts=1. InputError for a bad value, or a threat other than Linf."""
-    return SourcePGD(spec.id, require(spec, threat, LinfBall), settings_of(spec))
+    ball, params = require(spec, threat, LinfBall), parameters(spec)
+    require_positive(spec.id, params, "k", "step", "restarts")
+    return SourcePGD(ball, params["k"], float(params["step"]), params["restarts"])

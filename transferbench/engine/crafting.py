@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from transferbench.attacks import RowAttack, RowState, lockstep
+from transferbench.attacks import Keys, RowState, lockstep
+from transferbench.attacks.source_attack import SourceAttack, run_to_end
 from transferbench.base.checkpoint import Checkpoint
 from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
@@ -26,7 +27,7 @@ class Crafting:
     def __init__(
         self,
         source: SourceModel,
-        attack: RowAttack,
+        attack: SourceAttack,
         threat: ThreatModel,
         shard: Dataset,
         seed: int,
@@ -57,21 +58,17 @@ class Crafting:
             most = saved["rows"]
         rows = slice(first, min(first + most, len(self.shard)))
         # Padded to the floor (engine/judge.py), so that the points do not depend on the batch size.
-        x, y, ids = (
-            at_least(part[rows], self.rows.floor) for part in (self.shard.pixels, self.shard.labels, self.shard.ids)
-        )
-        takes_logits = self.attack.sees == "source"
-        network = self.source.logits if takes_logits else self.source.features
+        x, ids = (at_least(part[rows], self.rows.floor) for part in (self.shard.pixels, self.shard.ids))
         if saved is not None and resumes:
             step, state = saved["step"], {name: part.to(device) for name, part in saved["state"].items()}
         else:
             noise = lockstep.try_keys(self.seed, self.threat.norm, self.threat.eps.text, attempt, ids)
-            clean = lockstep.logits(network, x) if takes_logits else None
-            step, state = 0, lockstep.start(self.attack, x, y, noise, clean, attempt)
+            keys = Keys(noise, torch.full_like(ids, attempt))
+            step, state = 0, self.attack.start(x, self.source, keys)
 
         def save(step: int, state: RowState) -> None:
             unfinished = {"step": step, "rows": most, "state": state}
             self.checkpoint.offer(lambda: {"done": self.done, "unfinished": unfinished})
 
-        points = lockstep.run_to_end(self.attack, network, y, state, step, save)
+        points = run_to_end(self.attack, self.source, state, step, save)
         return points[: rows.stop - rows.start].cpu()

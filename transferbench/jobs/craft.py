@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from transferbench import attacks
+from transferbench.attacks.source_attack import SourceAttack, passes_of
 from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
@@ -42,9 +43,10 @@ class CraftJob(EvaluationJob[CraftResult]):
         return self.network.jobs
 
     @cached_property
-    def _built(self) -> attacks.RowAttack:
+    def _built(self) -> SourceAttack:
         """The attack, built for its number of tries and passes; the classes do not change them."""
-        return attacks.build(self.attack, self.threat, CLASSES)
+        built: SourceAttack = attacks.build(self.attack, self.threat, CLASSES)
+        return built
 
     @property
     def tries(self) -> int:
@@ -52,8 +54,7 @@ class CraftJob(EvaluationJob[CraftResult]):
 
     @property
     def passes(self) -> float:
-        attack = self._built
-        return self.rows * attack.tries * ((attack.passes - 1) if attack.needs_grad else 0)
+        return self.rows * passes_of(self._built).backwards
 
     def parts(self, count: int) -> list[Job[CraftResult]]:
         return [self] if self.batch is not None else [replace(self, images=part) for part in self.divided(count)]
@@ -100,8 +101,8 @@ class CraftJob(EvaluationJob[CraftResult]):
         resumed = checkpoint if self.batch is None else NO_CHECKPOINT
         crafting = Crafting(source, attack, self.threat, shard, self.seed, rows, resumed)
         points = crafting.run(lambda done, n: on_progress(Progress(done, n, n)))
-        passes = len(shard) * attack.tries * (attack.passes - 1)
-        cost = Cost(forwards=passes, backwards=passes if attack.needs_grad else 0)
+        forwards, backwards = passes_of(attack)
+        cost = Cost(forwards=len(shard) * forwards, backwards=len(shard) * backwards)
         return Output(CraftResult(attack.tries, cost), {"ids": shard.ids.cpu(), "points": points})
 
     def keep(self, store: Store, key: str, output: Output) -> CraftResult:

@@ -197,7 +197,7 @@ class Resources:
             model = SourceModel.prepare(report.model, source.layers, first.pixels, copyable)
             rows = most
             if first.pixels.is_cuda and self.settings.batch_size is None and not report.batch_dependent:
-                rows = rows_that_fit(model.logits, first.pixels)
+                rows = rows_that_fit(lambda x: model(x, "logits")["logits"], first.pixels)
             self._sources[name] = PreparedSource(model, most if report.batch_dependent else None, rows)
             if len(self._sources) > _NETWORKS:
                 self._sources.popitem(last=False)

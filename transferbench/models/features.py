@@ -45,7 +45,7 @@ def channels_first(output: Tensor, layers: Layers) -> Tensor:
     return output
 
 
-def _output_of(given: Any) -> Tensor:
+def output_of(given: Any) -> Tensor:
     """The tensor that a stage returns, alone or as the first of several (transformers')."""
     output: Tensor = given[0] if isinstance(given, tuple | list) else given
     return output
@@ -77,7 +77,7 @@ def record_features(model: nn.Module, layers: Layers, stages: Sequence[str] = ()
 
     def store_output(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(_: nn.Module, __: Any, output: Any) -> None:
-            features.stages[name] = channels_first(_output_of(output), layers)
+            features.stages[name] = channels_first(output_of(output), layers)
 
         return hook
 
@@ -110,7 +110,7 @@ def spatial_dropout(model: nn.Module, layers: Layers, p: float) -> Iterator[None
 
 def changed_channels(output: Any, layers: Layers, change: Callable[[Tensor], Tensor]) -> Any:
     """What a stage returns with its tensor changed; `change` sees it as [B, C, ...]."""
-    own = _output_of(output)
+    own = output_of(output)
     first = channels_first(own, layers)
     changed = change(first)
     changed = changed if first is own else changed.movedim(1, -1)
