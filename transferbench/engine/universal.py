@@ -1,4 +1,4 @@
-"""Makes universal deltas with the source alone, step after step on batches of the attacker's images; resumable inside."""
+"""Makes universal deltas with the source alone, step by step on batches of the attacker's images; resumable inside."""
 
 from __future__ import annotations
 
