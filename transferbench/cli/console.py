@@ -68,7 +68,7 @@ def evaluation_report(record: Record, weights: str) -> str:
         lines.append(f"union    {_rate(survivors.count, record.n)}")
     for crafted in record.crafted:
         control = record.control(crafted.norm)
-        if control is not None and crafted is not control:
+        if control is not None and not crafted.is_control:
             threat = f"{crafted.norm} {crafted.eps} at {record.images}"
             lines.append(f"source   {threat}: {_source_only(record, crafted, control)}")
             if crafted.norm == RENOFEATION and len(crafted.flips) == 1 and record.clean.count:

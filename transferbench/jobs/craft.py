@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -15,21 +15,18 @@ from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import Cost, CraftResult, Execution
-from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
+from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
+from transferbench.jobs.crafted_set import CraftedSetJob
 from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
 from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import PreparedNetwork, Resources
-from transferbench.store.store import Store
 
 
 @dataclass(frozen=True)
-class CraftJob(EvaluationJob[CraftResult]):
+class CraftJob(CraftedSetJob, EvaluationJob[CraftResult]):
     """Craft one shard's points with a source-only attack; `network` is the source."""
-
-    kind: ClassVar[str] = "craft"
-    result_type: ClassVar[type[CraftResult]] = CraftResult
 
     attack: AttackSpec
     threat: ThreatModel
@@ -104,11 +101,3 @@ class CraftJob(EvaluationJob[CraftResult]):
         forwards, backwards = passes_of(attack)
         cost = Cost(forwards=len(shard) * forwards, backwards=len(shard) * backwards)
         return Output(CraftResult(attack.tries, cost), {"ids": shard.ids.cpu(), "points": points})
-
-    def keep(self, store: Store, key: str, output: Output) -> CraftResult:
-        assert isinstance(output.result, CraftResult)
-        return store.with_examples(output.result, key, output.tensors)
-
-    def is_intact(self, result: CraftResult, store: Store, keep: Keep) -> bool:
-        # Other jobs read the set: a damaged file must be found now and not then.
-        return result.examples is not None and store.has_examples(result.examples)

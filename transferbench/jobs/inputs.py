@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from transferbench import data
+from transferbench.base import keyed_random
 from transferbench.base.results import StoredFile
 from transferbench.data import Dataset
 from transferbench.data.few_shot import Rule
+from transferbench.engine.universal import POOL
 from transferbench.models import trained, victims
 from transferbench.models.victim import Victim
 from transferbench.store.reader import read_examples
@@ -126,13 +129,33 @@ class SplitsInput:
 
 
 @dataclass(frozen=True)
+class AttackerImagesInput:
+    """Training images of a data set, at most universal.POOL of them, drawn by the seed: what an attacker crafts on."""
+
+    dataset: str
+    preprocessing: str
+    seed: int
+
+    def read(self, resources: Resources) -> Dataset:
+        train = data.load(self.dataset, "train", resources.settings.data_dir, resources.view(self.preprocessing))
+        key = keyed_random.stream("attacker images", self.seed, self.dataset)
+        return train.select(keyed_random.permutation(key, len(train))[:POOL].sort().values)
+
+    def share(self, resources: Resources) -> Dataset:
+        return resources.attacker_images(self).on("cpu")
+
+    def fingerprint(self, resources: Resources) -> str:
+        return resources.attacker_images(self).fingerprint
+
+
+@dataclass(frozen=True)
 class ExamplesInput:
-    """A crafted set."""
+    """The tensors of a crafted set: `points` with their `ids`, or `deltas`."""
 
     file: StoredFile
 
     def read(self, resources: Resources) -> Any:
-        return read_examples(resources.settings.root, self.file)["points"]
+        return read_examples(resources.settings.root, self.file)
 
     def share(self, resources: Resources) -> Any:
         return self.read(resources)
@@ -141,4 +164,4 @@ class ExamplesInput:
         return self.file.sha256
 
 
-Input = NetworkInput | ImagesInput | SampleInput | SplitsInput | ExamplesInput
+Input = NetworkInput | ImagesInput | SampleInput | SplitsInput | AttackerImagesInput | ExamplesInput

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from transferbench.attacks.universal_attack import applied
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, ignore
 from transferbench.base.results import Cost, JudgeResult, StoredFile
@@ -16,26 +17,23 @@ from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
 from transferbench.engine.chain import Target
 from transferbench.engine.judge import check_admissible
+from transferbench.jobs.control import ControlJob
 from transferbench.jobs.craft import CraftJob
 from transferbench.jobs.evaluation import FORWARD, EvaluationJob
 from transferbench.jobs.inputs import ExamplesInput
 from transferbench.jobs.job import Job, Need, Output, Results
-from transferbench.jobs.networks import NetworkReference
 from transferbench.jobs.resources import Resources
+from transferbench.jobs.universal import UniversalJob
 
 
 @dataclass(frozen=True)
 class JudgeJob(EvaluationJob[JudgeResult]):
-    """Judge the points of `crafted` on `network`; the images are the crafting job's."""
+    """Judge the points of `crafted` on `network`, or its deltas on the images: clamp(x + delta, 0, 1)."""
 
     kind: ClassVar[str] = "judge"
     result_type: ClassVar[type[JudgeResult]] = JudgeResult
 
-    crafted: CraftJob
-
-    @classmethod
-    def of(cls, label: str, network: NetworkReference, crafted: CraftJob) -> JudgeJob:
-        return cls(label, network, crafted.images, crafted)
+    crafted: CraftJob | UniversalJob | ControlJob
 
     @property
     def inputs(self) -> tuple[Job[Any], ...]:
@@ -70,10 +68,17 @@ class JudgeJob(EvaluationJob[JudgeResult]):
         checkpoint: Checkpoint = NO_CHECKPOINT,
     ) -> Output:
         shard = resources.examples(self.images)
-        points = resources.points(ExamplesInput(self._file(results))).to(resources.device)
+        points = points_on(shard.pixels, resources.stored(ExamplesInput(self._file(results))))
         target = self._target(resources, results)
         resumed = checkpoint if self.batch is None else NO_CHECKPOINT
         return Output(judge_points(target, self.crafted.threat, shard, points, resumed), {})
+
+
+def points_on(images: torch.Tensor, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """[tries, n, ...]: the points of a crafted set, on the images' device; `tensors` are its file's."""
+    if "points" in tensors:
+        return tensors["points"].to(images.device)
+    return torch.stack([applied(images, delta) for delta in tensors["deltas"].to(images.device)])
 
 
 def judge_points(

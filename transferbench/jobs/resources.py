@@ -21,6 +21,7 @@ from transferbench.engine.memory import rows_that_fit
 from transferbench.engine.preflight import check_model
 from transferbench.engine.source_model import SourceModel
 from transferbench.jobs.inputs import (
+    AttackerImagesInput,
     ExamplesInput,
     ImagesInput,
     Input,
@@ -78,6 +79,7 @@ class Resources:
         self._given_tests: dict[tuple[str, str], Dataset] = {}
         self._tests: OrderedDict[tuple[str, str], Dataset] = OrderedDict()
         self._splits: OrderedDict[SplitsInput, Splits] = OrderedDict()
+        self._attacker_images: OrderedDict[AttackerImagesInput, Dataset] = OrderedDict()
         self._fingerprints: dict[ImagesInput, str] = {}
         self._notes: dict[str, bool] = {}
         self._shared: Mapping[Input, Any] = {}
@@ -262,7 +264,19 @@ class Resources:
             for note in dataset.notes:
                 self._notes.setdefault(f"{dataset.id} {dataset.split}: {note}", False)
 
-    def points(self, wanted: ExamplesInput) -> Tensor:
-        """The points of a crafted set [tries, n, ...]."""
-        points: Tensor = self._read(wanted)
-        return points
+    def attacker_images(self, wanted: AttackerImagesInput) -> Dataset:
+        """The training images that an attacker crafts on; those asked for last stay loaded."""
+        if wanted in self._shared:
+            shared: Dataset = self._shared[wanted]
+            return shared
+        if wanted not in self._attacker_images:
+            self._attacker_images[wanted] = self._read(wanted)
+            self._note(self._attacker_images[wanted])
+            if len(self._attacker_images) > _SPLITS:
+                self._attacker_images.popitem(last=False)
+        return self._attacker_images[wanted]
+
+    def stored(self, wanted: ExamplesInput) -> dict[str, Tensor]:
+        """The tensors of a crafted set: `points` [tries, n, ...] with their `ids`, or `deltas` [tries, C, H, W]."""
+        tensors: dict[str, Tensor] = self._read(wanted)
+        return tensors

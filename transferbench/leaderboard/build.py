@@ -8,7 +8,7 @@ from pathlib import Path
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.leaderboard import markdown, transfer
+from transferbench.leaderboard import markdown, source_only, transfer
 from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
 from transferbench.leaderboard.escape import markdown_cell
@@ -26,6 +26,7 @@ def render(records: Sequence[Record]) -> dict[str, str]:
         "leaderboard.csv": csv_table(present(LEADERBOARD, rows), rows),
         "cost.csv": csv_table(COST, cost_rows(records)),
         "transfer.csv": csv_table(transfer.TRANSFER, transfer.rows(records)),
+        "source_only.csv": csv_table(source_only.SOURCE_ONLY, source_only.rows(records)),
         "leaderboard.md": markdown.render(records, rows),
     }
 

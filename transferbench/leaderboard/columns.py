@@ -124,7 +124,7 @@ NOISE = RateColumn(
     "the control: the same for k draws of random signs at the same radius, %",
     "noise ASR",
     Group.CRAFTED,
-    rate=lambda m: m.noise(),
+    rate=lambda m: m.matched_noise(PRETRAINED_NEURON),
     interval=ends_of("noise_asr"),
     summary="noise ASR",
     summary_order=1,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from transferbench.base.specifications import NORMS
-from transferbench.leaderboard import figures, transfer
+from transferbench.leaderboard import figures, source_only, transfer
 from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
@@ -96,7 +96,7 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
                     [_victim_line(row, columns) for row in rows],
                     1,
                 ),
-                *filter(None, [transfer.markdown(records), figures.markdown(rows)]),
+                *filter(None, [source_only.markdown(records), transfer.markdown(records), figures.markdown(rows)]),
                 "## Columns",
                 "\n".join(f"- `{column.name}`: {column.meaning}" for column in present(LEADERBOARD, rows)),
             ]

@@ -75,11 +75,6 @@ class Measurements:
         crafted = self.record.crafted_set(attack, threat=threat)
         return None if crafted is None else Rate(crafted.any_of(), self.clean.successes)
 
-    def noise(self, threat: ThreatName = "Linf") -> Rate | None:
-        """Clean-correct examples that any draw of random signs flips."""
-        control = self.record.control(threat)
-        return None if control is None else Rate(control.any_of(), self.clean.successes)
-
     def matched_noise(self, attack: str, threat: ThreatName = "Linf") -> Rate | None:
         """`noise` over as many draws as the attack has tries; None unless both were measured."""
         crafted, control = self.record.crafted_set(attack, threat=threat), self.record.control(threat)

@@ -32,6 +32,19 @@ def wilson_of_share(share: float, n: float) -> tuple[float, float]:
     return max(0.0, low), min(1.0, high)
 
 
+def paired_difference(only_first: int, only_second: int, n: int) -> tuple[float, float, float]:
+    """(difference, lower end, upper end): the first rate less the second on the same n examples, as shares.
+
+    `only_first` and `only_second` count the examples of one alone. The 95 % interval is Bonett and Price's for paired
+    proportions (2012): Wald's with one more example in each of the two cells. n must be at least 1.
+    """
+    first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
+    spread = Z_95 * sqrt((first + second - (first - second) ** 2) / (n + 2))
+    low, high = max(-1.0, first - second - spread), min(1.0, first - second + spread)
+    difference = (only_first - only_second) / n
+    return difference, min(low, difference), max(high, difference)
+
+
 def expected(points: Sequence[tuple[Fraction, float]]) -> float:
     """The mean of a rate over the radii from the first to the last point, by the trapezoid rule.
 

@@ -59,7 +59,7 @@ TRANSFER: list[Column[Transfer]] = [
 def rows(records: Sequence[Record]) -> list[Row]:
     """Rows of transfer.csv: every crafted set that a victim was attacked with, by attack, victim and source."""
     transfers = [Transfer(record, crafted) for record in records for crafted in record.crafted]
-    transfers = [transfer for transfer in transfers if transfer.crafted.attack["id"] != RANDOM_SIGN]
+    transfers = [transfer for transfer in transfers if not transfer.crafted.is_control]
     return sorted(
         (build_row(TRANSFER, transfer) for transfer in transfers),
         key=lambda row: (row["attack"], row["victim"], row["own"] != "yes", row["source"]),

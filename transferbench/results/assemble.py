@@ -72,7 +72,12 @@ def _attack_record(part: AttackTally) -> dict[str, Any]:
 
 
 def crafted_record(
-    source: str, threat: ThreatModel, attack: AttackSpec, shards: Sequence[JudgeResult], clean: Bits
+    source: str,
+    threat: ThreatModel,
+    attack: AttackSpec,
+    shards: Sequence[JudgeResult],
+    clean: Bits,
+    attacker_images: str = "",
 ) -> CraftedRecord:
     """The record of a crafted set over its shards: the flips of every try.
 
@@ -93,6 +98,7 @@ def crafted_record(
             for attempt in tries
         ],
         jobs=[shard.key for shard in shards],
+        attacker_images=attacker_images,
     )
 
 

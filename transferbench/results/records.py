@@ -19,7 +19,7 @@ from transferbench.base.bits import pack_bits, pack_number, unpack_bits, unpack_
 from transferbench.base.corruptions import CorruptionThreat, benchmark
 from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
-from transferbench.base.ids import RANDOM_SIGN
+from transferbench.base.ids import CONTROLS, RANDOM_SIGN
 from transferbench.base.specifications import Norm, ThreatName
 from transferbench.base.strict_model import StrictModel, first_problem
 
@@ -113,12 +113,16 @@ class ChainRecord(SparseModel):
     searched_again: Annotated[int, Field(ge=0)] | None = None
 
 
-class CraftedRecord(StrictModel):
-    """Examples that were crafted with a source alone, judged on this victim.
+class CraftedRecord(SparseModel):
+    """Examples that were crafted with a source alone, or a control of such a set, judged on this victim.
 
     `flips[k]`: the examples that are correct on the clean image and misclassified at the point of try k. Rates count an
-    example that any try flips, over the clean-correct examples. `jobs` are the keys of the judging jobs.
+    example that any try flips, over the clean-correct examples. `jobs` are the keys of the judging jobs. The attack of
+    a control that was made of a set is `{id: shuffled, of: <the set's attack>}`. `attacker_images`: the data set whose
+    training images a universal delta was made on.
     """
+
+    newer = ("attacker_images",)
 
     source: str
     norm: ThreatName
@@ -126,10 +130,19 @@ class CraftedRecord(StrictModel):
     attack: dict[str, Any]
     flips: Annotated[list[Bits], Field(min_length=1)]
     jobs: list[str]
+    attacker_images: str = ""
+
+    @property
+    def is_control(self) -> bool:
+        return self.attack["id"] in CONTROLS
+
+    def flipped(self, tries: int | None = None) -> int:
+        """The examples that any of the first `tries` tries (all by default) flips, as the bits of a whole number."""
+        return reduce(or_, (bits.number for bits in self.flips[:tries]), 0)
 
     def any_of(self, tries: int | None = None) -> int:
         """The number of examples that any of the first `tries` tries (all by default) flips."""
-        return reduce(or_, (bits.number for bits in self.flips[:tries]), 0).bit_count()
+        return self.flipped(tries).bit_count()
 
 
 class CorruptedRecord(StrictModel):
@@ -295,6 +308,11 @@ class Record(SparseModel):
     def control(self, threat: ThreatName = "Linf") -> CraftedRecord | None:
         """The noise control, or None. Random signs do not depend on the source that they are recorded under."""
         return next((c for c in self.crafted if (c.attack["id"], c.norm) == (RANDOM_SIGN, threat)), None)
+
+    def controls_of(self, crafted: CraftedRecord) -> list[CraftedRecord]:
+        """The controls that were made of a crafted set."""
+        key = crafted.attack["id"], crafted.source, crafted.norm
+        return [one for one in self.crafted if (one.attack.get("of"), one.source, one.norm) == key]
 
     def corrupted(self, threat: str) -> CorruptionRecord | None:
         """The benchmark of a threat of corruptions, or None."""

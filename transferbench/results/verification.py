@@ -350,11 +350,15 @@ class _RecordVerifier:
             crafted = self._craft_job(judge)
             result = judge.result(JudgeResult)
             tensors = self._tensors(_file(crafted))
-            at = np.array([self._position(int(id)) for id in tensors["ids"]])
+            judged_on = judge.specification
+            at = np.arange(judged_on.start, judged_on.start + judged_on.examples)
+            if "ids" in tensors:
+                at = np.array([self._position(int(id)) for id in tensors["ids"]])
             images, labels = self._pixels(at), self.labels[at]
+            sets = points_of(images, tensors)
             where = f"{name}, examples from {judge.specification.start}"
             judged[at] += 1
-            if len(result.flips) != len(record.flips) or len(tensors["points"]) != len(record.flips):
+            if len(result.flips) != len(record.flips) or len(sets) != len(record.flips):
                 raise VerificationError(
                     f"{where}: the record has {len(record.flips)} tries, the store {len(result.flips)}"
                 )
@@ -363,7 +367,7 @@ class _RecordVerifier:
             if specification.attack.as_dict() != record.attack or threat != (record.norm, record.eps):
                 raise VerificationError(f"{where}: the store's crafted set is not the record's")
             right = np.array(result.correct)
-            for attempt, points in enumerate(tensors["points"].numpy()):
+            for attempt, points in enumerate(sets):
                 admissible(where, record.norm, record.eps, images, points)
                 flips = np.array(result.flips[attempt])
                 if (flips & ~right).any():
@@ -462,6 +466,13 @@ class _RecordVerifier:
             raise VerificationError(
                 f"{name}: the record's bits are not the verdicts' ({bits.count}, {int(expected.sum())})"
             )
+
+
+def points_of(images: Array, tensors: dict[str, Any]) -> list[Array]:
+    """Per try [n, ...]: the stored points, or the images with the stored delta, clipped to [0,1]."""
+    if "points" in tensors:
+        return list(tensors["points"].numpy())
+    return [np.clip(images + delta, np.float32(0), np.float32(1)) for delta in tensors["deltas"].numpy()]
 
 
 def _file(crafted: FinishedJob) -> StoredFile:

@@ -13,20 +13,19 @@ from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.ids import with_seed
 from transferbench.base.results import AttackResult
-from transferbench.base.specifications import SHARD, Chain, Scalar
+from transferbench.base.specifications import SHARD, AttackSpec, Chain, Scalar
 from transferbench.data import View
 from transferbench.data.preprocessing import Preprocessing
 from transferbench.jobs.attack import AttackJob, EngineName
 from transferbench.jobs.clean import CleanJob
 from transferbench.jobs.correct import CorrectJob
-from transferbench.jobs.craft import CraftJob
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Job, Results
-from transferbench.jobs.judge import JudgeJob
 from transferbench.jobs.networks import NetworkReference, PublicNetwork, TrainedNetwork
 from transferbench.jobs.train import TrainJob
 from transferbench.models import networks, victims
-from transferbench.suites import Source, SourceOnly, Suite, SuiteRow, Training
+from transferbench.scheduling.crafted_plan import AttackersSource, CraftedShard, source_only_shards
+from transferbench.suites import Source, Suite, SuiteRow, Training
 
 J = TypeVar("J", bound=Job[Any])
 
@@ -38,14 +37,6 @@ class CorruptedImages(NamedTuple):
     corruption: str
     severity: int
     job: CorrectJob
-
-
-class CraftedShard(NamedTuple):
-    """One shard of a crafted set and its judging on one victim; `source` is the id of the network it was made with."""
-
-    source: str
-    craft: CraftJob
-    judge: JudgeJob
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,9 @@ class Evaluation:
         jobs: list[Job[Any]] = [job for shards in self.chains.values() for job in shards]
         jobs += [job for shard in self.crafted for job in (shard.craft, shard.judge)]
         jobs += [job for job in (self.clean, self.clean_bits) if job is not None]
-        return jobs + [part.job for part in self.corrupted]
+        jobs += [part.job for part in self.corrupted]
+        # A universal delta is the same job for every shard.
+        return list({job.name: job for job in jobs}.values())
 
     def finished_chains(self, results: Container[str]) -> dict[str, list[AttackJob]]:
         """The chains of which every shard has a result, by name."""
@@ -87,10 +80,9 @@ class Evaluation:
 
     def crafted_sets(self) -> list[list[CraftedShard]]:
         """The shards of each crafted set."""
-        sets: dict[tuple[str, str, str], list[CraftedShard]] = {}
+        sets: dict[tuple[str, str, AttackSpec], list[CraftedShard]] = {}
         for shard in self.crafted:
-            craft = shard.craft
-            sets.setdefault((shard.source, craft.threat.norm, craft.attack.id), []).append(shard)
+            sets.setdefault((shard.source, shard.craft.threat.norm, shard.craft.attack), []).append(shard)
         return list(sets.values())
 
 
@@ -158,27 +150,6 @@ def attack_jobs(
     """A chain's shards."""
     label, whole = f"{network.id}: {chain.name}", ImagesInput(images.dataset, images.preprocessing, 0, images.n)
     return [AttackJob(label, network, shard, chain, seed, backend, whole) for shard in images.shards()]
-
-
-def source_only_jobs(
-    victim: NetworkReference,
-    source: NetworkReference,
-    protocol: SourceOnly,
-    images: Images,
-    seed: int,
-    is_own: bool = True,
-) -> Iterator[CraftedShard]:
-    """The source-only attacks of a protocol and their control: crafted once per source, judged per victim.
-
-    Random signs are the same whichever network they are named after: the control belongs to the victim's own source.
-    """
-    parts = (protocol.attack, *protocol.also, *((protocol.control,) if is_own else ()))
-    for part in parts:
-        attack = part.id if protocol.norm == "Linf" else f"{part.id}@{protocol.norm}"
-        label = f"{victim.id}: {attack}" if is_own else f"{victim.id}: {attack} of {source.id}"
-        for shard in images.shards():
-            craft = CraftJob(f"{source.id}: {attack}", source, shard, part.spec(), protocol.threat, seed)
-            yield CraftedShard(source.id, craft, JudgeJob.of(label, victim, craft))
 
 
 def plan(suite: Suite, seeds: tuple[int, ...]) -> Plan:
@@ -307,8 +278,9 @@ class _Planner:
         for protocol in self.suite.protocol.source_only:
             others = [source for source in sources if source is not own] if protocol.every_source else []
             for source in (own, *others):
-                shards = source_only_jobs(victim, source.network, protocol, images, self.seed, source is own)
-                for shard in shards:
+                held = AttackersSource(source.network, self.block.source_dataset or "")
+                shards = images.shards()
+                for shard in source_only_shards(victim, held, protocol, shards, self.seed, source is own):
                     craft = self._add(shard.craft)
                     yield CraftedShard(shard.source, craft, self._add(replace(shard.judge, crafted=craft)))
 

@@ -28,7 +28,8 @@ from transferbench.models.victim import Victim, fitted
 from transferbench.models.victims import canonical
 from transferbench.models.victims import load as load_victim
 from transferbench.results.records import Record
-from transferbench.scheduling.plan import CraftedShard, Evaluation, Images, attack_jobs, source_only_jobs
+from transferbench.scheduling.crafted_plan import AttackersSource, CraftedShard, source_only_shards
+from transferbench.scheduling.plan import Evaluation, Images, attack_jobs
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import SourceOnly, Suite
@@ -249,9 +250,10 @@ def plan(request: EvaluationRequest, subjects: EvaluationSubjects) -> Evaluation
     network, images, seed = subjects.network, subjects.images, request.seed
     chains = {chain.name: attack_jobs(network, chain, images, seed, request.backend) for chain in subjects.chains}
     crafted: list[CraftedShard] = []
-    if subjects.source_network is not None:
+    if subjects.source is not None and subjects.source_network is not None:
+        held = AttackersSource(subjects.source_network, subjects.source.card.dataset)
         for protocol in subjects.source_only:
-            crafted.extend(source_only_jobs(network, subjects.source_network, protocol, images, seed))
+            crafted.extend(source_only_shards(network, held, protocol, images.shards(), seed))
     evaluation = Evaluation(
         subjects.victim.id, "victim", seed, images.dataset, images.preprocessing, network, chains, crafted
     )

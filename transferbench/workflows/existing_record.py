@@ -61,6 +61,9 @@ def _other_crafted(record: Record, new: NewRecord) -> str:
     parts = [(one, part) for one in new.source_only for part in one.parts]
     wanted = {(one.norm, part.id): (one.eps.text, part.spec().as_dict()) for one, part in parts}
     for crafted in record.crafted:
+        if "of" in crafted.attack:
+            # Made of another set, which is looked at itself.
+            continue
         id = crafted.attack["id"]
         now = wanted.get((crafted.norm, id))
         if now is None:

@@ -20,6 +20,7 @@ from transferbench.data import Dataset
 from transferbench.engine.preflight import at_chance
 from transferbench.jobs.correct import CorrectJob
 from transferbench.jobs.job import Results
+from transferbench.jobs.universal import UniversalJob
 from transferbench.models.cards import ModelCard
 from transferbench.results import assemble
 from transferbench.results.records import UNTRAINED, Bits, CraftedRecord, Origin, Record, dump, read
@@ -183,6 +184,7 @@ def _crafted(evaluation: Evaluation, results: Results, clean: Bits) -> list[Craf
             shards[0].craft.attack,
             [results.of(shard.judge) for shard in shards],
             clean,
+            shards[0].craft.attacker_images if isinstance(shards[0].craft, UniversalJob) else "",
         )
         for shards in evaluation.crafted_sets()
         if all(shard.judge.name in results for shard in shards)
