@@ -170,8 +170,9 @@ def test_a_source_is_attacked_alone_and_shown_beside_its_noise(small: Small) -> 
     )
     table = got.source_only
     assert table is not None
-    assert table.attack.tolist() == ["pretrained-neuron", "source-pgd", "random-sign"]
-    assert table.tries.tolist() == [8, 1, 8]
+    assert table.attack.tolist() == ["pretrained-neuron", "source-pgd", "random-sign"] + ["shuffled", "other-image"] * 2
+    assert table.of.tolist() == ["", "", "", *["pretrained-neuron"] * 2, *["source-pgd"] * 2]
+    assert table.tries.tolist() == [8, 1, 9, 8, 8, 1, 1]
     assert set(table.threat) == {"Linf"}
     assert (table.correct == round(got.clean * len(small.x))).all()
     assert (table.n == len(small.x)).all()

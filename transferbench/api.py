@@ -16,10 +16,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from transferbench import attacks as attack_plugins
-from transferbench import suites
 from transferbench.attacks.apgd import SCREEN
-from transferbench.attacks.source_attack import passes_of
-from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.ids import APGD_CE, APGD_T
 from transferbench.base.numbers import whole_number
@@ -28,20 +25,15 @@ from transferbench.base.settings import MIN_ROWS, EngineOptions, Precision, RunS
 from transferbench.base.specifications import NORMS, AttackSpec, Chain, ThreatModel
 from transferbench.data import Dataset
 from transferbench.engine import canonical, preflight, reference
-from transferbench.engine.chain import Target, default_slots, run_whole
-from transferbench.engine.crafting import Crafting
-from transferbench.engine.memory import Rows
+from transferbench.engine.chain import Target, run_whole
 from transferbench.engine.process_state import plain_process
 from transferbench.engine.replay import REPLAYED, run_replay
-from transferbench.engine.source_model import SourceModel
 from transferbench.engine.threads import fastest_threads
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.attack import ENGINES
-from transferbench.jobs.judge import judge_points
-from transferbench.models.features import find_layers
 from transferbench.models.outputs import Output, with_output
 from transferbench.models.victim import Victim
-from transferbench.python import image_sources
+from transferbench.python import image_sources, source_only
 from transferbench.python.chain_progress import chain_progress
 from transferbench.python.image_sources import default_radii
 from transferbench.python.report import Report, TotalCost
@@ -49,10 +41,10 @@ from transferbench.scheduling import machine
 from transferbench.scheduling.machine import Places
 from transferbench.workflows import chosen_attacks
 from transferbench.workflows.chosen_attacks import ChosenAttacks
-from transferbench.workflows.evaluate_model import as_dataset, run_stored
+from transferbench.workflows.evaluate_model import run_stored
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 Threats = Mapping[str, str | float | int] | Sequence[tuple[str, str | float | int]]
 Attacks = str | AttackSpec | Sequence[str | AttackSpec]
@@ -87,6 +79,8 @@ def evaluate(
     workers: int = 1,
     precision: Precision = "fp32",
     output: Output | None = None,
+    attacks_source: Any = None,
+    attacker_images: Any = None,
 ) -> Report:
     """Attack a model in eval mode on images x [n, ...] in [0,1] with labels y [n].
 
@@ -106,7 +100,9 @@ def evaluate(
     without screen or early exit. `source` is the public network that the model was
     fine-tuned from (its own classes may be others): the attacks that hold it alone are crafted and judged on the
     model under the Linf threats and under {"renofeation": 0.1}, the box of that paper's evaluator, with as many draws
-    of random signs as their control. `store` is a folder that makes the evaluation resumable:
+    of random signs as their control, and further controls. `attacks_source` names them, "all" or as `attacks`;
+    `attacker_images` [m, ...] are the images on which universal deltas are made, never x itself (without them Gaussian
+    ones are). `store` is a folder that makes the evaluation resumable:
     shards of the same model, images, threats and seed that it holds are not run again; without it, an evaluation that
     is stopped leaves nothing. `progress` shows a bar in a terminal or a notebook; elsewhere it writes a line to stderr
     every half minute. `device` is where the model is by default; "auto" is a GPU that nobody uses, else the CPU. With
@@ -146,6 +142,7 @@ def evaluate(
         measured = _threats(default_radii(model) if threats is None else threats)
         norms = [threat.norm for threat in measured.values()]
         chosen = chosen_attacks.parse(_texts(attacks), norms, engine)
+        chosen = chosen.with_source_only(chosen_attacks.parse_source(_texts(attacks_source), norms))
         chosen_attacks.check_source(chosen, norms, source is not None)
         if not chosen.on_victim:
             chosen = replace(chosen, on_victim=DEFAULT)
@@ -186,7 +183,9 @@ def evaluate(
         before = target.judge.checks
         # The chains' own clean predictions, which are cached.
         clean = target.clean_logits(examples.x, examples.ids).argmax(1)
-        source_only = _source_only(source, target, measured, chosen, examples, seed) if source is not None else None
+        table = None
+        if source is not None:
+            table = source_only.table(source, target, measured, chosen, examples, seed, attacker_images)
         other_checks = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     flags |= {flag for result in results.values() for flag in result.flags}
@@ -195,7 +194,7 @@ def evaluate(
         flags.add("accuracy-at-chance")
     report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
     radii = {name: threat.eps.text for name, threat in measured.items()}
-    return replace(report, source_only=source_only, flags=tuple(sorted(flags)), radii=radii)
+    return replace(report, source_only=table, flags=tuple(sorted(flags)), radii=radii)
 
 
 def _places(model: object, x: Tensor, device: torch.device | str | None, workers: int) -> Places:
@@ -272,41 +271,6 @@ def _with_iterations(spec: AttackSpec, n_iter: int | None) -> AttackSpec:
     if name in dict(spec.params):
         raise InputError(f"n_iter={n_iter}: attack {spec.id} sets {name} itself; leave one of them out")
     return AttackSpec.of(spec.id, **{**dict(spec.params), name: whole_number("n_iter", n_iter, at_least=1)})
-
-
-def _source_only(
-    source: nn.Module | Victim,
-    target: Target,
-    threats: dict[str, ThreatModel],
-    chosen: ChosenAttacks,
-    examples: Examples,
-    seed: int,
-) -> pd.DataFrame:
-    """The source-only attacks and their noise control under every threat that defines them, counted the same way (any
-    of k)."""
-    import pandas as pd
-
-    network = source.model if isinstance(source, Victim) else source
-    checked = preflight.check_model(network, examples.x[:16], None)
-    network = checked.model
-    layers = source.layers if isinstance(source, Victim) and network is source.model else find_layers(network)
-    prepared = SourceModel.prepare(network, layers, examples.x[:16], not checked.batch_dependent)
-    shard = as_dataset(examples, target.num_classes)
-    defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
-    rows: list[dict[str, Any]] = []
-    for name, threat in threats.items():
-        if threat.norm not in defaults:
-            continue
-        protocol = chosen.protocol(defaults[threat.norm].model_copy(update={"eps": threat.eps}))
-        for part in protocol.parts:
-            attack = attack_plugins.build(part.spec(), threat, target.num_classes)
-            slots = Rows(target.batch_size or default_slots(examples.x[0].numel()), MIN_ROWS)
-            points = Crafting(prepared, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
-            judged = judge_points(target, threat, shard, points)
-            counts = {"flipped": sum(judged.any_flip()), "correct": sum(judged.correct), "n": len(shard)}
-            counts["passes"] = len(shard) * passes_of(attack).backwards
-            rows.append({"threat": name, "attack": attack.id, "tries": attack.tries, **counts})
-    return pd.DataFrame(rows)
 
 
 def _report(n: int, correct: int, chains: dict[str, Chain], results: dict[str, ChainResult], cost: TotalCost) -> Report:

@@ -60,7 +60,7 @@ def test_a_bad_suite_is_refused_in_one_line(tmp_path: Path, old: str, new: str, 
         ("n_iter: 20, restarts: 1}", "n_iter: -1}", "n_iter=-1 must be at least 1"),
         ("warm_lr: 0.1", "warm_rl: 0.1", r"unknown hyper-parameter of lwf: 'warm_rl'; did you mean 'warm_lr'\?"),
         ("feat_lmda: 1,", "feat_lmda: -1,", "feat_lmda"),
-        ("draws: 8}", "draws: 4}", "k must be equal"),
+        ("draws: 14}", "draws: 4}", "only 4 draws"),
     ],
 )
 def test_bad_parameters_are_found_before_anything_runs(tmp_path: Path, old: str, new: str, complaint: str) -> None:
@@ -83,7 +83,10 @@ def test_a_plan_is_pure_and_its_inputs_come_first() -> None:
         seen.add(job.name)
     assert len(seen) == len(first.jobs)
     crafted = [job for job in first.jobs if job.kind == "craft"]
-    assert len(crafted) == 2 * 3 * 2, "one set per source, attack and seed, shared by all victims"
+    (measured,) = suite.protocol.source_only
+    attacks = len(measured.parts) - 1
+    per_source = 1 + 3 * attacks
+    assert len(crafted) == 2 * 2 * per_source, "of each source and seed: an attack, its two controls, and random signs"
     full = plan.plan(suite.in_full(), (0,))
     shared = {job.name for job in full.jobs} & seen
     assert {job.kind for job in first.jobs if job.name in shared} == {"train", "craft", "judge", "clean", "attack"}

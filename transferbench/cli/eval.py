@@ -30,6 +30,13 @@ from transferbench.cli.output import say
     "`list attacks`). With --backend autoattack also standard, plus and rand.",
 )
 @click.option("--source", metavar="ID", help="Also attack with this public model alone.")
+@click.option(
+    "--attacks-source",
+    default="",
+    type=options.NAMES,
+    metavar="A,A",
+    help="Which attacks hold it alone: all, or names with parameters (default: pretrained-neuron,source-pgd).",
+)
 @click.option("--n", type=int, metavar="N", help="First N test examples (default: 1000, or all if fewer; "
               "all where only corruptions are measured).")  # fmt: skip
 @click.option("--seed", type=int, default=0, metavar="S", help="Seed of the random starts (default: 0).")

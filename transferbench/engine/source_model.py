@@ -21,7 +21,7 @@ _CLOSE = 1e-4
 LOGITS, PENULTIMATE, STEM, STAGES, CONVOLUTIONS = "logits", "penultimate", "stem", "stages", "convolutions"
 PLACES = {"low": 0.15, "middle": 1 / 3, "late": 0.93}
 """Places of layers as shares of the way from the first stage to the last: of four stages (ResNets) the first, second
-and fourth, of MobileNetV2's nineteen features.3, .6 and .17, of a ViT's twelve blocks 2, 4 and 10."""
+and fourth, of MobileNetV2's five features.3, .6 and .18, of a ViT's twelve blocks 2, 4 and 10."""
 
 
 class SourceModel:

@@ -137,8 +137,9 @@ def _white_box(record: Record, crafted: CraftedRecord) -> list[Flips]:
 
 
 def rows(records: Sequence[Record]) -> list[Row]:
-    """Rows of source_only.csv."""
-    return [build_row(SOURCE_ONLY, one) for record in records for one in comparisons(record)]
+    """Rows of source_only.csv, by victim; of each attack by attack."""
+    ordered = sorted(records, key=lambda record: (record.victim, record.suite))
+    return [build_row(SOURCE_ONLY, one) for record in ordered for one in comparisons(record)]
 
 
 class Gap(NamedTuple):
@@ -168,6 +169,7 @@ def _gap(found: Sequence[Comparison]) -> Gap | None:
 def markdown(records: Sequence[Record]) -> str:
     """For every victim: the suite's first attack, all together, and the white-box attack; empty without any."""
     victims = [record for record in records if record.role == "victim" and any(True for _ in comparisons(record))]
+    victims.sort(key=lambda record: (record.victim, record.suite))
     if not victims:
         return ""
     series_of = {

@@ -30,24 +30,30 @@ class ChosenAttacks:
     on_victim: tuple[AttackSpec, ...] = ()
     source_only: tuple[AttackSpec, ...] = ()
 
+    def with_source_only(self, specs: Sequence[AttackSpec]) -> ChosenAttacks:
+        """These attacks, with further ones that hold the source alone. InputError where one is named twice."""
+        _require_distinct([*self.source_only, *specs])
+        return ChosenAttacks(self.on_victim, (*self.source_only, *specs))
+
     def protocol(self, default: SourceOnly) -> SourceOnly:
-        """The source-only measurement with the chosen attacks; its control has as many draws as the largest of them
-        has tries, unless the user gave the control."""
+        """The source-only measurement with those of the chosen attacks that its threat defines; its control has as many
+        draws as all of them have tries, unless the user gave the control."""
         if not self.source_only:
             return default
         usual = {part.id: part.spec() for part in default.parts}
         # What the user leaves open is the default measurement's: one neuron in Renofeation's box, eight in Linf.
         named = [AttackSpec.of(one.id, **{**_params(usual.get(one.id)), **_params(one)}) for one in self.source_only]
-        chosen = [spec for spec in named if spec.id != RANDOM_SIGN]
+        chosen = [spec for spec in named if spec.id != RANDOM_SIGN and _is_defined(spec, default.threat)]
         chosen = chosen or [part.spec() for part in default.parts if part.id != RANDOM_SIGN]
-        tries = max(attacks.build(spec, default.threat, _CLASSES).tries for spec in chosen)
+        built = [attacks.build(spec, default.threat, _CLASSES) for spec in chosen]
+        most, tries = max(attack.tries for attack in built), sum(attack.tries for attack in built)
         control = next((spec for spec in named if spec.id == RANDOM_SIGN), None)
         if control is None:
             control = AttackSpec.of(RANDOM_SIGN, draws=tries)
-        elif attacks.build(control, default.threat, _CLASSES).tries < tries:
+        elif attacks.build(control, default.threat, _CLASSES).tries < most:
             raise InputError(
-                f"attack {RANDOM_SIGN}: the control needs as many draws as the attack has tries, {tries}: write "
-                f"{RANDOM_SIGN}:draws={tries}, or leave it out"
+                f"attack {RANDOM_SIGN}: the control needs as many draws as the attack has tries, {most}: write "
+                f"{RANDOM_SIGN}:draws={most}, or leave it out"
             )
         first, *others = (Attack.of(spec) for spec in chosen)
         return default.model_copy(update={"attack": first, "also": tuple(others), "control": Attack.of(control)})
@@ -76,6 +82,41 @@ def parse(texts: Sequence[str | AttackSpec], threats: Sequence[ThreatName], back
     for group in (on_victim, source_only):
         _require_distinct(group)
     return ChosenAttacks(tuple(on_victim), tuple(source_only))
+
+
+def parse_source(texts: Sequence[str | AttackSpec], threats: Sequence[ThreatName]) -> tuple[AttackSpec, ...]:
+    """The attacks of --attacks-source: `all` are those that hold the source alone and query nobody.
+
+    InputError for an attack that holds the victim, or that none of the threats defines.
+    """
+    found: list[AttackSpec] = []
+    for text in texts:
+        if text == "all":
+            every = [AttackSpec.of(id) for id in registry.entries("attacks") if id != RANDOM_SIGN]
+            found += [spec for spec in every if any(_is_source_only(spec, threat) for threat in threats)]
+            continue
+        spec = _spec(text)
+        if _sees(spec, threats) == "victim":
+            raise InputError(f"--attacks-source {spec.id}: it attacks the victim itself: name it with --attacks")
+        found.append(spec)
+    return tuple(found)
+
+
+def _is_defined(spec: AttackSpec, threat: ThreatModel) -> bool:
+    try:
+        attacks.build(spec, threat, _CLASSES)
+    except InputError:
+        return False
+    return True
+
+
+def _is_source_only(spec: AttackSpec, threat: ThreatName) -> bool:
+    """Whether the attack holds the source alone and is defined in the threat."""
+    try:
+        attack = attacks.build(spec, ThreatModel(threat, _ANY_RADIUS), _CLASSES)
+    except InputError:
+        return False
+    return attack.sees == "source" and attack.scope != "query"
 
 
 def _spec(given: str | AttackSpec) -> AttackSpec:

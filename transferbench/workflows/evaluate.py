@@ -34,6 +34,7 @@ from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import SourceOnly, Suite
 from transferbench.workflows import chosen_attacks, corruptions, existing_record, gallery
+from transferbench.workflows.chosen_attacks import ChosenAttacks
 from transferbench.workflows.pass_estimate import EstimatingReporter
 from transferbench.workflows.records import Subject, assemble_record, write_records
 
@@ -57,6 +58,7 @@ class EvaluationRequest:
     n: int | None = None
     seed: int = 0
     backend: EngineName = "transferbench"
+    attacks_source: tuple[str, ...] = ()
     network: str | None = None
     weights_key: str | None = None
     download: bool = False
@@ -77,7 +79,14 @@ class EvaluationRequest:
 
     def completed(self, victim: Victim) -> EvaluationRequest:
         """The request with its threats. Who names none, and nothing about attacks, wants the model's own."""
-        about_attacks = self.norms or self.eps or self.attacks or self.source or self.backend != "transferbench"
+        about_attacks = (
+            self.norms
+            or self.eps
+            or self.attacks
+            or self.attacks_source
+            or self.source
+            or self.backend != "transferbench"
+        )
         own = corruptions.own_threat(victim.card)
         if not about_attacks and own in CORRUPTION_THREATS:
             return replace(self, norms=(own,))
@@ -87,6 +96,12 @@ class EvaluationRequest:
     def attacked_threats(self) -> tuple[ThreatName, ...]:
         """The threats under which something is attacked."""
         return tuple(threat for threat in self.threats if threat not in CORRUPTION_THREATS)
+
+    @property
+    def chosen(self) -> ChosenAttacks:
+        """The attacks that --attacks and --attacks-source name. InputError for an unknown or unsuitable one."""
+        chosen = chosen_attacks.parse(self.attacks, self.attacked_threats, self.backend)
+        return chosen.with_source_only(chosen_attacks.parse_source(self.attacks_source, self.attacked_threats))
 
     @property
     def balls(self) -> tuple[Norm, ...]:
@@ -105,7 +120,7 @@ def check(request: EvaluationRequest) -> None:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
     has_source = request.source is not None
     corruptions.check_request(request.norms, request.attacks, request.backend, has_source)
-    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
+    chosen = request.chosen
     chosen_attacks.check_source(chosen, request.attacked_threats, has_source)
     if request.dataset is not None:
         dataset_id.find(request.dataset)
@@ -278,7 +293,7 @@ def _check_accuracy(
 
 
 def _chains(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]) -> list[Chain]:
-    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
+    chosen = request.chosen
     chains = []
     for norm, eps in radii.items():
         chain = suite.protocol.chain(norm, eps)
@@ -294,7 +309,7 @@ def _chains(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]
 
 def _description(request: EvaluationRequest, suite: Suite, benchmarks: Sequence[CorruptionBenchmark]) -> str:
     """What was measured, in a sentence: the suite's own for its own chains."""
-    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
+    chosen = request.chosen
     parts = []
     if request.balls and not chosen.on_victim and request.backend == "transferbench":
         parts.append(suite.protocol.description)
@@ -311,7 +326,7 @@ def _description(request: EvaluationRequest, suite: Suite, benchmarks: Sequence[
 
 def _source_only(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Epsilon]) -> list[SourceOnly]:
     """The source-only measurements under the request's threats: in Linf at the evaluation's radius."""
-    chosen = chosen_attacks.parse(request.attacks, request.attacked_threats, request.backend)
+    chosen = request.chosen
     given: dict[ThreatName, Epsilon] = dict(radii) | request.eps
     wanted = (part for part in suite.protocol.source_only if part.norm in request.norms)
     return [chosen.protocol(part.model_copy(update={"eps": given.get(part.norm, part.eps)})) for part in wanted]

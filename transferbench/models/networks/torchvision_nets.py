@@ -3,7 +3,8 @@
 A ViT is built for the side, all others take any (`torchvision:resnet18@32` for weights that were trained on CIFAR).
 The stages are those whose features Renofeation matches: layer1..layer4 of a ResNet, and of MobileNetV2 the groups that
 end with 24, 32, 64, 160 and 1280 channels (fe_resnet.py, fe_mobilenet.py of its code); every block of a ViT, the four
-stages of Swin and ConvNeXt.
+stages of Swin and ConvNeXt; of EfficientNets and MobileNetV3 what lies between the first convolution and the last, the
+dense blocks of DenseNets, the poolings of VGGs.
 """
 
 from __future__ import annotations
@@ -72,7 +73,19 @@ def _stages(name: str, model: nn.Module) -> tuple[str, ...]:
         return _MOBILENET
     if name.startswith("vit_"):
         return tuple(module for module, _ in model.named_modules() if _BLOCK.fullmatch(module))
-    return _FEATURES if name.startswith(("swin_", "convnext_")) else ()
+    if name.startswith(("swin_", "convnext_")):
+        return _FEATURES
+    features = getattr(model.get_submodule("model"), "features", None)
+    if not isinstance(features, nn.Sequential):
+        return ()
+    inner = list(features.named_children())
+    if name.startswith(("efficientnet_", "mobilenet_v3")):
+        inner = inner[1:-1]
+    elif name.startswith("densenet"):
+        inner = [one for one in inner if one[0].startswith("denseblock")]
+    else:
+        inner = [one for one in inner if isinstance(one[1], nn.MaxPool2d)]
+    return tuple(f"model.features.{module}" for module, _ in inner) if len(inner) > 2 else ()
 
 
 def unstated(id: str) -> str:

@@ -1,0 +1,173 @@
+"""`evaluate(source=...)`: attacks that hold the source alone, their controls, and the differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from transferbench import attacks as attack_plugins
+from transferbench import suites
+from transferbench.attacks.source_attack import passes_of
+from transferbench.base.bits import number_of
+from transferbench.base.checkpoint import NO_CHECKPOINT
+from transferbench.base.errors import InputError
+from transferbench.base.ids import RANDOM_SIGN
+from transferbench.base.settings import MIN_ROWS
+from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.data import Dataset
+from transferbench.engine import canonical, controls, preflight
+from transferbench.engine.chain import Target, default_slots
+from transferbench.engine.crafting import Crafting
+from transferbench.engine.memory import Rows
+from transferbench.engine.source_model import SourceModel
+from transferbench.engine.universal import UniversalCrafting
+from transferbench.engine.verdicts import Examples
+from transferbench.jobs.judge import judge_points, points_on
+from transferbench.leaderboard.statistics import paired_difference
+from transferbench.models.features import find_layers
+from transferbench.models.victim import Victim
+from transferbench.workflows.chosen_attacks import ChosenAttacks
+from transferbench.workflows.evaluate_model import as_dataset
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class _Set(NamedTuple):
+    """A crafted set, judged: which examples each try flips; `of`: the attack that a control was made of."""
+
+    attack: str
+    of: str
+    images: str
+    flips: list[list[bool]]
+    passes: int
+
+    def flipped(self, tries: int | None = None) -> int:
+        """The examples that any of the first tries flips, as the bits of a whole number."""
+        return number_of([any(row) for row in zip(*self.flips[:tries], strict=True)])
+
+
+def table(
+    source: nn.Module | Victim,
+    target: Target,
+    threats: dict[str, ThreatModel],
+    chosen: ChosenAttacks,
+    examples: Examples,
+    seed: int,
+    attacker_images: object = None,
+) -> pd.DataFrame:
+    """Under every threat that defines them: a row per attack, then its control of random signs, then the controls that
+    are made of each (`of`).
+
+    `flipped` of the `correct` examples by any of `tries`; `noise`: by as many random signs; `difference` less `noise`
+    in points, `low` and `high` its 95 % interval for paired proportions; `images`: what a universal delta was made on.
+    """
+    import pandas as pd
+
+    network = source.model if isinstance(source, Victim) else source
+    checked = preflight.check_model(network, examples.x[:16], None)
+    network = checked.model
+    layers = source.layers if isinstance(source, Victim) and network is source.model else find_layers(network)
+    prepared = SourceModel.prepare(network, layers, examples.x[:16], not checked.batch_dependent)
+    pool = None if attacker_images is None else _pool(attacker_images, examples)
+    shard = as_dataset(examples, target.num_classes)
+    defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
+    rows: list[dict[str, Any]] = []
+    for name, threat in threats.items():
+        if threat.norm not in defaults:
+            continue
+        protocol = chosen.protocol(defaults[threat.norm].model_copy(update={"eps": threat.eps}))
+        made = [
+            one for part in protocol.parts for one in _sets(part.spec(), threat, prepared, target, shard, seed, pool)
+        ]
+        correct = int((target.clean_logits(examples.x, examples.ids).argmax(1) == examples.y).sum())
+        made.sort(key=lambda one: bool(one.of))
+        noise = next(one for one in made if one.attack == RANDOM_SIGN)
+        rows += [{"threat": name, **_row(one, noise, correct), "n": len(shard)} for one in made]
+    return pd.DataFrame(rows)
+
+
+def _row(one: _Set, noise: _Set, correct: int) -> dict[str, Any]:
+    tries, flipped = len(one.flips), one.flipped()
+    row: dict[str, Any] = {
+        "attack": one.attack,
+        "of": one.of,
+        "tries": tries,
+        "flipped": flipped.bit_count(),
+        "correct": correct,
+        "passes": one.passes,
+        "images": one.images,
+        "noise": None,
+        "difference": None,
+        "low": None,
+        "high": None,
+    }
+    if one is not noise and len(noise.flips) >= tries and correct:
+        other = noise.flipped(tries)
+        ends = paired_difference((flipped & ~other).bit_count(), (other & ~flipped).bit_count(), correct)
+        row["noise"] = other.bit_count()
+        row |= {name: 100 * value for name, value in zip(("difference", "low", "high"), ends, strict=True)}
+    return row
+
+
+def _sets(
+    spec: AttackSpec,
+    threat: ThreatModel,
+    source: SourceModel,
+    target: Target,
+    shard: Dataset,
+    seed: int,
+    pool: Tensor | None,
+) -> Iterator[_Set]:
+    """The judged set of an attack, and those of the controls made of it."""
+    if pool is None and "images" in attack_plugins.parameters(spec) and _wants_images(spec, threat):
+        spec = AttackSpec.of(spec.id, **{**dict(spec.params), "images": "gaussian"})
+    attack = attack_plugins.build(spec, threat, target.num_classes)
+
+    def judged(tensors: dict[str, Tensor]) -> list[list[bool]]:
+        return [list(flips) for flips in judge_points(target, threat, shard, points_on(shard.pixels, tensors)).flips]
+
+    if attack.scope == "universal":
+        crafting = UniversalCrafting(
+            source,
+            attack,
+            shard.shape,
+            pool,
+            (seed, threat.norm, threat.eps.text),
+            str(shard.pixels.device),
+            NO_CHECKPOINT,
+        )
+        deltas = crafting.run()
+        passes = attack.tries * attack.steps * max(1, attack.batch)
+        yield _Set(spec.id, "", attack.images, judged({"deltas": deltas}), passes)
+        for change in controls.OF_DELTAS:
+            changed = {"deltas": controls.changed_deltas(change, deltas, threat, seed)}
+            yield _Set(change, spec.id, "", judged(changed), 0)
+        return
+    slots = Rows(target.batch_size or default_slots(shard.pixels[0].numel()), MIN_ROWS)
+    points = Crafting(source, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
+    yield _Set(spec.id, "", "", judged({"points": points}), len(shard) * passes_of(attack).backwards)
+    for change in controls.OF_POINTS if spec.id != RANDOM_SIGN else ():
+        changed = {"points": controls.changed_points(change, shard, points, threat, seed)}
+        yield _Set(change, spec.id, "", judged(changed), 0)
+
+
+def _wants_images(spec: AttackSpec, threat: ThreatModel) -> bool:
+    """Whether the attack would be made on images that are not there."""
+    return attack_plugins.build(spec, threat, 10).images in ("target", "source")
+
+
+def _pool(given: object, examples: Examples) -> Tensor:
+    """The attacker's images. InputError for another shape, or where they hold an attacked image."""
+    images, _, _ = canonical.examples(given, torch.zeros(len(given), dtype=torch.int64))  # type: ignore[arg-type]
+    if images.shape[1:] != examples.x.shape[1:]:
+        raise InputError(
+            f"attacker_images are of shape {tuple(images.shape[1:])}, x is of {tuple(examples.x.shape[1:])}"
+        )
+    attacked = {image.numpy().tobytes() for image in examples.x.cpu()}
+    if any(image.numpy().tobytes() in attacked for image in images.cpu()):
+        raise InputError("attacker_images hold an image of x: a delta must not be made on what it is shown on")
+    return images.to(examples.x.device)
