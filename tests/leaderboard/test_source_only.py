@@ -52,8 +52,7 @@ def victim() -> Record:
         attack("spectrum", [bits(range(9, 10))], of="l4a"),
         attack("pretrained-neuron", [bits(range(6)), bits(range(0))], source="other-s0"),
     ]
-    whole = record(chains=[white], crafted=made)
-    return whole.model_copy(update={"clean": bits(range(40))})
+    return record(chains=[white], crafted=made, clean=bits(range(40)))
 
 
 def test_every_attack_stands_beside_what_it_is_compared_with(victim: Record) -> None:
@@ -88,18 +87,16 @@ def test_the_section_shows_secrecy_and_needs_enough_draws(victim: Record) -> Non
     line = next(line for line in text.splitlines() if line.startswith("| lwf"))
     assert "25.0 | +15.0 [" in line
     assert "| 62.5 | +32.5 [" in line
-    fewer = [
-        one if one.attack["id"] != "random-sign" else attack("random-sign", one.flips[:2]) for one in victim.crafted
-    ]
+    kept = [one for one in victim.crafted if one.attack["id"] != "random-sign"]
+    fewer = [*kept, attack("random-sign", [bits(range(2)), bits(range(4))])]
     rows = source_only.rows([victim.model_copy(update={"crafted": fewer})])
     assert ("all", "random-sign") not in {(row["attack"], row["compared_with"]) for row in rows}
     assert source_only.markdown([record(crafted=[])]) == ""
 
 
 def test_a_set_of_the_record_is_found_by_its_attack() -> None:
-    whole = record(
-        crafted=[crafted("pretrained-neuron", 3), attack("shuffled", [bits(range(2))], of="pretrained-neuron")]
-    )
+    made = [crafted("pretrained-neuron", 3), attack("shuffled", [bits(range(2))], of="pretrained-neuron")]
+    whole = record(crafted=made)
     (control,) = whole.controls_of(whole.crafted[0])
     assert control.is_control
     assert not whole.crafted[0].is_control

@@ -583,12 +583,10 @@ def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> Non
             counted = crafted
             if crafted.attack["id"] == "random-sign":
                 # As many draws as the attack beside them has tries; the rest is for other attacks.
-                beside = [
-                    one for one in record.crafted if (one.attack["id"], one.norm) == ("pretrained-neuron", "Linf")
-                ]
-                if not beside:
+                beside = record.crafted_set("pretrained-neuron")
+                if beside is None:
                     continue
-                counted = beside[0]
+                counted = beside
             flipped = np.logical_or.reduce([bits.list() for bits in crafted.flips[: len(counted.flips)]])
             expected[column] = rate(flipped, int(clean.sum()))
     for one in record.corruptions:
