@@ -10,17 +10,17 @@ import click
 
 from transferbench.base.attack_parameters import text_of
 from transferbench.base.corruptions import SEVERITIES
-from transferbench.base.ids import RENOFEATION, SOURCE_PGD
 from transferbench.base.names import short_network
 from transferbench.base.results import DrawCounts
 from transferbench.base.specifications import AttackSpec
+from transferbench.cli import source_only_report
 from transferbench.cli.failures import one_line
 from transferbench.cli.output import say
 from transferbench.cli.summary_table import print_summary
 from transferbench.leaderboard.corruptions import CorruptionScores, Score
 from transferbench.leaderboard.measurements import Measurements, union
 from transferbench.leaderboard.statistics import wilson
-from transferbench.results.records import CraftedRecord, Record
+from transferbench.results.records import Record
 from transferbench.results.verification import VerificationCounts
 from transferbench.workflows.job_progress import make_console
 
@@ -66,14 +66,7 @@ def evaluation_report(record: Record, weights: str) -> str:
     survivors = union(record)
     if survivors is not None:
         lines.append(f"union    {_rate(survivors.count, record.n)}")
-    for crafted in record.crafted:
-        control = record.control(crafted.norm)
-        if control is not None and not crafted.is_control:
-            threat = f"{crafted.norm} {crafted.eps} at {record.images}"
-            lines.append(f"source   {threat}: {_source_only(record, crafted, control)}")
-            if crafted.norm == RENOFEATION and len(crafted.flips) == 1 and record.clean.count:
-                share = 100 * crafted.any_of() / record.clean.count
-                lines.append(f"         Attack Success Rate, as Renofeation's evaluator prints it: {share:.2f}")
+    lines += source_only_report.lines(record)
     for threat, scores in Measurements(record).corruptions.items():
         lines += _corruptions(record, threat, scores)
     if record.unmeasured_threat:
@@ -121,31 +114,6 @@ def _flag(record: Record, name: str) -> str:
     """The flag, with the share of the clean-correct examples where it is counted by example."""
     count = record.flag_rows.get(name)
     return name if count is None else f"{name} ({count} of {record.clean.count})"
-
-
-def _source_only(record: Record, crafted: CraftedRecord, control: CraftedRecord) -> str:
-    """What an attacker who holds only the source achieves, beside noise of the same size."""
-    correct, k = record.clean.count, len(crafted.flips)
-    how = "its gradient" if crafted.attack["id"] == SOURCE_PGD else _neurons(crafted)
-    return (
-        f"an attacker who holds only {crafted.source} fools {_count(crafted.any_of(), correct)} ({how}); equal-sized "
-        f"noise {_count(control.any_of(k), correct)}"
-    )
-
-
-def _neurons(crafted: CraftedRecord) -> str:
-    """Which neurons of the source were driven: `its neuron 0`, `any of 8 of its neurons`, from the first by default."""
-    first, count = int(crafted.attack.get("neuron", 0)), len(crafted.flips)
-    if count == 1:
-        return f"its neuron {first}"
-    return f"any of {count} of its neurons" + (f" from {first} on" if first else "")
-
-
-def _count(flipped: int, correct: int) -> str:
-    if not correct:
-        return "0 of 0"
-    low, high = wilson(flipped, correct)
-    return f"{flipped} of {correct} [{100 * low:.0f}-{100 * high:.0f} %]"
 
 
 def _rate(count: int, n: int) -> str:

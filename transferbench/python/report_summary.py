@@ -59,7 +59,8 @@ def rates(report: Report) -> list[ReportedRate]:
         for row in report.source_only.itertuples(index=False):
             rate = Rate(int(row.flipped), int(row.correct))
             eps = report.radii.get(row.threat, "")
-            found.append(ReportedRate("source-only", rate, row.threat, eps, row.attack, int(row.tries)))
+            name = f"{row.attack} of {row.of}" if row.of else row.attack
+            found.append(ReportedRate("source-only", rate, row.threat, eps, name, int(row.tries)))
     return found
 
 
