@@ -104,7 +104,7 @@ def test_the_control_of_simba_never_asks_the_source() -> None:
     def refuses(*_: object) -> Any:
         raise AssertionError
 
-    attack, x = built("simba-ods", directions="random"), torch.full((4, 1, 8, 8), 0.5)
+    attack, x = built("simba-ods", directions="random", step=0.08), torch.full((4, 1, 8, 8), 0.5)
     state = begun(attack, x)
     attack.learn(state, x, torch.zeros(4))
     moved = (attack.propose(state, refuses) - x) / (0.08 * EPS)  # type: ignore[arg-type]
@@ -163,8 +163,8 @@ def test_stripes_are_one_sign_per_column_and_channel() -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        AttackSpec.of("simba-ods", step=2.0),
-        AttackSpec.of("simba-ods", directions="random"),
+        AttackSpec.of("simba-ods"),
+        AttackSpec.of("simba-ods", directions="random", step=0.1),
         AttackSpec.of("square-start"),
         AttackSpec.of("square-start", start="stripes"),
     ],

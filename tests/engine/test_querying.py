@@ -33,7 +33,7 @@ from transferbench.threats import LinfBall
 
 LINF = ThreatModel.parse("Linf", "0.15")
 SPECS = (
-    AttackSpec.of("simba-ods", queries=40),
+    AttackSpec.of("simba-ods", queries=40, step=0.25),
     AttackSpec.of("simba-ods", queries=40, directions="random"),
     AttackSpec.of("square-start", queries=40),
     AttackSpec.of("square-start", queries=40, start="stripes"),
@@ -220,7 +220,7 @@ def test_a_linear_victim_falls_after_the_steps_that_its_margin_needs() -> None:
     victim = Linear(torch.stack([torch.zeros(16), v]), bias)
     public = SourceModel(Linear(u, torch.zeros(1)), Layers((), ""))
     given = Small(victim, x, torch.zeros(40, dtype=torch.int64), torch.arange(40))
-    done = run(Judge(victim), public, SPECS[0], given, x)
+    done = run(Judge(victim), public, AttackSpec.of("simba-ods", queries=40, step=0.08), given, x)
     # The start, six steps forward, and what the wrong side cost in between.
     assert min(done.queries) >= 7
     assert max(done.queries) <= 13
