@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from support.nets import Around
 from support.tiny_suite import Recorder
+from torch import Tensor
 
 from transferbench.base.errors import InputError
 from transferbench.base.query_rates import QueryRate, success_rates
@@ -16,6 +19,7 @@ from transferbench.base.results import JudgeResult, QueryResult, from_json, to_j
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
 from transferbench.jobs.craft import CraftJob
+from transferbench.jobs.evaluation import BatchDependentError
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.job import Results
 from transferbench.jobs.judge import JudgeJob
@@ -23,6 +27,7 @@ from transferbench.jobs.networks import PublicNetwork, TrainedNetwork
 from transferbench.jobs.query import QueryJob
 from transferbench.jobs.resources import Resources
 from transferbench.jobs.train import TrainJob
+from transferbench.models import victims
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.store import Store, key_of
 
@@ -52,6 +57,7 @@ def test_it_is_named_by_all_that_decides_it() -> None:
     ]
     assert len({job.name for job in [SIMBA, *others]}) == len(others) + 1
     assert replace(SIMBA, label="another label").name == SIMBA.name
+    assert pickle.loads(pickle.dumps(SQUARE)) == SQUARE
     assert replace(SQUARE, network=trained).inputs == (train, CRAFT)
     assert replace(SIMBA, source=trained).inputs == (train,)
 
@@ -134,12 +140,40 @@ def test_parts_are_the_whole(tmp_path: Path) -> None:
     assert replace(SIMBA, batch=64).parts(3) == [replace(SIMBA, batch=64)]
 
 
+class Noisy(Around):
+    """Answers with noise on its logits."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.net(x)
+        return logits + 0.3 * torch.randn_like(logits)
+
+
+def test_a_randomised_victim_is_asked_in_batches_of_one_size_and_judged_on_many_draws() -> None:
+    resources, results = Resources(RunSettings()), Results()
+    public = victims.load("letters-natural")
+    resources.provide_network("noisy", replace(public, model=Noisy(public.model)))
+    job = replace(SIMBA, network=PublicNetwork("noisy"), attack=AttackSpec.of("simba-ods", queries=4))
+    with pytest.raises(BatchDependentError) as caught:
+        job.run(resources, results)
+    job.mark_batch_dependent(resources, results, caught.value)
+    adapted = job.adapted(resources, results)
+    assert adapted.batch is not None
+    assert adapted.draws > 1
+    result = adapted.run(resources, results).result
+    assert isinstance(result, QueryResult)
+    assert "randomised" in result.flags
+    assert result.batch == adapted.batch
+    hits = sum(number > 0 for number in result.queries)
+    assert hits > 0
+    assert result.cost.checks >= adapted.draws * (40 + result.victim_queries + hits)
+
+
 def test_a_source_whose_answers_depend_on_the_batch_changes_no_other_job() -> None:
     resources, results = Resources(RunSettings()), Results()
     judge = JudgeJob.of("judge", VICTIM, CRAFT)
-    SIMBA.mark_batch_dependent(resources, results, Exception(32, 1))  # type: ignore[arg-type]
+    SIMBA.mark_batch_dependent(resources, results, BatchDependentError(32, 1))
     assert SIMBA.adapted(resources, results) == replace(SIMBA, batch=32)
     assert judge.adapted(resources, results) == judge
-    resources, victims = Resources(RunSettings()), Exception(16, 20)
-    judge.mark_batch_dependent(resources, results, victims)  # type: ignore[arg-type]
+    resources = Resources(RunSettings())
+    judge.mark_batch_dependent(resources, results, BatchDependentError(16, 20))
     assert SIMBA.adapted(resources, results) == replace(SIMBA, batch=16, draws=20)
