@@ -24,7 +24,7 @@ from transferbench.base.errors import FaultError
 from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine.judge import Judge, Judgement
 from transferbench.engine.memory import Rows
-from transferbench.engine.querying import Querying, QueryOutcome
+from transferbench.engine.querying import PaddedSource, Querying, QueryOutcome
 from transferbench.engine.source_model import SourceModel
 from transferbench.engine.verdicts import Examples
 from transferbench.models import victims
@@ -227,6 +227,25 @@ def test_a_linear_victim_falls_after_the_steps_that_its_margin_needs() -> None:
     assert len(set(done.queries)) > 2
     end = 0.5 + 6 * 0.012 * u.sign().view(1, 4, 4) * (1 if gain > 0 else -1)
     assert torch.allclose(done.points, end.expand(40, 1, 4, 4), atol=1e-6)
+
+
+def test_the_source_is_asked_in_full_batches_and_each_row_is_counted(small: Small, source: SourceModel) -> None:
+    sizes = []
+
+    def recorded(x: Tensor, *names: str, changes: object = None) -> dict[str, Tensor]:
+        sizes.append(len(x))
+        return source(x, *names)
+
+    padded = PaddedSource(recorded, 16)  # type: ignore[arg-type]
+    gradients = []
+    for network in (source, padded):
+        x = small.x[:20].clone().requires_grad_(True)
+        parts = [network(part, "logits")["logits"][:, 3].sum() for part in x.split([3, 17])]
+        gradients.append(torch.autograd.grad(sum(parts), x)[0])  # type: ignore[arg-type]
+    assert torch.allclose(*gradients, atol=1e-5)
+    padded(small.x[:2], "logits")
+    assert sizes == [16, 17, 16]
+    assert (padded.forwards, padded.backwards) == (22, 20)
 
 
 def test_a_point_outside_the_ball_is_a_fault(small: Small, source: SourceModel) -> None:
