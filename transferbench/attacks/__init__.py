@@ -88,6 +88,10 @@ def build_chain(chain: Chain, num_classes: int) -> list[RowAttack]:
     be run with them, which is another attack."""
     built: list[RowAttack] = [build(spec, chain.threat, num_classes) for spec in chain.attacks]
     for attack in built:
+        if getattr(attack, "scope", "") == "query":
+            raise InputError(
+                f"chain {chain.name}: {attack.id} holds a source and queries the victim: no part of a chain"
+            )
         if attack.sees != "victim":
             raise InputError(
                 f"chain {chain.name}: {attack.id} attacks the source alone and is no part of a chain: name the source "

@@ -13,6 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 R = TypeVar("R")
 _ADAPTERS: dict[type, Any] = {}
 
+WRONG_ON_CLEAN, NOT_FOOLED = 0, -1
+"""In place of a number of queries: the clean image is misclassified already; no query of the budget fooled."""
+
 
 class Verdict(NamedTuple):
     """What one chain did to one example.
@@ -210,6 +213,34 @@ class JudgeResult(JobResult):
     def any_flip(self) -> list[bool]:
         """Per example, whether any try flips it."""
         return [any(tries) for tries in zip(*self.flips, strict=True)]
+
+
+@dataclass(frozen=True)
+class QueryResult(JobResult):
+    """A query attack on one shard of one victim.
+
+    `queries`: per example the number of the query that first fooled the victim, of at most `budget`; WRONG_ON_CLEAN (0)
+    and NOT_FOOLED (-1) otherwise. `cost`: forwards and backwards are the source's, `checks` are the victim's. `kept`
+    says which end points `examples` holds (Keep, as text), `flags` and `batch` are as of a JudgeResult.
+    """
+
+    queries: tuple[int, ...]
+    budget: int
+    cost: Cost
+    flags: tuple[str, ...]
+    kept: str
+    examples: StoredFile | None = None
+    batch: int | None = None
+
+    @property
+    def correct(self) -> tuple[bool, ...]:
+        """Per example, whether it is correct on the clean image."""
+        return tuple(number != WRONG_ON_CLEAN for number in self.queries)
+
+    @property
+    def victim_queries(self) -> int:
+        """How many points the victim scored for the attacker."""
+        return sum(self.budget if number == NOT_FOOLED else number for number in self.queries)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from transferbench.base import atomic_files
 from transferbench.base.atomic_files import sha256_of
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.names import file_stem
-from transferbench.base.results import AttackResult, CraftResult, JobResult, StoredFile, to_json
+from transferbench.base.results import AttackResult, CraftResult, JobResult, QueryResult, StoredFile, to_json
 from transferbench.base.specifications import content_hash
 from transferbench.store import reader
 from transferbench.store.checkpoint_file import CheckpointFile
@@ -48,7 +48,7 @@ _INDEXES = (
 )
 """Without them every finished job is looked for in all others; a store of before gets them when it is opened."""
 _NETWORK = ("nfs", "cifs", "smb", "lustre", "beegfs", "gpfs", "ceph", "afs", "9p", "fuse")
-E = TypeVar("E", AttackResult, CraftResult)
+E = TypeVar("E", AttackResult, CraftResult, QueryResult)
 
 
 class StorableJob(Protocol):
