@@ -131,7 +131,8 @@ def test_eval_reports_everything_and_a_second_one_is_free(victim: Path, capsys: 
     for expected in ("sha256", "digits test, first 20", "class counts", "seed     0", "Linf    0.2", "L2      0.4"):
         assert expected in first.out
     assert "apgd-ce x1 broke" in first.out
-    assert "equal-sized noise" in first.out
+    assert "controls: random-sign" in first.out
+    assert "secrecy of the weights buys" in first.out
     record = json.loads((Path("e") / "records" / "mine.json").read_text())
     assert record["chains"][0]["attacks"] == [{"id": "apgd-ce"}, {"id": "apgd-t"}]
     assert main([*words, "--eps", "Linf=0.2,L2=0.4"]) == 0

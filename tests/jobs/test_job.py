@@ -50,9 +50,9 @@ def test_inputs_are_part_of_the_name() -> None:
     network, other = TrainedNetwork(TRAIN), TrainedNetwork(replace(TRAIN, victim="w"))
     assert CleanJob("c", network, IMAGES).name != CleanJob("c", other, IMAGES).name
     craft = CraftJob("c", network, IMAGES, AttackSpec.of("random-sign"), THREAT, 0)
-    judge = JudgeJob.of("j", other, craft)
+    judge = JudgeJob("j", other, IMAGES, craft)
     assert judge.inputs == (other.job, craft)
-    assert judge.name != JudgeJob.of("j", other, replace(craft, seed=1)).name
+    assert judge.name != JudgeJob("j", other, IMAGES, replace(craft, seed=1)).name
 
 
 def test_a_shard_in_parts_is_the_shard() -> None:

@@ -23,7 +23,8 @@ def test_the_frame_counts_the_verdicts(report: transferbench.Report) -> None:
     assert frame.loc[("union", "", ""), "count"] == everywhere.sum()
     assert report.source_only is not None
     for row in report.source_only.itertuples():
-        of_frame = frame.loc[("source-only", row.threat, row.attack)]
+        name = f"{row.attack} of {row.of}" if row.of else row.attack
+        of_frame = frame.loc[("source-only", row.threat, name)]
         assert (of_frame["count"], of_frame["n"], of_frame["tries"]) == (row.flipped, row.correct, row.tries)
     assert frame.loc[("robust", "Linf", ""), "eps"] == "0.06"
     assert frame.loc[("source-only", "Linf", "random-sign"), "eps"] == "0.06"
@@ -53,7 +54,7 @@ def _names(line: str, row: object) -> bool:
     measure, threat, attack = row.measure, row.threat, row.attack  # type: ignore[attr-defined]
     words = line.split()
     if attack:
-        return words[0] == threat and attack in words
+        return words[0] == threat and f" {attack} " in line and (" of " in attack) == (" of " in line)
     return words[0] == (threat or measure) and not line.startswith("  ")
 
 

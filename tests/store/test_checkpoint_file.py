@@ -195,7 +195,7 @@ def test_crafting_judging_and_counting_go_on_where_they_were_killed(tmp_path: Pa
     with Store(tmp_path / "run") as store:
         results = Results({craft.name: craft.keep(store, "k", whole)})
     (tmp_path / "examples").symlink_to(tmp_path / "run" / "examples")
-    judge, clean = JudgeJob.of("j", network, craft), CleanJob("n", network, ImagesInput("letters", ""))
+    judge, clean = JudgeJob("j", network, craft.images, craft), CleanJob("n", network, ImagesInput("letters", ""))
     judged = run(judge, NO_CHECKPOINT, results=results)
     rejudged, kills = until_done(lambda checkpoint: run(judge, checkpoint, results=results), tmp_path / "j", 1)
     assert kills == 3

@@ -73,9 +73,9 @@ def test_a_job_that_fails_is_named_and_the_rest_goes_on(tmp_path: Path) -> None:
     root, reporter = tmp_path / "out", Recorder()
     # A rate that makes the loss infinite within its 20 steps.
     text = TINY.replace("set: {steps: 20, lr: 0.02}", "set: {steps: 20, lr: 1.0e+30}")
-    with pytest.raises(FaultError, match=r"train finetune-s0: the loss is .*\(and 7 more\)"):
+    with pytest.raises(FaultError, match=r"train finetune-s0: the loss is .*\(and 9 more\)"):
         run(tiny(tmp_path, text), root, reporter)
-    assert len(reporter.reasons) == 8
+    assert len(reporter.reasons) == 10
     states = {job.label: job for job in Reader(root).planned()}
     assert states["train finetune-s0"].state == "failed"
     assert "the loss is" in states["train finetune-s0"].note

@@ -178,7 +178,7 @@ class QueryJob(EvaluationJob[QueryResult]):
         if self.crafted is None:
             return shard.pixels
         first = self.images.start - self.crafted.images.start
-        crafted = resources.points(ExamplesInput(self._file(results)))[0, first : first + len(shard)]
+        crafted = resources.stored(ExamplesInput(self._file(results)))["points"][0, first : first + len(shard)]
         if len(crafted) != len(shard):
             raise InputError(f"{self.label}: the crafted points are of other images")
         return crafted.to(resources.device)
