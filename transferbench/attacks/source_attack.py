@@ -71,7 +71,8 @@ class SourceAttack(Protocol):
 class SignAscent:
     """Steps of one size along the sign of the gradient, or of its running mean with `momentum`, inside the threat.
 
-    The base of most attacks here: what they add is `begin`, what a row knows, and `loss`. With momentum m is
+    The base of most attacks here: what they add is `begin`, what a row knows, and `loss`; some take another `direction`
+    than the sign. With momentum m is
     momentum * m + gradient / mean |gradient|, as in MI-FGSM (arXiv:1710.06081). `random_start` is U(-eps, eps).
     `state["step"]` int64 [B] counts a row's steps, `state["key"]` int64 [B] keys its draws.
     """
@@ -122,7 +123,11 @@ class SignAscent:
         if self.momentum:
             state["momentum"] = self.momentum * state["momentum"] + gradient / mean_size(gradient)
             gradient = state["momentum"]
-        return self.threat.project(state["clean"], state["x"] + self.step_size * scale * gradient.sign())
+        return self.threat.project(state["clean"], state["x"] + self.step_size * scale * self.direction(gradient))
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """[B, ...]: the step in units of its size, from the gradient or its running mean."""
+        return gradient.sign()
 
 
 def mean_size(rows: Tensor) -> Tensor:
