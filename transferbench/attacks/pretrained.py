@@ -90,7 +90,8 @@ class PretrainedCoverage(SignAscent):
 
 def _units(source: Source, x: Tensor) -> list[Tensor]:
     """[B, C] of every stage: its channels' means over positions."""
-    return [output.flatten(2).mean(2) for output in source(x, *source.layers("stages")).values()]
+    outputs = source(x, *source.layers("stages")).values()
+    return [output.reshape(*output.shape[:2], -1).mean(2) for output in outputs]
 
 
 def _scaled(layer: Tensor) -> Tensor:
