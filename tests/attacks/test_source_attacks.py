@@ -483,13 +483,40 @@ def test_rows_stand_alone_and_continue(
         assert torch.equal(source_attack.run_to_end(attack, double, resumed, attack.steps // 2), found[0])
 
 
+@pytest.mark.parametrize(
+    ("id", "params"),
+    [
+        ("feature-l1", {}),
+        ("pretrained-coverage", {}),
+        ("source-di", {"probability": 1.0, "ratio": 2.0}),
+        ("source-bsr", {}),
+        ("source-sia", {}),
+        ("source-ilpd", {}),
+    ],
+)
+def test_every_row_step_and_copy_has_its_own_draws(
+    id: str, params: dict[str, Any], double: SourceModel, moved: tuple[Tensor, Tensor]
+) -> None:
+    attack, (x, point) = build(id, **params), (part[:1].double().repeat(3, 1, 1, 1) for part in moved)
+    state, found = start(attack, x, double), set()
+    copies = range(2) if attack.copies > 1 else range(1)
+    for step in range(2):
+        state["step"] = torch.full_like(state["step"], step)
+        for copy_number in copies:
+            with torch.no_grad():
+                found.update(attack.loss(point, double, state, copy_number).tolist())
+    assert len(found) == 3 * 2 * len(copies)
+
+
 WEAK = ("dispersion-reduction", "source-bsr")
 """On images of 8x8 they hardly flip more than noise: one has no aim, the other's copies can no longer be read."""
 
 
 @pytest.mark.parametrize("id", [id for id in per_image() if id != "random-sign"])
 def test_every_attack_does_more_than_random_signs(id: str, small: Small, plain: SourceModel) -> None:
-    right, attack = small.correct().first(40), build(id, **{"neurons": 4} if id == "pretrained-neuron" else {})
+    known = registry.parameters(registry.entries("attacks")[id])
+    fewer = {name: value for name, value in {"neurons": 4, "copies": 8}.items() if name in known}
+    right, attack = small.correct().first(40), build(id, **fewer)
 
     def effect(attack: SourceAttack) -> tuple[int, float]:
         """Examples that any try flips, and the mean cross-entropy."""
@@ -529,6 +556,17 @@ def test_networks_of_other_kinds(network: str) -> None:
         moved = (points(attack, x, source) - x).abs()
         assert float(moved.max()) <= EPS + 1e-6
         assert float(moved.mean()) > 0
+
+
+def test_coverage_in_renofeations_box() -> None:
+    built = networks.build("torchvision:resnet18@32", 5)
+    # Away from white, which the box clips.
+    source, x = SourceModel(built.model.eval(), built.layers), 0.3 + 0.4 * torch.rand(2, 3, 32, 32)
+    threat = ThreatModel.parse("renofeation", str(EPS))
+    attack = attacks.build(AttackSpec.of("pretrained-coverage", n_iter=11), threat, 5)
+    ends, stds = points(attack, x, source), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    shares = ((ends - x).abs() / stds).amax((0, 2, 3))
+    assert shares.tolist() == pytest.approx([EPS] * 3, abs=1e-5)
 
 
 class Headless(nn.Module):

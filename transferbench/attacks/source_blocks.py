@@ -50,13 +50,17 @@ class SourceBSR(OwnClass):
     degrees: float
 
     def transformed(self, point: Tensor, keys: Tensor) -> Tensor:
-        """Cut, shuffled and turned. `along` is the axis of the strips, `across` the other one."""
+        """Cut, shuffled and turned. `along` is the axis that is cut first (`sideways`: the columns).
+
+        For every entry of the copy, the entry of the image that the shuffles bring there, then the place in its strip
+        that the rotation brings there.
+        """
         down, right = _grid(point)
         drawn = keyed_random.uniform(keys, (4 + 2 * _PARTS, _PARTS)).to(point.dtype)
-        lies = drawn[:, 0, :1, None] < 0.5
-        along, across = torch.where(lies, right, down), torch.where(lies, down, right)
+        sideways = drawn[:, 0, :1, None] < 0.5
+        along, across = torch.where(sideways, right, down), torch.where(sideways, down, right)
         rows, columns = point.shape[2:]
-        length, width = torch.where(lies, columns, rows), torch.where(lies, rows, columns)
+        length, width = torch.where(sideways, columns, rows), torch.where(sideways, rows, columns)
         strips = _lengths(drawn[:, 1:2], length)
         strip, along = _shuffled(along, torch.zeros_like(along), strips, drawn[:, 2:3])
         _, across = _shuffled(across, strip, _lengths(drawn[:, 4 : 4 + _PARTS], width), drawn[:, 4 + _PARTS :])
@@ -71,7 +75,7 @@ class SourceBSR(OwnClass):
             for near_y in (turned_y.floor(), turned_y.floor() + 1):
                 inside = (near_x >= first) & (near_x < first + size) & (near_y >= 0) & (near_y < width)
                 weight = inside * (1 - (turned_x - near_x).abs()) * (1 - (turned_y - near_y).abs())
-                at_row, at_column = torch.where(lies, near_y, near_x), torch.where(lies, near_x, near_y)
+                at_row, at_column = torch.where(sideways, near_y, near_x), torch.where(sideways, near_x, near_y)
                 copies = copies + weight[:, None] * _read(point, at_row * inside, at_column * inside)
         return copies
 
