@@ -71,7 +71,8 @@ class SourceAttack(Protocol):
 class SignAscent:
     """Steps of one size along the sign of the gradient, or of its running mean with `momentum`, inside the threat.
 
-    The base of most attacks here: what they add is `begin`, what a row knows, and `loss`. With momentum m is
+    The base of most attacks here: what they add is `begin`, what a row knows, and `loss`; some take another `direction`
+    than the sign. With momentum m is
     momentum * m + gradient / mean |gradient|, as in MI-FGSM (arXiv:1710.06081). `random_start` is U(-eps, eps).
     `state["step"]` int64 [B] counts a row's steps, `state["key"]` int64 [B] keys its draws.
     """
@@ -122,7 +123,11 @@ class SignAscent:
         if self.momentum:
             state["momentum"] = self.momentum * state["momentum"] + gradient / mean_size(gradient)
             gradient = state["momentum"]
-        return self.threat.project(state["clean"], state["x"] + self.step_size * scale * gradient.sign())
+        return self.threat.project(state["clean"], state["x"] + self.step_size * scale * self.direction(gradient))
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """[B, ...]: the step in units of its size, from the gradient or its running mean."""
+        return gradient.sign()
 
 
 def mean_size(rows: Tensor) -> Tensor:
@@ -140,17 +145,18 @@ def step_keys(state: RowState, copy: int = 0) -> Tensor:
 
 
 def gradient_at(attack: SourceAttack, source: Source, state: RowState) -> Tensor:
-    """[B, ...]: the mean gradient of the attack's copies at `state["x"]`. FaultError where a number is not finite."""
+    """[B, ...]: the mean gradient of the attack's copies at `state["x"]`. FaultError where one is not a number."""
     total: Tensor | None = None
     for copy in range(attack.copies):
         with torch.enable_grad():
             point = state["x"].detach().requires_grad_(True)
             loss = attack.loss(point, source, state, copy)
             gradient = torch.autograd.grad(loss.sum(), point)[0]
-        finite = torch.isfinite(loss) & torch.isfinite(gradient.flatten(1)).all(1)
-        if not bool(finite.all()):
-            rows = (~finite).nonzero().flatten().tolist()
-            raise FaultError(f"attack {attack.id}: its loss or gradient is not finite for rows {rows[:8]} of the batch")
+        # An infinite one, of a square that overflows, still has its sign.
+        wrong = torch.isnan(loss) | torch.isnan(gradient.flatten(1)).any(1)
+        if bool(wrong.any()):
+            rows = wrong.nonzero().flatten().tolist()
+            raise FaultError(f"attack {attack.id}: its loss or gradient is not a number for rows {rows[:8]} of the batch")
         # A copy, because attacks overwrite it and a model may return a tensor that it still uses.
         gradient = gradient.clone(memory_format=torch.contiguous_format)
         total = gradient if total is None else total.add_(gradient)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, losses, parameters, require
-from transferbench.attacks.source_attack import SignAscent, Source, require_positive
+from transferbench.attacks.source_attack import SignAscent, Source, require_positive, step_keys
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
 
@@ -25,7 +25,7 @@ VERSION = 1
 
 
 class OwnClass(SignAscent):
-    """Ascends the source's cross-entropy at its own clean prediction."""
+    """Ascends the source's cross-entropy at its own clean prediction; some do so at a transformed copy of the point."""
 
     start_forwards = 1
 
@@ -33,7 +33,12 @@ class OwnClass(SignAscent):
         return {"target": source(x, "logits")["logits"].argmax(1)}
 
     def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
-        return losses.cross_entropy(source(point, "logits")["logits"], state["target"])
+        seen = self.transformed(point, step_keys(state, copy))
+        return losses.cross_entropy(source(seen, "logits")["logits"], state["target"])
+
+    def transformed(self, point: Tensor, keys: Tensor) -> Tensor:
+        """[B, ...]: the copies of the points that the network takes, drawn by the keys int64 [B]."""
+        return point
 
 
 class SourcePGD(OwnClass):
