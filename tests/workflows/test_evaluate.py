@@ -60,7 +60,9 @@ def test_renofeations_own_evaluation(photographs: Path, tmp_path: Path, capsys: 
     record = only_record(tmp_path / "out")
     assert record["chains"] == []
     attack, *made, control = record["crafted"]
-    assert [one["attack"] for one in made] == [{"id": id, "of": "pretrained-neuron"} for id in ("shuffled", "other-image")]
+    assert [one["attack"] for one in made] == [
+        {"id": id, "of": "pretrained-neuron"} for id in ("shuffled", "other-image")
+    ]
     assert attack["attack"] == {"id": "pretrained-neuron", "neurons": 1, "n_iter": 40}
     assert (attack["norm"], attack["eps"]) == ("renofeation", "0.1")
     assert control["attack"] == {"id": "random-sign", "draws": 1}

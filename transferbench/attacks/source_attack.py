@@ -156,7 +156,9 @@ def gradient_at(attack: SourceAttack, source: Source, state: RowState) -> Tensor
         wrong = torch.isnan(loss) | torch.isnan(gradient.flatten(1)).any(1)
         if bool(wrong.any()):
             rows = wrong.nonzero().flatten().tolist()
-            raise FaultError(f"attack {attack.id}: its loss or gradient is not a number for rows {rows[:8]} of the batch")
+            raise FaultError(
+                f"attack {attack.id}: its loss or gradient is not a number for rows {rows[:8]} of the batch"
+            )
         # A copy, because attacks overwrite it and a model may return a tensor that it still uses.
         gradient = gradient.clone(memory_format=torch.contiguous_format)
         total = gradient if total is None else total.add_(gradient)
