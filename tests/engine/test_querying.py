@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from transferbench import attacks
 from transferbench.attacks import RowState
-from transferbench.attacks.source_attack import Source
+from transferbench.attacks.source_attack import SourceNetwork
 from transferbench.attacks.square_start import SquareStart
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint, State
 from transferbench.base.errors import FaultError
@@ -71,7 +71,7 @@ def crafted(small: Small) -> Tensor:
 
 def run(
     judge: Judge,
-    source: Source,
+    source: SourceNetwork,
     spec: AttackSpec,
     given: Small,
     crafted: Tensor,
@@ -250,7 +250,7 @@ def test_the_source_is_asked_in_full_batches_and_each_row_is_counted(small: Smal
 
 def test_a_point_outside_the_ball_is_a_fault(small: Small, source: SourceModel) -> None:
     class Leaves(SquareStart):
-        def propose(self, state: RowState, source: Source) -> Tensor:
+        def propose(self, state: RowState, source: SourceNetwork) -> Tensor:
             return (state["x"] + 0.2).clamp(0, 1)
 
     attack = Leaves(LinfBall(LINF.eps), 5, 0.05, "image")

@@ -10,10 +10,11 @@ import pytest
 from support.tiny_suite import TINY, tiny
 
 import transferbench
-from transferbench.base.errors import InputError
 from transferbench import suites
+from transferbench.base.errors import InputError
 from transferbench.cli import main as cli
 from transferbench.python.run_results import RunResults
+from transferbench.scheduling.plan import plan
 
 ROOT = Path(__file__).parents[2]
 

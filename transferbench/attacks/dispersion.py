@@ -16,7 +16,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from transferbench.attacks import RowState, parameters, require
-from transferbench.attacks.source_attack import SignAscent, Source, require_positive
+from transferbench.attacks.source_attack import SignAscent, SourceNetwork, require_positive
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
 
@@ -29,7 +29,7 @@ class DispersionReduction(SignAscent):
     id = "dispersion-reduction"
     layer: str
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         return -source(point, self.layer)[self.layer].flatten(1).std(1, correction=0)
 
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferbench.attacks import RowState, parameters, require
-from transferbench.attacks.source_attack import Source, require_positive
+from transferbench.attacks.source_attack import SourceNetwork, require_positive
 from transferbench.attacks.universal_attack import UniversalAscent, applied, checked
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -51,7 +51,7 @@ _RADIUS = 1 / 8
 class EncoderUniversal(UniversalAscent):
     forwards = 2
 
-    def features(self, delta: Tensor, images: Tensor, source: Source) -> tuple[Tensor, Tensor]:
+    def features(self, delta: Tensor, images: Tensor, source: SourceNetwork) -> tuple[Tensor, Tensor]:
         """Unit features [B, width] of the images and of the images with the delta."""
         with torch.no_grad():
             clean = source(images, "penultimate")["penultimate"]
@@ -62,7 +62,7 @@ class EncoderUniversal(UniversalAscent):
 class XTransfer(EncoderUniversal):
     id = "x-transfer"
 
-    def loss(self, delta: Tensor, images: Tensor, source: Source, state: RowState) -> Tensor:
+    def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         clean, moved = self.features(delta, images, source)
         return -(clean * moved).sum(1).mean()
 
@@ -72,7 +72,7 @@ class AdvEncoder(EncoderUniversal):
     alpha: float
     temperature: float
 
-    def loss(self, delta: Tensor, images: Tensor, source: Source, state: RowState) -> Tensor:
+    def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         clean, moved = self.features(delta, images, source)
         similar = clean @ moved.T / self.temperature
         contrast = F.cross_entropy(similar, torch.arange(len(images), device=images.device))

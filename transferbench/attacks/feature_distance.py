@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, parameters, require
-from transferbench.attacks.source_attack import SignAscent, Source, mean_size, require_positive, step_keys
+from transferbench.attacks.source_attack import SignAscent, SourceNetwork, mean_size, require_positive, step_keys
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -52,10 +52,10 @@ class FeatureCosine(SignAscent):
     start_forwards = 1
     layers: tuple[str, ...]
 
-    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {_clean(name): output for name, output in source(x, *self.layers).items()}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         distances = [
             1 - F.cosine_similarity(output, state[_clean(name)]).reshape(len(point), -1).mean(1)
             for name, output in source(point, *self.layers).items()
@@ -70,11 +70,11 @@ class FeatureL1(SignAscent):
     start_forwards = 1
     noise: float
 
-    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         outputs = source(x, "penultimate", *source.layers("stages")[-_LAYERS:])
         return {_clean(name): output for name, output in outputs.items()}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         names = source.layers("stages")[-_LAYERS:]
         outputs, keys = source(point, "penultimate", *names), step_keys(state)
         count = max(1, round(2 / 3 * len(names)))

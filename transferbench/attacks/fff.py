@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import RowState, parameters, require
-from transferbench.attacks.source_attack import Source
+from transferbench.attacks.source_attack import SourceNetwork
 from transferbench.attacks.universal_attack import UniversalAscent, applied, checked
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
@@ -39,7 +39,7 @@ class FFF(UniversalAscent):
         zero = torch.zeros_like(state["delta"])
         return {**state, "first": zero, "second": zero.clone(), "at bound": torch.zeros(1)}
 
-    def loss(self, delta: Tensor, images: Tensor, source: Source, state: RowState) -> Tensor:
+    def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         names = source.layers("convolutions")
         seen = delta if self.images == "none" else applied(images, delta)
         outputs = source(seen, *names)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import RowState, parameters, require
-from transferbench.attacks.source_attack import Source
+from transferbench.attacks.source_attack import SourceNetwork
 from transferbench.attacks.universal_attack import UniversalAscent, applied, checked, gaussian_images
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -56,7 +56,7 @@ class L4A(UniversalAscent):
     second: str
     lam: float
 
-    def loss(self, delta: Tensor, images: Tensor, source: Source, state: RowState) -> Tensor:
+    def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         if self.mode == "ugs":
             noise = gaussian_images(state, _GAUSSIAN, tuple(images.shape[1:]), _REDRAWN)
             # Gaussian images are not clipped, as in the paper's code.

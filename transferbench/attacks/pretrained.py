@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, losses, parameters, require
-from transferbench.attacks.source_attack import SignAscent, Source, require_positive, step_keys
+from transferbench.attacks.source_attack import SignAscent, SourceNetwork, require_positive, step_keys
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -52,10 +52,10 @@ class PretrainedNeuron(SignAscent):
         super().__init__(threat, n_iter, step, neurons)
         self.m, self.first = m, first
 
-    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {"neuron": keys.tries + self.first}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         output = source(point, "penultimate")["penultimate"]
         if output.shape[1] < self.first + self.tries:
             raise InputError(
@@ -75,10 +75,10 @@ class PretrainedCoverage(SignAscent):
     k: int
     threshold: float
 
-    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {"covered": torch.zeros_like(torch.cat(_units(source, x), 1), dtype=torch.bool)}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         layers = _units(source, point)
         scaled = torch.cat([_scaled(layer) for layer in layers], 1)
         state["covered"] = covered = state["covered"] | (scaled > self.threshold)
@@ -88,7 +88,7 @@ class PretrainedCoverage(SignAscent):
         return torch.cat(layers, 1).gather(1, order[:, : self.k]).sum(1)
 
 
-def _units(source: Source, x: Tensor) -> list[Tensor]:
+def _units(source: SourceNetwork, x: Tensor) -> list[Tensor]:
     """[B, C] of every stage: its channels' means over positions."""
     outputs = source(x, *source.layers("stages")).values()
     return [output.reshape(*output.shape[:2], -1).mean(2) for output in outputs]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState
-from transferbench.attacks.source_attack import Source
+from transferbench.attacks.source_attack import SourceNetwork
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.threats import BoundedThreat
@@ -39,14 +39,14 @@ class QueryAttack(Protocol):
     sees: Literal["source"]
     scope: Literal["query"]
 
-    def start(self, x: Tensor, y: Tensor, source: Source, keys: Keys, begin: Tensor) -> RowState:
+    def start(self, x: Tensor, y: Tensor, source: SourceNetwork, keys: Keys, begin: Tensor) -> RowState:
         """New rows for the images x [B, ...] in [0,1] with labels y int64 [B].
 
         `begin` [B, ...] are admissible points, the images themselves or crafted ones (`begins`). `state["x"]` is the
         row's best point so far, `state["query"]` int64 [B] the number of its answers.
         """
 
-    def propose(self, state: RowState, source: Source) -> Tensor:
+    def propose(self, state: RowState, source: SourceNetwork) -> Tensor:
         """[B, ...]: the admissible points that are to be scored next. May update the state."""
 
     def learn(self, state: RowState, points: Tensor, margins: Tensor) -> None:
@@ -68,7 +68,7 @@ class MarginAscent:
     def __init__(self, threat: BoundedThreat, queries: int) -> None:
         self.threat, self.queries = threat, queries
 
-    def start(self, x: Tensor, y: Tensor, source: Source, keys: Keys, begin: Tensor) -> RowState:
+    def start(self, x: Tensor, y: Tensor, source: SourceNetwork, keys: Keys, begin: Tensor) -> RowState:
         return {
             "x": self.threat.project(x, begin),
             "clean": x,
@@ -77,7 +77,7 @@ class MarginAscent:
             "margin": torch.full_like(keys.noise, -float("inf"), dtype=torch.float32),
         }
 
-    def propose(self, state: RowState, source: Source) -> Tensor:
+    def propose(self, state: RowState, source: SourceNetwork) -> Tensor:
         raise NotImplementedError
 
     def learn(self, state: RowState, points: Tensor, margins: Tensor) -> None:

@@ -15,7 +15,7 @@ from typing import Literal
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, parameters, require
-from transferbench.attacks.source_attack import Source
+from transferbench.attacks.source_attack import SourceNetwork
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -41,10 +41,10 @@ class RandomSign:
     def __init__(self, threat: BoundedThreat, draws: int) -> None:
         self.threat, self.tries = threat, draws
 
-    def start(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def start(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {"x": self.threat.displace(x, keyed_random.signs(keys.noise, tuple(x.shape[1:])))}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         return point.new_zeros(len(point))
 
     def step(self, state: RowState, gradient: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, parameters, require, select
 from transferbench.attacks.query_attack import MarginAscent, budget, chosen, per_image, query_keys, rises
-from transferbench.attacks.source_attack import Source, require_positive
+from transferbench.attacks.source_attack import SourceNetwork, require_positive
 from transferbench.base import keyed_random
 from transferbench.base.errors import FaultError
 from transferbench.base.specifications import AttackSpec
@@ -46,12 +46,12 @@ class SimbaODS(MarginAscent):
         self.step_size, self.from_source = step * ball.radius, from_source
         self.passes = queries - 1 if from_source else 0
 
-    def start(self, x: Tensor, y: Tensor, source: Source, keys: Keys, begin: Tensor) -> RowState:
+    def start(self, x: Tensor, y: Tensor, source: SourceNetwork, keys: Keys, begin: Tensor) -> RowState:
         state = super().start(x, y, source, keys, begin)
         # The first query does not move.
         return {**state, "direction": torch.zeros_like(x), "side": torch.ones_like(state["margin"])}
 
-    def propose(self, state: RowState, source: Source) -> Tensor:
+    def propose(self, state: RowState, source: SourceNetwork) -> Tensor:
         due = ((state["query"] > 0) & (state["side"] > 0)).nonzero().flatten()
         if len(due):
             state["direction"] = state["direction"].index_copy(0, due, self._directions(select(state, due), source))
@@ -62,7 +62,7 @@ class SimbaODS(MarginAscent):
         state["side"] = torch.where(rises(state, margins), 1.0, -state["side"])
         super().learn(state, points, margins)
 
-    def _directions(self, state: RowState, source: Source) -> Tensor:
+    def _directions(self, state: RowState, source: SourceNetwork) -> Tensor:
         """[B, ...] of -1, 0 and 1."""
         keys, shape = query_keys(state), tuple(state["x"].shape[1:])
         if not self.from_source:

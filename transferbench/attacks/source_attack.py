@@ -23,7 +23,7 @@ Change = Callable[[Tensor], Tensor]
 """Replaces a layer's output [B, ...] inside a pass."""
 
 
-class Source(Protocol):
+class SourceNetwork(Protocol):
     """The public network, differentiable with respect to its images [B, ...] in [0,1]."""
 
     def __call__(self, x: Tensor, *names: str, changes: Mapping[str, Change] = {}) -> dict[str, Tensor]:
@@ -55,11 +55,11 @@ class SourceAttack(Protocol):
     sees: Literal["source"]
     scope: Literal["image"]
 
-    def start(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def start(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         """New rows for the images x [B, ...] in [0,1]; `state["x"]` is the starting point. Clean outputs that the loss
         compares with are computed here and kept in the state."""
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         """[B]: what the attack maximises at `point`, from one pass through the source; of `copies` passes the number
         `copy`, each on a transformed copy of the point."""
 
@@ -98,7 +98,7 @@ class SignAscent:
         self.threat, self.steps, self.tries = threat, steps, tries
         self.step_size, self.momentum, self.random_start = step * threat.radius, momentum, random_start
 
-    def start(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def start(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         point = x.clone()
         if self.random_start:
             point = self.threat.displace(x, 2 * keyed_random.uniform(keys.noise, tuple(x.shape[1:])) - 1)
@@ -109,11 +109,11 @@ class SignAscent:
             state.update(self.begin(x, source, keys))
         return state
 
-    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         """What a row knows besides its points, from the clean images. Called without gradients."""
         return {}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         raise NotImplementedError
 
     def step(self, state: RowState, gradient: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def step_keys(state: RowState, copy: int = 0) -> Tensor:
     )
 
 
-def gradient_at(attack: SourceAttack, source: Source, state: RowState) -> Tensor:
+def gradient_at(attack: SourceAttack, source: SourceNetwork, state: RowState) -> Tensor:
     """[B, ...]: the mean gradient of the attack's copies at `state["x"]`. FaultError where one is not a number."""
     total: Tensor | None = None
     for copy in range(attack.copies):
@@ -168,7 +168,7 @@ def gradient_at(attack: SourceAttack, source: Source, state: RowState) -> Tensor
 
 def run_to_end(
     attack: SourceAttack,
-    source: Source,
+    source: SourceNetwork,
     state: RowState,
     done: int = 0,
     on_step: Callable[[int, RowState], None] | None = None,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, losses, parameters, require
-from transferbench.attacks.source_attack import Source, mean_size, require_positive, step_keys
+from transferbench.attacks.source_attack import SourceNetwork, mean_size, require_positive, step_keys
 from transferbench.attacks.source_momentum import with_momentum
 from transferbench.attacks.source_pgd import OwnClass
 from transferbench.base import keyed_random
@@ -47,7 +47,7 @@ class SourceBFA(OwnClass):
     rounds: int
     eta: float
 
-    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         """The layer's weights. A pass pushes the next round's point and, but for the first, adds to the weights."""
         length = self.eta * self.threat.radius * x[0].numel() ** 0.5
         point, weights, target = x, torch.zeros(()), None
@@ -71,7 +71,7 @@ class SourceBFA(OwnClass):
                     point = x + length * _unit(push)
         return {"weights": _unit(weights)}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         return (state["weights"] * source(point, self.layer)[self.layer]).flatten(1).sum(1)
 
 
@@ -81,7 +81,7 @@ class SourceILPD(OwnClass):
     gamma: float
     sigma: float
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         noise = keyed_random.normal(step_keys(state, copy), tuple(point.shape[1:])).to(point.dtype)
         with torch.no_grad():
             clean = source(state["clean"] + self.sigma * noise, self.layer)[self.layer]

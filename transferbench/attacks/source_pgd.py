@@ -1,6 +1,6 @@
-"""Source-model PGD: Madry PGD on the public network; every network that was fine-tuned from it is judged on the result.
+"""SourceNetwork-model PGD: Madry PGD on the public network; every network that was fine-tuned from it is judged on the result.
 
-The plainest transfer attack. Source and victim may have other classes, so the loss is the source's cross-entropy at its
+The plainest transfer attack. SourceNetwork and victim may have other classes, so the loss is the source's cross-entropy at its
 own clean prediction. Without its noise control its result has no meaning.
 
 Paper: IGAM's code takes its black-box gradients from another model in the same way; "Two Sides of the Same Coin"
@@ -15,7 +15,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, losses, parameters, require
-from transferbench.attacks.source_attack import SignAscent, Source, require_positive, step_keys
+from transferbench.attacks.source_attack import SignAscent, SourceNetwork, require_positive, step_keys
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
 
@@ -29,10 +29,10 @@ class OwnClass(SignAscent):
 
     start_forwards = 1
 
-    def begin(self, x: Tensor, source: Source, keys: Keys) -> RowState:
+    def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {"target": source(x, "logits")["logits"].argmax(1)}
 
-    def loss(self, point: Tensor, source: Source, state: RowState, copy: int) -> Tensor:
+    def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         seen = self.transformed(point, step_keys(state, copy))
         return losses.cross_entropy(source(seen, "logits")["logits"], state["target"])
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from transferbench.attacks import Keys, RowState, parameters, require
 from transferbench.attacks.query_attack import Begin, MarginAscent, budget, chosen, per_image, query_keys
-from transferbench.attacks.source_attack import Source, require_positive
+from transferbench.attacks.source_attack import SourceNetwork, require_positive
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec
@@ -48,7 +48,7 @@ class SquareStart(MarginAscent):
             [share_at(square, queries, p_init) for square in range(queries)], dtype=torch.float64
         )
 
-    def start(self, x: Tensor, y: Tensor, source: Source, keys: Keys, begin: Tensor) -> RowState:
+    def start(self, x: Tensor, y: Tensor, source: SourceNetwork, keys: Keys, begin: Tensor) -> RowState:
         state = super().start(x, y, source, keys, begin)
         if self.begins == "image":
             channels, _, width = x.shape[1:]
@@ -56,7 +56,7 @@ class SquareStart(MarginAscent):
             state["x"] = self.threat.displace(x, stripes.expand_as(x))
         return state
 
-    def propose(self, state: RowState, source: Source) -> Tensor:
+    def propose(self, state: RowState, source: SourceNetwork) -> Tensor:
         clean, query = state["clean"], state["query"]
         channels, height, width = clean.shape[1:]
         sides = self.sides((query - 1).clamp(min=0), height, width)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import RowState, parameters, require
-from transferbench.attacks.source_attack import Source
+from transferbench.attacks.source_attack import SourceNetwork
 from transferbench.attacks.universal_attack import UniversalAscent, applied, checked
 from transferbench.base.specifications import AttackSpec
 from transferbench.threats import LinfBall, Threat
@@ -33,7 +33,7 @@ class SSP(UniversalAscent):
     forwards = 2
     layer: str
 
-    def loss(self, delta: Tensor, images: Tensor, source: Source, state: RowState) -> Tensor:
+    def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         with torch.no_grad():
             clean = source(images, self.layer)[self.layer].square()
         return (source(applied(images, delta), self.layer)[self.layer].square() - clean).square().mean()

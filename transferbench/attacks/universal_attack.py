@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import RowState
-from transferbench.attacks.source_attack import Source, require_positive
+from transferbench.attacks.source_attack import SourceNetwork, require_positive
 from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.threats import LinfBall
@@ -44,7 +44,7 @@ class UniversalAttack(Protocol):
     def start(self, shape: tuple[int, ...], key: int) -> RowState:
         """The state for images of shape [C, H, W]: `state["delta"]` [1, C, H, W]; `key` determines the draws."""
 
-    def loss(self, delta: Tensor, images: Tensor, source: Source, state: RowState) -> Tensor:
+    def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         """[]: what the attack maximises, on the images [B, C, H, W] of this step."""
 
     def step(self, state: RowState, gradient: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class UniversalAscent:
             "step": torch.zeros(1, dtype=torch.int64),
         }
 
-    def loss(self, delta: Tensor, images: Tensor, source: Source, state: RowState) -> Tensor:
+    def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         raise NotImplementedError
 
     def step(self, state: RowState, gradient: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from transferbench import attacks
 from transferbench.attacks import Keys, RowState, lockstep
 from transferbench.attacks.query_attack import QueryAttack
-from transferbench.attacks.source_attack import Change, Source
+from transferbench.attacks.source_attack import Change, SourceNetwork
 from transferbench.base.checkpoint import Checkpoint, State
 from transferbench.base.results import NOT_FOOLED, WRONG_ON_CLEAN, Cost
 from transferbench.base.specifications import ThreatModel
@@ -36,7 +36,7 @@ class PaddedSource:
     """The source in batches of at least `floor` rows (engine/judge.py), so that its answers do not depend on the batch
     size. It counts the rows that it passes: `forwards`, and `backwards` of those that a gradient is taken for."""
 
-    def __init__(self, source: Source, floor: int) -> None:
+    def __init__(self, source: SourceNetwork, floor: int) -> None:
         self.source, self.floor = source, floor
         self.forwards = self.backwards = 0
 
@@ -77,7 +77,7 @@ class Querying:
     def __init__(
         self,
         judge: Judge,
-        source: Source,
+        source: SourceNetwork,
         attack: QueryAttack,
         threat: ThreatModel,
         seed: int,

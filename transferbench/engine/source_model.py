@@ -25,7 +25,7 @@ and fourth, of MobileNetV2's five features.3, .6 and .18, of a ViT's twelve bloc
 
 
 class SourceModel:
-    """`source(images, "logits", "late")` gives named outputs (attacks/source_attack.Source).
+    """`source(images, "logits", "late")` gives named outputs (attacks/source_attack.SourceNetwork).
 
     `rows` is the number of rows that passed through the network and its copies to compare them.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from transferbench.attacks import RowState
-from transferbench.attacks.source_attack import Source
+from transferbench.attacks.source_attack import SourceNetwork
 from transferbench.attacks.universal_attack import UniversalAttack, gaussian_images
 from transferbench.base import keyed_random
 from transferbench.base.checkpoint import Checkpoint
@@ -29,7 +29,7 @@ class UniversalCrafting:
 
     def __init__(
         self,
-        source: Source,
+        source: SourceNetwork,
         attack: UniversalAttack,
         shape: tuple[int, ...],
         pool: Tensor | None,
