@@ -80,7 +80,7 @@ def test_a_start_that_does_not_fit_is_refused_when_the_job_is_made(
 
 
 def test_a_plan_runs_it_once_and_its_first_query_is_the_transfer_rate(tmp_path: Path) -> None:
-    judge = JudgeJob.of("judge", VICTIM, CRAFT)
+    judge = JudgeJob("judge", VICTIM, CRAFT.images, CRAFT)
     jobs = [CRAFT, judge, SIMBA, SQUARE]
     settings, again = RunSettings(), Recorder()
     with Store(tmp_path) as store:
@@ -170,7 +170,7 @@ def test_a_randomised_victim_is_asked_in_batches_of_one_size_and_judged_on_many_
 
 def test_a_source_whose_answers_depend_on_the_batch_changes_no_other_job() -> None:
     resources, results = Resources(RunSettings()), Results()
-    judge = JudgeJob.of("judge", VICTIM, CRAFT)
+    judge = JudgeJob("judge", VICTIM, CRAFT.images, CRAFT)
     SIMBA.mark_batch_dependent(resources, results, BatchDependentError(32, 1))
     assert SIMBA.adapted(resources, results) == replace(SIMBA, batch=32)
     assert judge.adapted(resources, results) == judge

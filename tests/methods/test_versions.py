@@ -17,9 +17,18 @@ from torch import Tensor, nn
 
 from transferbench import attacks, data, methods
 from transferbench.attacks import lockstep
-from transferbench.base import registry
+from transferbench.base import attack_parameters, registry
+from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.data import Dataset
+from transferbench.engine.crafting import Crafting
+from transferbench.engine.judge import Judge
+from transferbench.engine.memory import Rows
+from transferbench.engine.querying import Querying
+from transferbench.engine.source_model import SourceModel
+from transferbench.engine.universal import UniversalCrafting
+from transferbench.engine.verdicts import Examples
 from transferbench.methods import Network
 from transferbench.models import networks
 from transferbench.training import loop
@@ -52,13 +61,42 @@ def attack_numbers(id: str) -> dict[str, list[float]]:
             attack = attacks.build(AttackSpec.of(id), threat, 10)
         except InputError:
             continue
-        if hasattr(attack, "passes") and attack.passes > 101:
+        if attack.sees == "source":
+            found[norm] = source_numbers(id, threat, digits, labels)
+            continue
+        if attack.passes > 101:
             attack = attacks.build(AttackSpec.of(id, n_iter=20), threat, 10)
         noise = lockstep.try_keys(0, norm, eps, 0, digits.ids)
         done = lockstep.maximise(attack, network, digits.pixels, labels, noise, network(digits.pixels))
         points = torch.cat([done.last, done.best]).double().flatten(1)
         found[norm] = [round(float(value), 5) for value in torch.cat([points.mean(1), points.square().mean(1)])]
     return found
+
+
+def source_numbers(id: str, threat: ThreatModel, digits: Dataset, labels: Tensor) -> list[float]:
+    """The mean and the mean square of every point, or delta, of a short try with the source alone, on a network of
+    written-down weights; of query attacks also the numbers of queries."""
+    made = written()
+    source = SourceModel(made.model.eval(), made.layers)
+    known = attack_parameters.defaults(id)
+    short = {"n_iter": 4, "k": 4, "steps": 4, "neurons": 2, "copies": 2, "batch": 4, "queries": 12}
+    given: dict[str, Any] = {name: value for name, value in short.items() if name in known}
+    # One delta sees no images, or many of them in its batch.
+    given |= {"batch": 1} if id == "fff" else {}
+    attack = attacks.build(AttackSpec.of(id, **given), threat, 10)
+    shard = Dataset("digits", "test", digits.pixels, labels, digits.ids, tuple("0123456789"))
+    name, queries = (0, threat.norm, threat.eps.text), []
+    if attack.scope == "universal":
+        made_of = UniversalCrafting(source, attack, (1, 8, 8), digits.pixels, name, "cpu", NO_CHECKPOINT)
+        points = made_of.run()
+    elif attack.scope == "query":
+        asked = Querying(Judge(Curved().eval()), source, attack, threat, 0, Rows(16, 4), NO_CHECKPOINT)
+        done = asked.run(Examples(digits.pixels, labels, digits.ids), digits.pixels)
+        points, queries = done.points, [float(number) for number in done.queries]
+    else:
+        points = Crafting(source, attack, threat, shard, 0, Rows(16, 4), NO_CHECKPOINT).run().flatten(0, 1)
+    flat = points.double().flatten(1)
+    return [*queries, *(round(float(value), 5) for value in torch.cat([flat.mean(1), flat.square().mean(1)]))]
 
 
 def method_numbers(id: str) -> dict[str, list[float]]:

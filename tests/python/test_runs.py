@@ -69,7 +69,7 @@ def test_the_command_finds_the_runs_jobs_and_writes_its_bytes(
     before = {name: (results.folder / name).read_bytes() for name in names}
     words = ["run", str(results.folder.parent / "tiny.yaml"), "--seeds", "0", "--out", str(results.folder)]
     assert cli.main(words) == 0
-    jobs = len(plan(suites.load(results.folder.parent / "tiny.yaml"), (0,)).jobs)
+    jobs = len(plan(suites.load(str(results.folder.parent / "tiny.yaml")), (0,)).jobs)
     assert f"{jobs} of {jobs} jobs were done before" in capsys.readouterr().out
     assert {name: (results.folder / name).read_bytes() for name in names} == before
 

@@ -239,7 +239,8 @@ def test_attacks_start_with_the_bits_of_their_formulas(kind: type[BoundedThreat]
             wanted = torch.clamp(x + threat.radius * STD * drawn, *box(kind, x, threat.radius))
         attack: Any = attacks.build(AttackSpec.of(id), spec, 10)
         y = torch.zeros(6, dtype=torch.int64)
-        assert torch.equal(attack.start(x, y, x.new_empty(6, 0), Keys(keys, y))["x"], wanted)
+        held: Any = (y, x.new_empty(6, 0)) if attack.sees == "victim" else (None,)
+        assert torch.equal(attack.start(x, *held, Keys(keys, y))["x"], wanted)
 
 
 GOLDEN = {

@@ -1,6 +1,6 @@
-"""SourceNetwork-model PGD: Madry PGD on the public network; every network that was fine-tuned from it is judged on the result.
+"""Source-model PGD: Madry PGD on the public network; every network that was fine-tuned from it is judged on the result.
 
-The plainest transfer attack. SourceNetwork and victim may have other classes, so the loss is the source's cross-entropy at its
+The plainest transfer attack. Source and victim may have other classes, so the loss is the source's cross-entropy at its
 own clean prediction. Without its noise control its result has no meaning.
 
 Paper: IGAM's code takes its black-box gradients from another model in the same way; "Two Sides of the Same Coin"
