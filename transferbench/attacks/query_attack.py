@@ -36,6 +36,8 @@ class QueryAttack(Protocol):
     queries: int
     passes: int
     begins: Begin
+    control: tuple[str, str]
+    """The parameter, and its value, that make the attack's control: the same search without the source."""
     sees: Literal["source"]
     scope: Literal["query"]
 
@@ -62,6 +64,7 @@ class MarginAscent:
     id: str
     passes = 0
     begins: Begin = "image"
+    control: tuple[str, str]
     sees: Literal["source"] = "source"
     scope: Literal["query"] = "query"
 

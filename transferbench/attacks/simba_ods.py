@@ -39,6 +39,7 @@ class SimbaODS(MarginAscent):
     is tried next. With +1 a new direction is due."""
 
     id = "simba-ods"
+    control = ("directions", "random")
 
     def __init__(self, ball: LinfBall, queries: int, step: float, from_source: bool) -> None:
         """`step` is a share of eps."""

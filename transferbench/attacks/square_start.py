@@ -40,6 +40,7 @@ class SquareStart(MarginAscent):
     """`shares` float64: the share of the image that each square of the budget covers."""
 
     id = "square-start"
+    control = ("start", "stripes")
 
     def __init__(self, ball: LinfBall, queries: int, p_init: float, begins: Begin) -> None:
         super().__init__(ball, queries)

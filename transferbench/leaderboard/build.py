@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.leaderboard import markdown, source_only, transfer
-from transferbench.leaderboard.column import Row, present
+from transferbench.leaderboard import markdown, queries, source_only, transfer
+from transferbench.leaderboard.column import Column, Row, present
 from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
@@ -27,8 +28,14 @@ def render(records: Sequence[Record]) -> dict[str, str]:
         "cost.csv": csv_table(COST, cost_rows(records)),
         "transfer.csv": csv_table(transfer.TRANSFER, transfer.rows(records)),
         "source_only.csv": csv_table(source_only.SOURCE_ONLY, source_only.rows(records)),
+        **_where_measured("queries.csv", queries.QUERIES, queries.rows(records)),
         "leaderboard.md": markdown.render(records, rows),
     }
+
+
+def _where_measured(name: str, columns: Sequence[Column[Any]], rows: Sequence[Row]) -> dict[str, str]:
+    """The file, where there is a row."""
+    return {name: csv_table(columns, rows)} if rows else {}
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:

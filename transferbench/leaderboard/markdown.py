@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from transferbench.base.specifications import NORMS
-from transferbench.leaderboard import figures, source_only, transfer
+from transferbench.leaderboard import figures, queries, source_only, transfer
 from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
@@ -96,13 +96,19 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
                     [_victim_line(row, columns) for row in rows],
                     1,
                 ),
-                *filter(None, [source_only.markdown(records), transfer.markdown(records), figures.markdown(rows)]),
+                *_sections(records, rows),
                 "## Columns",
                 "\n".join(f"- `{column.name}`: {column.meaning}" for column in present(LEADERBOARD, rows)),
             ]
         )
         + "\n"
     )
+
+
+def _sections(records: Sequence[Record], rows: Sequence[Row]) -> list[str]:
+    """The parts of the page that not every board has."""
+    parts = [source_only.markdown(records), queries.markdown(records), transfer.markdown(records)]
+    return [part for part in (*parts, figures.markdown(rows)) if part]
 
 
 def _all_of(names: Iterable[str]) -> str:

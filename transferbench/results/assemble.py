@@ -7,9 +7,9 @@ from functools import reduce
 from typing import Any, Literal
 
 from transferbench.base.errors import FaultError
-from transferbench.base.results import AttackResult, AttackTally, Cost, DrawCounts, JudgeResult, Verdict
+from transferbench.base.results import AttackResult, AttackTally, Cost, DrawCounts, JudgeResult, QueryResult, Verdict
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel, parse_norm
-from transferbench.results.records import Bits, ChainRecord, CraftedRecord, DrawsRecord
+from transferbench.results.records import Bits, ChainRecord, CraftedRecord, DrawsRecord, QueriedRecord
 
 
 def _verdicts(shards: Sequence[AttackResult]) -> list[Verdict]:
@@ -99,6 +99,30 @@ def crafted_record(
         ],
         jobs=[shard.key for shard in shards],
         attacker_images=attacker_images,
+    )
+
+
+def queried_record(
+    source: str,
+    threat: ThreatModel,
+    attack: AttackSpec,
+    is_control: bool,
+    start: str,
+    shards: Sequence[QueryResult],
+    clean: Bits,
+) -> QueriedRecord:
+    """The record of a query attack, or its control, over its shards; an example counts where `clean` has it right."""
+    numbers = [number for shard in shards for number in shard.queries]
+    return QueriedRecord(
+        source=source,
+        norm=threat.norm,
+        eps=threat.eps.text,
+        attack=attack.as_dict(),
+        is_control=is_control,
+        budget=shards[0].budget,
+        queries=[number if right else 0 for number, right in zip(numbers, clean.list(), strict=True)],
+        start=start,
+        jobs=[shard.key for shard in shards],
     )
 
 

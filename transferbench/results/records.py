@@ -145,6 +145,29 @@ class CraftedRecord(SparseModel):
         return self.flipped(tries).bit_count()
 
 
+class QueriedRecord(StrictModel):
+    """An attack that holds the source and asks the victim, or its control, which does not hold it.
+
+    `queries`: per example the number of the query that first fooled the victim, of at most `budget`; 0 where it is
+    wrong on the clean image, -1 where no query did. `start`: the attack at whose points it began. `jobs` are the keys
+    of the jobs, which hold the fooling points.
+    """
+
+    source: str
+    norm: ThreatName
+    eps: str
+    attack: dict[str, Any]
+    is_control: bool
+    budget: int = Field(ge=1)
+    queries: Annotated[list[Annotated[int, Field(ge=-1)]], Field(min_length=1)]
+    start: str = ""
+    jobs: list[str]
+
+    def fooled(self, within: int) -> int:
+        """The examples that are fooled within so many queries, as the bits of a whole number."""
+        return Bits.of([0 < number <= within for number in self.queries]).number
+
+
 class CorruptedRecord(StrictModel):
     """The images of one corruption at one severity: `correct`, those that are classified correctly, their fingerprint,
     and the key of the job."""
@@ -221,7 +244,7 @@ class Record(SparseModel):
     other ones alone.
     """
 
-    newer = ("corruptions", "clean_job", "unmeasured_threat")
+    newer = ("corruptions", "clean_job", "unmeasured_threat", "queried")
 
     schema_version: Literal[3] = 3
     suite: str
@@ -251,6 +274,7 @@ class Record(SparseModel):
     clean_full: tuple[int, int] | None = None
     chains: list[ChainRecord]
     crafted: list[CraftedRecord] = Field(default=[])
+    queried: list[QueriedRecord] = Field(default=[])
     clean_full_job: str = ""
     corruptions: list[CorruptionRecord] = Field(default=[])
     clean_job: str = ""
@@ -273,6 +297,11 @@ class Record(SparseModel):
                 raise ValueError(f"{name} has {bits.n} verdicts, the record says n={self.n}")
             if bits.number & wrong:
                 raise ValueError(f"{name} counts an example that was wrong on clean")
+        for asked in self.queried:
+            if len(asked.queries) != self.n or max(asked.queries) > asked.budget:
+                raise ValueError(f"{asked.attack['id']} has not n={self.n} numbers of at most {asked.budget} queries")
+            if asked.fooled(asked.budget) & wrong:
+                raise ValueError(f"{asked.attack['id']} counts an example that was wrong on clean")
         return self
 
     @model_validator(mode="after")

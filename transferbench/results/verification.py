@@ -28,6 +28,7 @@ from transferbench.base.results import (
     CorrectResult,
     CraftResult,
     JudgeResult,
+    QueryResult,
     StoredFile,
 )
 from transferbench.base.specifications import NORMS, Epsilon
@@ -43,6 +44,7 @@ from transferbench.results.records import (
     CorruptedRecord,
     CorruptionRecord,
     CraftedRecord,
+    QueriedRecord,
     Record,
     Stamp,
     digest,
@@ -187,6 +189,8 @@ class _RecordVerifier:
             self._chain(chain, shards[chain.name])
         for crafted in record.crafted:
             self._crafted_set(crafted)
+        for asked in record.queried:
+            self._queried(asked)
         if record.clean_full is not None:
             self._clean_full(record.clean_full)
         if record.clean_job:
@@ -386,6 +390,37 @@ class _RecordVerifier:
             flipped &= np.array(self.record.clean.list())
         for attempt, bits in enumerate(record.flips):
             self._same(f"{name}, try {attempt}", bits, flipped[attempt])
+
+    def _queried(self, record: QueriedRecord) -> None:
+        """Verify a query attack: the numbers of queries, and the fooling points inside the threat and misclassified."""
+        name = f"{record.attack['id']} with {record.source}{', control' if record.is_control else ''}"
+        numbers: list[int] = []
+        clean = self.record.clean.list()
+        for job in map(self._job, record.jobs):
+            result, specification = job.result(QueryResult), job.specification
+            threat = (specification.threat.norm, specification.threat.eps.text)
+            if specification.attack.as_dict() != record.attack or threat != (record.norm, record.eps):
+                raise VerificationError(f"{name}: the store's attack is not the record's")
+            numbers += result.queries
+            start = specification.start
+            at = np.arange(start, start + len(result.queries))
+            fooled = [position for position in at if result.queries[position - start] > 0]
+            right = np.array([number != 0 for number in result.queries])
+            self._right(name, self._pixels(at), self.labels[at], right, np.ones(len(at), dtype=bool))
+            if result.examples is None:
+                continue
+            tensors = self._tensors(result.examples)
+            places = [self._position(int(id)) for id in tensors["ids"]]
+            if result.kept == "fooled" and places != fooled:
+                raise VerificationError(f"{name}: the stored points are not those of the fooled examples")
+            points = tensors["points"].numpy()
+            admissible(name, record.norm, record.eps, self._pixels(np.array(places, dtype=int)), points)
+            rows = np.isin(places, fooled)
+            self._right(name, points, self.labels[places], np.zeros(len(places), dtype=bool), rows)
+            self.counts.points += int(rows.sum())
+        numbers = [number if ok else 0 for number, ok in zip(numbers, clean, strict=True)]
+        if numbers != record.queries:
+            raise VerificationError(f"{name}: the record's numbers of queries are not the store's")
 
     def _craft_job(self, judge: FinishedJob) -> FinishedJob:
         """The crafting job whose examples a judging job read, by their hash in its key."""

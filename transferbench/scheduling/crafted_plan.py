@@ -14,6 +14,7 @@ from transferbench.jobs.evaluation import CLASSES
 from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.judge import JudgeJob
 from transferbench.jobs.networks import NetworkReference
+from transferbench.jobs.query import QueryJob
 from transferbench.jobs.universal import UniversalJob
 from transferbench.suites import SourceOnly
 
@@ -64,6 +65,35 @@ def source_only_shards(
                 control = ControlJob(f"{source.network.id}: {named}, {change}", change, made)
                 judge = JudgeJob(f"{label}, {change}", victim, shard, control)
                 yield CraftedShard(source.network.id, control, judge)
+
+
+class QueriedShard(NamedTuple):
+    """A query attack, or its control, on one shard; `source` is the id of the network that the attacker holds."""
+
+    source: str
+    is_control: bool
+    job: QueryJob
+
+
+def queried_shards(
+    victim: NetworkReference, source: AttackersSource, protocol: SourceOnly, shards: list[ImagesInput], seed: int
+) -> Iterator[QueriedShard]:
+    """The query attacks of a protocol on a victim's images, each followed by its control."""
+    for part in protocol.queries:
+        spec = part.spec()
+        name, value = attacks.build(spec, protocol.threat, CLASSES).control
+        control = AttackSpec.of(spec.id, **{**dict(spec.params), name: value})
+        for one in (spec, control):
+            begins = attacks.build(one, protocol.threat, CLASSES).begins
+            label = f"{victim.id}: {one.id}" if one is spec else f"{victim.id}: {one.id}, {name}={value}"
+            for shard in shards:
+                start = None
+                if begins == "crafted":
+                    made = _made(source, protocol.starting.spec(), protocol.threat, shard, seed, protocol.starting.id)
+                    assert isinstance(made, CraftJob)
+                    start = made
+                job = QueryJob(label, victim, shard, source.network, one, protocol.threat, seed, start)
+                yield QueriedShard(source.network.id, one is control, job)
 
 
 def _made(

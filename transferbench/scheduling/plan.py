@@ -24,7 +24,13 @@ from transferbench.jobs.job import Job, Results
 from transferbench.jobs.networks import NetworkReference, PublicNetwork, TrainedNetwork
 from transferbench.jobs.train import TrainJob
 from transferbench.models import networks, victims
-from transferbench.scheduling.crafted_plan import AttackersSource, CraftedShard, source_only_shards
+from transferbench.scheduling.crafted_plan import (
+    AttackersSource,
+    CraftedShard,
+    QueriedShard,
+    queried_shards,
+    source_only_shards,
+)
 from transferbench.suites import Source, Suite, SuiteRow, Training
 
 J = TypeVar("J", bound=Job[Any])
@@ -55,11 +61,13 @@ class Evaluation:
     clean: CleanJob | None = None
     clean_bits: CorrectJob | None = None
     corrupted: list[CorruptedImages] = field(default_factory=list)
+    queried: list[QueriedShard] = field(default_factory=list)
 
     def jobs(self) -> list[Job[Any]]:
         """All of them, inputs first."""
         jobs: list[Job[Any]] = [job for shards in self.chains.values() for job in shards]
         jobs += [job for shard in self.crafted for job in (shard.craft, shard.judge)]
+        jobs += [shard.job for shard in self.queried]
         jobs += [job for job in (self.clean, self.clean_bits) if job is not None]
         jobs += [part.job for part in self.corrupted]
         # A universal delta is the same job for every shard.
@@ -83,6 +91,14 @@ class Evaluation:
         sets: dict[tuple[str, str, AttackSpec], list[CraftedShard]] = {}
         for shard in self.crafted:
             sets.setdefault((shard.source, shard.craft.threat.norm, shard.craft.attack), []).append(shard)
+        return list(sets.values())
+
+    def queried_sets(self) -> list[list[QueriedShard]]:
+        """The shards of each query attack, and of each control."""
+        sets: dict[tuple[str, str, AttackSpec, bool], list[QueriedShard]] = {}
+        for shard in self.queried:
+            key = shard.source, shard.job.threat.norm, shard.job.attack, shard.is_control
+            sets.setdefault(key, []).append(shard)
         return list(sets.values())
 
 
@@ -225,6 +241,10 @@ class _Planner:
         victim = self._evaluated(PlannedVictim(source.name, TrainedNetwork(train), None), "victim", images, chains)
         assert victim.evaluation is not None
         victim.evaluation.crafted.extend(self._crafted(victim.network, images, source, sources))
+        held = AttackersSource(source.network, block.source_dataset or "")
+        for measured in protocol.source_only:
+            shards = queried_shards(victim.network, held, measured, images.shards(), self.seed)
+            victim.evaluation.queried.extend(shard._replace(job=self._add(shard.job)) for shard in shards)
         whole = ImagesInput(images.dataset, images.preprocessing)
         clean = self._add(CleanJob(f"{victim.name}: clean", victim.network, whole))
         return replace(victim, evaluation=replace(victim.evaluation, clean=clean))

@@ -71,10 +71,12 @@ class NamedChain(StrictModel):
 
 
 class SourceOnly(StrictModel):
-    """An attack that uses the source alone, and its control: noise of the same size with the same number of draws.
+    """An attack that uses the source alone, and its control: noise of the same size with as many draws.
 
     `also` are further attacks of this kind, compared with the control's first draws. With `every_source` the examples
-    crafted with each source of the suite are judged on every victim: the transfer matrix.
+    crafted with each source of the suite are judged on every victim: the transfer matrix. `queries` are attacks that
+    also ask the victim, each with its own control; those that begin at crafted points begin at the attack `start`'s
+    (by default the first attack's).
     """
 
     norm: ThreatName = "Linf"
@@ -83,6 +85,8 @@ class SourceOnly(StrictModel):
     control: Attack
     also: tuple[Attack, ...] = ()
     every_source: bool = False
+    queries: tuple[Attack, ...] = ()
+    start: str = ""
 
     @property
     def parts(self) -> tuple[Attack, ...]:
@@ -93,9 +97,16 @@ class SourceOnly(StrictModel):
     def threat(self) -> ThreatModel:
         return ThreatModel(self.norm, self.eps)
 
+    @property
+    def starting(self) -> Attack:
+        """The attack at whose points query attacks begin."""
+        return next((part for part in self.parts if part.id == self.start), self.attack)
+
     @model_validator(mode="after")
     def _valid_threat(self) -> SourceOnly:
         assert self.threat
+        if self.start and self.start not in [part.id for part in self.parts]:
+            raise ValueError(f"start: {self.start} is none of {', '.join(part.id for part in self.parts)}")
         return self
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from transferbench import attacks
 from transferbench.base import attack_parameters, registry
 from transferbench.base.errors import InputError
-from transferbench.base.ids import RANDOM_SIGN, RENOFEATION
+from transferbench.base.ids import RANDOM_SIGN, RENOFEATION, SOURCE_PGD
 from transferbench.base.specifications import NORMS, AttackSpec, Epsilon, Scalar, ThreatModel, ThreatName
 from transferbench.engine import reference
 from transferbench.jobs.attack import EngineName
@@ -43,8 +44,10 @@ class ChosenAttacks:
         usual = {part.id: part.spec() for part in default.parts}
         # What the user leaves open is the default measurement's: one neuron in Renofeation's box, eight in Linf.
         named = [AttackSpec.of(one.id, **{**_params(usual.get(one.id)), **_params(one)}) for one in self.source_only]
-        chosen = [spec for spec in named if spec.id != RANDOM_SIGN and _is_defined(spec, default.threat)]
-        chosen = chosen or [part.spec() for part in default.parts if part.id != RANDOM_SIGN]
+        defined = [spec for spec in named if spec.id != RANDOM_SIGN and _is_defined(spec, default.threat)]
+        asking = [spec for spec in defined if attacks.build(spec, default.threat, _CLASSES).scope == "query"]
+        usual_attacks = [part.spec() for part in default.parts if part.id != RANDOM_SIGN]
+        chosen = [spec for spec in defined if spec not in asking] or usual_attacks
         built = [attacks.build(spec, default.threat, _CLASSES) for spec in chosen]
         most, tries = max(attack.tries for attack in built), sum(attack.tries for attack in built)
         control = next((spec for spec in named if spec.id == RANDOM_SIGN), None)
@@ -56,7 +59,9 @@ class ChosenAttacks:
                 f"{RANDOM_SIGN}:draws={most}, or leave it out"
             )
         first, *others = (Attack.of(spec) for spec in chosen)
-        return default.model_copy(update={"attack": first, "also": tuple(others), "control": Attack.of(control)})
+        parts: dict[str, Any] = {"attack": first, "also": tuple(others), "control": Attack.of(control)}
+        start = SOURCE_PGD if SOURCE_PGD in [spec.id for spec in chosen] else first.id
+        return default.model_copy(update={**parts, "queries": tuple(map(Attack.of, asking)), "start": start})
 
 
 def _params(spec: AttackSpec | None) -> dict[str, Scalar]:
@@ -85,7 +90,7 @@ def parse(texts: Sequence[str | AttackSpec], threats: Sequence[ThreatName], back
 
 
 def parse_source(texts: Sequence[str | AttackSpec], threats: Sequence[ThreatName]) -> tuple[AttackSpec, ...]:
-    """The attacks of --attacks-source: `all` are those that hold the source alone and query nobody.
+    """The attacks of --attacks-source: `all` are those that hold the source, those that also ask the victim included.
 
     InputError for an attack that holds the victim, or that none of the threats defines.
     """
@@ -116,7 +121,7 @@ def _is_source_only(spec: AttackSpec, threat: ThreatName) -> bool:
         attack = attacks.build(spec, ThreatModel(threat, _ANY_RADIUS), _CLASSES)
     except InputError:
         return False
-    return attack.sees == "source" and attack.scope != "query"
+    return attack.sees == "source"
 
 
 def _spec(given: str | AttackSpec) -> AttackSpec:

@@ -28,7 +28,13 @@ from transferbench.models.victim import Victim, fitted
 from transferbench.models.victims import canonical
 from transferbench.models.victims import load as load_victim
 from transferbench.results.records import Record
-from transferbench.scheduling.crafted_plan import AttackersSource, CraftedShard, source_only_shards
+from transferbench.scheduling.crafted_plan import (
+    AttackersSource,
+    CraftedShard,
+    QueriedShard,
+    queried_shards,
+    source_only_shards,
+)
 from transferbench.scheduling.plan import Evaluation, Images, attack_jobs
 from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
@@ -265,13 +271,16 @@ def plan(request: EvaluationRequest, subjects: EvaluationSubjects) -> Evaluation
     network, images, seed = subjects.network, subjects.images, request.seed
     chains = {chain.name: attack_jobs(network, chain, images, seed, request.backend) for chain in subjects.chains}
     crafted: list[CraftedShard] = []
+    queried: list[QueriedShard] = []
     if subjects.source is not None and subjects.source_network is not None:
         held = AttackersSource(subjects.source_network, subjects.source.card.dataset)
         for protocol in subjects.source_only:
             crafted.extend(source_only_shards(network, held, protocol, images.shards(), seed))
+            queried.extend(queried_shards(network, held, protocol, images.shards(), seed))
     evaluation = Evaluation(
         subjects.victim.id, "victim", seed, images.dataset, images.preprocessing, network, chains, crafted
     )
+    evaluation.queried.extend(queried)
     return corruptions.plan(evaluation, subjects.corruptions, network, images)
 
 

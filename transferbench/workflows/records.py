@@ -13,7 +13,7 @@ from pathlib import Path
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.base.results import AttackResult, CorrectResult, CraftResult, JudgeResult, TrainResult
+from transferbench.base.results import AttackResult, CorrectResult, CraftResult, JudgeResult, QueryResult, TrainResult
 from transferbench.base.specifications import Keep
 from transferbench.base.versions import packages
 from transferbench.data import Dataset
@@ -23,7 +23,7 @@ from transferbench.jobs.job import Results
 from transferbench.jobs.universal import UniversalJob
 from transferbench.models.cards import ModelCard
 from transferbench.results import assemble
-from transferbench.results.records import UNTRAINED, Bits, CraftedRecord, Origin, Record, dump, read
+from transferbench.results.records import UNTRAINED, Bits, CraftedRecord, Origin, QueriedRecord, Record, dump, read
 from transferbench.scheduling.plan import Evaluation
 from transferbench.suites import Suite
 from transferbench.workflows import corruptions
@@ -78,13 +78,21 @@ def assemble_record(
     clean_bits = results.find(evaluation.clean_bits)
     attacked = [result for shards in chains.values() for result in shards]
     judged = [result for shard in evaluation.crafted if (result := results.find(shard.judge)) is not None]
-    crafted = [made for shard in evaluation.crafted if (made := results.find(shard.craft)) is not None]
+    # A universal delta is one job for all shards.
+    crafts = {shard.craft.name: shard.craft for shard in evaluation.crafted}.values()
+    crafted = [made for craft in crafts if (made := results.find(craft)) is not None]
     correct = _clean(evaluation, results)
     clean = results.find(evaluation.clean)
     counted: list[CorrectJob] = [part.job for part in evaluation.corrupted]
     counted += [] if evaluation.clean_bits is None else [evaluation.clean_bits]
     corrupted = [done for job in counted if (done := results.find(job)) is not None]
-    measured: list[AttackResult | JudgeResult | CorrectResult] = [*attacked, *judged, *corrupted]
+    asked = [answered for shard in evaluation.queried if (answered := results.find(shard.job)) is not None]
+    measured: list[AttackResult | JudgeResult | CorrectResult | QueryResult] = [
+        *attacked,
+        *judged,
+        *corrupted,
+        *asked,
+    ]
     flags = {flag for result in measured for flag in result.flags}
     flag_rows = {
         name: most
@@ -128,13 +136,14 @@ def assemble_record(
             for job in finished[name][:1]
         ],
         crafted=_crafted(evaluation, results, correct),
+        queried=_queried(evaluation, results, correct),
         corruptions=corruptions.records(evaluation, results, fingerprints or {}),
         clean_job="" if clean_bits is None else clean_bits.key,
         unmeasured_threat=subject.unmeasured_threat,
         versions=packages(),
         folded=bool(attacked) and all(result.folded for result in next(iter(chains.values()))),
         origin=origin(suite, keep),
-        cost=_cost(subject.training, attacked, [*judged, *corrupted], crafted),
+        cost=_cost(subject.training, attacked, [*judged, *corrupted, *asked], [*crafted, *asked]),
     )
 
 
@@ -156,8 +165,8 @@ def _clean(evaluation: Evaluation, results: Results) -> Bits:
 def _cost(
     training: TrainResult | None,
     attacked: Sequence[AttackResult],
-    judged: Sequence[JudgeResult | CorrectResult],
-    crafted: Sequence[CraftResult],
+    judged: Sequence[JudgeResult | CorrectResult | QueryResult],
+    held: Sequence[CraftResult | QueryResult],
 ) -> dict[str, str | int | float]:
     """What varies from machine to machine."""
     cost = assemble.total_cost([*(result.cost for result in attacked), *(result.cost for result in judged)])
@@ -168,7 +177,7 @@ def _cost(
         "seconds": round(sum(execution.seconds for execution in executions), 2),
         "wasted": cost.wasted,
         "checks": cost.checks,
-        "source_passes": sum(result.cost.backwards for result in crafted),
+        "source_passes": sum(result.cost.backwards for result in held),
         "peak_memory_mb": max(execution.memory_mb for execution in (*trainings, *executions)),
         "halvings": max((result.halvings for result in attacked), default=0),
         "hardware": " / ".join(sorted({execution.hardware for execution in executions})),
@@ -189,6 +198,19 @@ def _crafted(evaluation: Evaluation, results: Results, clean: Bits) -> list[Craf
         for shards in evaluation.crafted_sets()
         if all(shard.judge.name in results for shard in shards)
     ]
+
+
+def _queried(evaluation: Evaluation, results: Results, clean: Bits) -> list[QueriedRecord]:
+    """The query attacks of which every shard has a result."""
+    found = []
+    for shards in evaluation.queried_sets():
+        first, done = shards[0].job, [results.find(shard.job) for shard in shards]
+        whole = [result for result in done if result is not None]
+        if len(whole) == len(done):
+            start = "" if first.crafted is None else first.crafted.attack.id
+            made = (shards[0].source, first.threat, first.attack, shards[0].is_control, start)
+            found.append(assemble.queried_record(*made, whole, clean))
+    return found
 
 
 def origin(suite: Suite, keep: Keep) -> Origin:

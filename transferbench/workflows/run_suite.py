@@ -136,7 +136,15 @@ def _check_source_only(suite: Suite, protocol: SourceOnly) -> None:
     """The control has as many draws as any attack has tries, and no attack sees the victim."""
     built = {part.id: attacks.build(part.spec(), protocol.threat, _CLASSES) for part in protocol.parts}
     control = built[protocol.control.id]
+    for asking in protocol.queries:
+        attack = attacks.build(asking.spec(), protocol.threat, _CLASSES)
+        if attack.sees != "source" or attack.scope != "query":
+            raise InputError(f"suite {suite.name}: {asking.id} asks no queries: name it as attack, or under also")
+        if attack.begins == "crafted" and built[protocol.starting.id].scope != "image":
+            raise InputError(f"suite {suite.name}: {asking.id} begins at points of one image: start: names none")
     for id, part in built.items():
+        if part.sees == "source" and part.scope == "query":
+            raise InputError(f"suite {suite.name}: {id} asks the victim: name it under queries")
         if part.sees == "victim":
             raise InputError(f"suite {suite.name}: {id} attacks the victim itself; it is no source-only attack")
         if part.tries > control.tries:
