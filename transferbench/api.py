@@ -183,8 +183,9 @@ def evaluate(
         before = target.judge.checks
         # The chains' own clean predictions, which are cached.
         clean = target.clean_logits(examples.x, examples.ids).argmax(1)
-        table = None
+        table = asked = None
         if source is not None:
+            asked = source_only.queried(source, target, measured, chosen, examples, seed)
             table = source_only.table(source, target, measured, chosen, examples, seed, attacker_images)
         other_checks = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
@@ -194,7 +195,7 @@ def evaluate(
         flags.add("accuracy-at-chance")
     report = _report(len(x), correct, chains, results, TotalCost(checks=other_checks))
     radii = {name: threat.eps.text for name, threat in measured.items()}
-    return replace(report, source_only=table, flags=tuple(sorted(flags)), radii=radii)
+    return replace(report, source_only=table, queried=asked, flags=tuple(sorted(flags)), radii=radii)
 
 
 def _places(model: object, x: Tensor, device: torch.device | str | None, workers: int) -> Places:

@@ -1,8 +1,8 @@
-"""The tables of plugins in docs/methods.md and docs/protocol.md, from the plugins' own docstrings: `make docs`.
+"""The tables of plugins in docs/methods.md and docs/attacks.md, from the plugins' own docstrings: `make docs`.
 
 The module docstring of a plugin may have labelled paragraphs (`Paper: ...`, `Loss: ...`); each becomes a cell, and a
-plugin without them still has a row. Files are read as syntax trees, so that nothing is imported. Plugins of other
-packages are not in the tables.
+plugin without them still has a row. Files are read as syntax trees; budgets and controls of attacks are those of the
+attacks themselves. Plugins of other packages are not in the tables.
 """
 
 from __future__ import annotations
@@ -13,11 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from transferbench import attacks
+from transferbench.attacks.source_attack import passes_of
 from transferbench.base import registry
+from transferbench.base.errors import InputError
+from transferbench.base.ids import RANDOM_SIGN
+from transferbench.base.specifications import AttackSpec, ThreatModel
+from transferbench.engine import controls
 
 ROOT = Path(__file__).resolve().parents[2]
 Kind = Literal["methods", "attacks"]
-PAGES: dict[Kind, Path] = {"methods": ROOT / "docs" / "methods.md", "attacks": ROOT / "docs" / "protocol.md"}
+PAGES: dict[Kind, Path] = {"methods": ROOT / "docs" / "methods.md", "attacks": ROOT / "docs" / "attacks.md"}
 LABELS = ("Paper", "Loss", "Phases", "Options", "Threats", "Holds", "Counts", "Deviations")
 _LABEL = re.compile(rf"({'|'.join(LABELS)}): ")
 
@@ -60,7 +66,40 @@ def attack_row(ids: Sequence[str], tree: ast.Module) -> list[str]:
     holds, threats, counts, paper, deviations = (
         parts.get(name, "") for name in ("Holds", "Threats", "Counts", "Paper", "Deviations")
     )
-    return [what, holds, threats, counts, _parameters(tree), paper, deviations]
+    measured = [_budget(id) for id in ids]
+    budgets = (
+        measured[0][0]
+        if len({one for one, _ in measured}) == 1
+        else "\n".join(f"{_code(id)}: {one}" for id, (one, _) in zip(ids, measured, strict=True))
+    )
+    beside = "\n".join(dict.fromkeys(control for _, control in measured))
+    return [what, holds, budgets, beside, threats, counts, _parameters(tree), paper, deviations]
+
+
+def _budget(id: str) -> tuple[str, str]:
+    """(what an attack with its defaults costs, its controls) in Linf, else in L1."""
+    try:
+        attack = attacks.build(AttackSpec.of(id), ThreatModel.parse("Linf", "0.1"), 10)
+    except InputError:
+        attack = attacks.build(AttackSpec.of(id), ThreatModel.parse("L1", "1"), 10)
+    if attack.sees == "victim":
+        return f"{attack.tries} x {attack.passes} passes through the victim", ""
+    if attack.scope == "query":
+        control = ":".join((id, "=".join(attack.control)))
+        return f"{attack.queries} queries, {attack.passes} passes through the source", f"`{control}`"
+    if attack.scope == "universal":
+        passes = attack.steps * max(1, attack.batch)
+        text = f"{passes:,} passes per delta ({attack.steps} steps of {max(1, attack.batch)})"
+        return text, _names(controls.OF_DELTAS)
+    forwards, backwards = passes_of(attack)
+    if not backwards:
+        return "none", ""
+    more = f", {forwards - backwards} more forward" if forwards > backwards else ""
+    return f"{backwards} passes{more}", _names(controls.OF_POINTS)
+
+
+def _names(made: Sequence[str]) -> str:
+    return ", ".join(map(_code, (RANDOM_SIGN, *made)))
 
 
 def _parameters(tree: ast.Module) -> str:
@@ -76,7 +115,17 @@ def _code(id: str) -> str:
 
 HEADERS: dict[Kind, tuple[str, ...]] = {
     "methods": ("id", "paper", "loss", "phases", "deviations and options"),
-    "attacks": ("attack", "the attacker holds", "threats", "what counts", "parameters", "paper", "deviations"),
+    "attacks": (
+        "attack",
+        "the attacker holds",
+        "budget per image",
+        "controls",
+        "threats",
+        "what counts",
+        "parameters",
+        "paper",
+        "deviations",
+    ),
 }
 _ROWS = {"methods": method_row, "attacks": attack_row}
 

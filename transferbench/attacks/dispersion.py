@@ -29,6 +29,10 @@ class DispersionReduction(SignAscent):
     id = "dispersion-reduction"
     layer: str
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.layer,)
+
     def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         return -source(point, self.layer)[self.layer].flatten(1).std(1, correction=0)
 

@@ -52,6 +52,10 @@ class FeatureCosine(SignAscent):
     start_forwards = 1
     layers: tuple[str, ...]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.layers
+
     def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {_clean(name): output for name, output in source(x, *self.layers).items()}
 
@@ -69,6 +73,10 @@ class FeatureL1(SignAscent):
     id = "feature-l1"
     start_forwards = 1
     noise: float
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("penultimate", "stages")
 
     def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         outputs = source(x, "penultimate", *source.layers("stages")[-_LAYERS:])

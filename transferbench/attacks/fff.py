@@ -34,6 +34,10 @@ _SATURATED, _STILL = 0.5, 1e-5
 class FFF(UniversalAscent):
     id = "fff"
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("convolutions",)
+
     def start(self, shape: tuple[int, ...], key: int) -> RowState:
         state = super().start(shape, key)
         zero = torch.zeros_like(state["delta"])

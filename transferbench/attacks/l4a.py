@@ -56,6 +56,10 @@ class L4A(UniversalAscent):
     second: str
     lam: float
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.layer, self.second) if self.mode == "fuse" else (self.layer,)
+
     def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         if self.mode == "ugs":
             noise = gaussian_images(state, _GAUSSIAN, tuple(images.shape[1:]), _REDRAWN)

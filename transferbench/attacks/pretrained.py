@@ -52,6 +52,10 @@ class PretrainedNeuron(SignAscent):
         super().__init__(threat, n_iter, step, neurons)
         self.m, self.first = m, first
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("penultimate",)
+
     def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {"neuron": keys.tries + self.first}
 
@@ -74,6 +78,10 @@ class PretrainedCoverage(SignAscent):
     start_forwards = 1
     k: int
     threshold: float
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("stages",)
 
     def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         return {"covered": torch.zeros_like(torch.cat(_units(source, x), 1), dtype=torch.bool)}

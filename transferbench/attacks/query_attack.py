@@ -38,6 +38,7 @@ class QueryAttack(Protocol):
     begins: Begin
     control: tuple[str, str]
     """The parameter, and its value, that make the attack's control: the same search without the source."""
+    reads: tuple[str, ...]
     sees: Literal["source"]
     scope: Literal["query"]
 
@@ -65,6 +66,7 @@ class MarginAscent:
     passes = 0
     begins: Begin = "image"
     control: tuple[str, str]
+    reads: tuple[str, ...] = ("logits",)
     sees: Literal["source"] = "source"
     scope: Literal["query"] = "query"
 

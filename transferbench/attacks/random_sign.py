@@ -37,6 +37,7 @@ class RandomSign:
     copies = 1
     start_forwards = 0
     start_backwards = 0
+    reads: tuple[str, ...] = ()
 
     def __init__(self, threat: BoundedThreat, draws: int) -> None:
         self.threat, self.tries = threat, draws

@@ -55,6 +55,10 @@ class SourceAttack(Protocol):
     sees: Literal["source"]
     scope: Literal["image"]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the outputs that it asks of the source, so that a network without one is refused at once."""
+
     def start(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         """New rows for the images x [B, ...] in [0,1]; `state["x"]` is the starting point. Clean outputs that the loss
         compares with are computed here and kept in the state."""
@@ -84,6 +88,10 @@ class SignAscent:
     start_backwards = 0
     sees: Literal["source"] = "source"
     scope: Literal["image"] = "image"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("logits",)
 
     def __init__(
         self,

@@ -47,6 +47,10 @@ class SourceBFA(OwnClass):
     rounds: int
     eta: float
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("logits", self.layer)
+
     def begin(self, x: Tensor, source: SourceNetwork, keys: Keys) -> RowState:
         """The layer's weights. A pass pushes the next round's point and, but for the first, adds to the weights."""
         length = self.eta * self.threat.radius * x[0].numel() ** 0.5

@@ -33,6 +33,10 @@ class SSP(UniversalAscent):
     forwards = 2
     layer: str
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.layer,)
+
     def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
         with torch.no_grad():
             clean = source(images, self.layer)[self.layer].square()

@@ -41,6 +41,10 @@ class UniversalAttack(Protocol):
     sees: Literal["source"]
     scope: Literal["universal"]
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The names of the outputs that it asks of the source."""
+
     def start(self, shape: tuple[int, ...], key: int) -> RowState:
         """The state for images of shape [C, H, W]: `state["delta"]` [1, C, H, W]; `key` determines the draws."""
 
@@ -83,6 +87,10 @@ class UniversalAscent:
     forwards = 1
     sees: Literal["source"] = "source"
     scope: Literal["universal"] = "universal"
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("penultimate",)
 
     def __init__(self, ball: LinfBall, budget: Budget) -> None:
         self.steps, self.batch, self.images, self.tries = budget.steps, budget.batch, budget.images, budget.deltas

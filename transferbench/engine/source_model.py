@@ -67,7 +67,7 @@ class SourceModel:
         if not changes and set(names) <= {LOGITS, PENULTIMATE} and self._copied is not None:
             # In a traced copy only leaves are modules: other layers are read from one that was not traced.
             return _Pass(self._copied.module, self.named, names, {}).run(self._copied.network, x)
-        resolved = {name: self.layers(name)[0] if name not in (LOGITS, PENULTIMATE, STEM) else name for name in names}
+        resolved = {name: self.layers(name)[0] for name in names}
         where = {self.layers(name)[0]: change for name, change in changes.items()}
         found = _Pass(self._plain.module, self.named, tuple(resolved.values()), where).run(self._plain.network, x)
         return {name: found[resolved[name]] for name in names}
@@ -76,16 +76,24 @@ class SourceModel:
         """The layers' modules. InputError for a name that the network does not have."""
         found: list[str] = []
         for name in names:
-            if name in (LOGITS, PENULTIMATE, STEM):
+            if name == PENULTIMATE and not self.named.head:
+                raise InputError(
+                    f"the network {type(self.model).__name__} has no single linear layer at its end (an ensemble, a "
+                    "distilled DeiT), and so no penultimate feature"
+                )
+            if name in (LOGITS, PENULTIMATE):
                 found.append(name)
-            elif name == STAGES or name in PLACES:
+            elif name in (STAGES, STEM) or name in PLACES:
                 stages = self.named.stages
                 if not stages:
                     raise InputError(
                         f"the network {type(self.model).__name__} has no stages that are found by their names: name "
                         f"a module instead of {name}"
                     )
-                found += stages if name == STAGES else [stages[round(PLACES[name] * (len(stages) - 1))]]
+                if name == STEM:
+                    found.append(name)
+                else:
+                    found += stages if name == STAGES else [stages[round(PLACES[name] * (len(stages) - 1))]]
             elif name == CONVOLUTIONS:
                 found += self._convolutions
             else:
@@ -132,21 +140,13 @@ class _Pass:
                 hooks.callback(submodule(self.model, name).register_forward_hook(self._changing(change)).remove)
             for name in self.names:
                 if name == PENULTIMATE:
-                    head = submodule(self.model, self._head)
+                    head = submodule(self.model, self.named.head)
                     hooks.callback(head.register_forward_pre_hook(self._penultimate).remove)
                 elif name == STEM:
                     hooks.callback(self._stem(x))
                 elif name != LOGITS:
                     hooks.callback(submodule(self.model, name).register_forward_hook(self._recording(name)).remove)
             yield
-
-    @property
-    def _head(self) -> str:
-        if not self.named.head:
-            raise InputError(
-                f"the network {type(self.model).__name__} has no single linear layer at its end: no penultimate feature"
-            )
-        return self.named.head
 
     def _record(self, name: str, value: Tensor) -> None:
         # The first time, should a module be used twice.
@@ -168,8 +168,6 @@ class _Pass:
 
     def _stem(self, x: Tensor) -> Callable[[], None]:
         """Record what enters the first stage; what leaves it, where it takes the image itself or tokens."""
-        if not self.named.stages:
-            raise InputError(f"the network {type(self.model).__name__} has no stages that are found by their names")
         first = submodule(self.model, self.named.stages[0])
 
         def entering(_: nn.Module, inputs: tuple[Any, ...]) -> None:

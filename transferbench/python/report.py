@@ -36,12 +36,16 @@ class Report:
     (example, threat), clean-wrong ones included, with the columns example (position), threat, fooled, attack
     (`clean` for the clean-wrong, empty for survivors), try, pred, distance, tie. `x_adv` by threat: n rows, the
     clean image where no adversarial example was found. `source_only`, where a source was given: under every Linf
-    radius and `renofeation` a row for each attack that holds the source alone and one for the noise control, with
-    the columns threat, attack, tries, flipped (examples that were correct and any of the tries flipped), correct,
-    n, passes (through the source). `flags`: see engine.preflight.FLAGS; `flag_rows`: the largest number of
-    clean-correct examples, over threats, of those that are counted by example. `batch`: the rows in flight that the
-    verdicts belong to, where the model's answers depend on them; None otherwise. `draws` by threat: how a
-    randomised model was attacked and judged, with the spread over the judge's seeds and the count by single draws.
+    radius and `renofeation` a row for each attack that holds the source alone, one for the noise control, and rows for
+    the controls that are made of an attack's points (`of`), with the columns threat, attack, of, tries, flipped
+    (examples that were correct and any of the tries flipped), correct, n, passes (through the source), images (what a
+    universal delta was made on), noise (flipped by as many random signs), difference less noise in points with the
+    ends low, high of its 95 % interval. `queried`, where attacks were named that also ask the model: rows with threat,
+    attack, queries (within so many), correct, fooled, control, difference, low, high. `flags`: see
+    engine.preflight.FLAGS; `flag_rows`: the largest number of clean-correct examples, over threats, of those that are
+    counted by example. `batch`: the rows in flight that the verdicts belong to, where the model's answers depend on
+    them; None otherwise. `draws` by threat: how a randomised model was attacked and judged, with the spread over the
+    judge's seeds and the count by single draws.
     `radii`: the radius of each threat by its name, as it was given (`8/255`).
     """
 
@@ -53,6 +57,7 @@ class Report:
     x_adv: dict[str, Tensor] = field(repr=False)
     cost: TotalCost
     source_only: pd.DataFrame | None = None
+    queried: pd.DataFrame | None = None
     flags: tuple[str, ...] = field(default=())
     flag_rows: dict[str, int] = field(default_factory=dict)
     batch: int | None = None

@@ -15,6 +15,7 @@ from transferbench.base.bits import number_of
 from transferbench.base.checkpoint import NO_CHECKPOINT
 from transferbench.base.errors import InputError
 from transferbench.base.ids import RANDOM_SIGN
+from transferbench.base.query_rates import success_rates
 from transferbench.base.settings import MIN_ROWS
 from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.data import Dataset
@@ -22,6 +23,7 @@ from transferbench.engine import canonical, controls, preflight
 from transferbench.engine.chain import Target, default_slots
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
+from transferbench.engine.querying import Querying
 from transferbench.engine.source_model import SourceModel
 from transferbench.engine.universal import UniversalCrafting
 from transferbench.engine.verdicts import Examples
@@ -67,11 +69,7 @@ def table(
     """
     import pandas as pd
 
-    network = source.model if isinstance(source, Victim) else source
-    checked = preflight.check_model(network, examples.x[:16], None)
-    network = checked.model
-    layers = source.layers if isinstance(source, Victim) and network is source.model else find_layers(network)
-    prepared = SourceModel.prepare(network, layers, examples.x[:16], not checked.batch_dependent)
+    prepared = _prepared(source, examples)
     pool = None if attacker_images is None else _pool(attacker_images, examples)
     shard = as_dataset(examples, target.num_classes)
     defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
@@ -88,6 +86,98 @@ def table(
         noise = next(one for one in made if one.attack == RANDOM_SIGN)
         rows += [{"threat": name, **_row(one, noise, correct), "n": len(shard)} for one in made]
     return pd.DataFrame(rows)
+
+
+def _prepared(source: nn.Module | Victim, examples: Examples) -> SourceModel:
+    network = source.model if isinstance(source, Victim) else source
+    checked = preflight.check_model(network, examples.x[:16], None)
+    network = checked.model
+    layers = source.layers if isinstance(source, Victim) and network is source.model else find_layers(network)
+    return SourceModel.prepare(network, layers, examples.x[:16], not checked.batch_dependent)
+
+
+def queried(
+    source: nn.Module | Victim,
+    target: Target,
+    threats: dict[str, ThreatModel],
+    chosen: ChosenAttacks,
+    examples: Examples,
+    seed: int,
+) -> pd.DataFrame | None:
+    """A row per query attack and number of queries, with its control: `fooled` and `control` of the `correct` examples
+    within so many `queries`, `difference` in points, `low` and `high` its 95 % interval; None where none was named."""
+    import pandas as pd
+
+    defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
+    rows: list[dict[str, Any]] = []
+    prepared: SourceModel | None = None
+    shard = as_dataset(examples, target.num_classes)
+    for name, threat in threats.items():
+        if threat.norm not in defaults:
+            continue
+        protocol = chosen.protocol(defaults[threat.norm].model_copy(update={"eps": threat.eps}))
+        for part in protocol.queries:
+            prepared = prepared or _prepared(source, examples)
+            spec = part.spec()
+            field, value = attack_plugins.build(spec, threat, target.num_classes).control
+            answers = [
+                _answers(one, threat, prepared, target, shard, protocol.starting.spec(), seed)
+                for one in (spec, AttackSpec.of(spec.id, **{**dict(spec.params), field: value}))
+            ]
+            rows += [{"threat": name, "attack": spec.id, **_gap(*pair)} for pair in zip(*answers, strict=True)]
+    return pd.DataFrame(rows) if rows else None
+
+
+class _Within(NamedTuple):
+    """The numbers of queries of all examples, to be counted up to `queries`; `n` clean-correct examples."""
+
+    queries: int
+    numbers: list[int]
+    n: int
+
+    @property
+    def fooled(self) -> int:
+        """The examples that are fooled, as the bits of a whole number."""
+        return number_of([0 < number <= self.queries for number in self.numbers])
+
+
+def _gap(attack: _Within, control: _Within) -> dict[str, Any]:
+    first, second = attack.fooled, control.fooled
+    row: dict[str, Any] = {
+        "queries": attack.queries,
+        "correct": attack.n,
+        "fooled": first.bit_count(),
+        "control": second.bit_count(),
+        "difference": None,
+        "low": None,
+        "high": None,
+    }
+    if attack.n:
+        ends = paired_difference((first & ~second).bit_count(), (second & ~first).bit_count(), attack.n)
+        row |= {name: 100 * end for name, end in zip(("difference", "low", "high"), ends, strict=True)}
+    return row
+
+
+def _answers(
+    spec: AttackSpec,
+    threat: ThreatModel,
+    source: SourceModel,
+    target: Target,
+    shard: Dataset,
+    start: AttackSpec,
+    seed: int,
+) -> list[_Within]:
+    """A query attack's counts at each number of queries that is told."""
+    attack = attack_plugins.build(spec, threat, target.num_classes)
+    slots = target.batch_size or default_slots(shard.pixels[0].numel())
+    begin = shard.pixels
+    if attack.begins == "crafted":
+        built = attack_plugins.build(start, threat, target.num_classes)
+        crafting = Crafting(source, built, threat, shard, seed, Rows(slots, MIN_ROWS), NO_CHECKPOINT)
+        begin = crafting.run()[0].to(shard.pixels.device)
+    querying = Querying(target.judge, source, attack, threat, seed, Rows(slots, MIN_ROWS), NO_CHECKPOINT)
+    numbers = querying.run(Examples(shard.pixels, shard.labels, shard.ids), begin).queries
+    return [_Within(rate.queries, numbers, rate.n) for rate in success_rates(numbers, attack.queries)]
 
 
 def _row(one: _Set, noise: _Set, correct: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from transferbench.attacks.apgd import SCREEN
 from transferbench.base import attack_parameters, dataset_id, full_precision, registry
 from transferbench.base.corruptions import CORRUPTION_THREATS, CorruptionBenchmark
 from transferbench.base.errors import InputError
-from transferbench.base.ids import PRETRAINED_NEURON, RENOFEATION
+from transferbench.base.ids import RENOFEATION
 from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS, Chain, Epsilon, Norm, ThreatModel, ThreatName
 from transferbench.data import View
@@ -40,6 +40,7 @@ from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import SourceOnly, Suite
 from transferbench.workflows import chosen_attacks, corruptions, existing_record, gallery
+from transferbench.workflows.carried_attacks import carried
 from transferbench.workflows.chosen_attacks import ChosenAttacks
 from transferbench.workflows.pass_estimate import EstimatingReporter
 from transferbench.workflows.records import Subject, assemble_record, write_records
@@ -168,6 +169,7 @@ class EvaluationSubjects:
     source_only: list[SourceOnly]
     corruptions: list[CorruptionBenchmark]
     unmeasured_threat: str
+    notes: tuple[str, ...] = ()
 
 
 def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubjects:
@@ -197,8 +199,9 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     network = PublicNetwork(canonical(request.victim, victim), victim.id)
     source_network = None
     source_only = _source_only(request, suite, chosen) if source is not None else []
+    notes: list[str] = []
     if source is not None:
-        check_features(source, source_only)
+        source_only, notes = carried(source, source_only, "all" in request.attacks_source)
         source_network = PublicNetwork(canonical(request.source or "", source), source.id)
     images = Images(dataset, test.preprocessing, n)
     return EvaluationSubjects(
@@ -212,6 +215,7 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
         source_only,
         benchmarks,
         corruptions.unmeasured(victim.card, request.norms),
+        tuple(notes),
     )
 
 
@@ -240,6 +244,8 @@ def evaluate(
     evaluation = plan(request, subjects)
     jobs = evaluation.jobs()
     scheduler.announce(jobs, reporter)
+    for note in subjects.notes:
+        reporter.note(note)
     for victim in (subjects.victim, *((subjects.source,) if subjects.source is not None else ())):
         for note in victim.card.weights_notes:
             reporter.note(f"{victim.id}: {note}")
@@ -339,16 +345,6 @@ def _source_only(request: EvaluationRequest, suite: Suite, radii: dict[Norm, Eps
     given: dict[ThreatName, Epsilon] = dict(radii) | request.eps
     wanted = (part for part in suite.protocol.source_only if part.norm in request.norms)
     return [chosen.protocol(part.model_copy(update={"eps": given.get(part.norm, part.eps)})) for part in wanted]
-
-
-def check_features(source: Victim, source_only: Sequence[SourceOnly]) -> None:
-    """InputError where an attack drives the penultimate features of a source that has none."""
-    needing = [part.id for protocol in source_only for part in (protocol.attack, *protocol.also)]
-    if PRETRAINED_NEURON in needing and not source.layers.head:
-        raise InputError(
-            f"attack {PRETRAINED_NEURON}: {source.id} has no single linear layer at its end, and so no penultimate "
-            "feature (an ensemble, a distilled DeiT): --attacks apgd-ce,apgd-t,source-pgd attacks with its gradient"
-        )
 
 
 def selftest(
