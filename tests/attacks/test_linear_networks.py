@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from support.nets import Linear
 from torch import Tensor
 
 from transferbench import threats
-from transferbench.attacks import build
+from transferbench.attacks import Keys, build
+from transferbench.attacks.source_attack import run_to_end
 from transferbench.base import keyed_random
 from transferbench.base.specifications import AttackSpec, Chain, Norm, ThreatModel
 from transferbench.engine.chain import Target, run_chain
@@ -90,25 +93,22 @@ def test_a_few_iterations_end_inside_the_ball_too(n_iter: int) -> None:
 
 def test_the_pretrained_attack_ends_at_the_sign_of_its_neuron() -> None:
     """With linear features and m far away every step goes up the neuron's weights: the end point is known."""
-    from transferbench.attacks import lockstep
-
     keys = keyed_random.row_keys(9, torch.arange(6))
     x = 0.3 + 0.4 * keyed_random.uniform(keys, (48,))
     weight = keyed_random.normal(keyed_random.row_keys(10, torch.arange(16)), (48,))
     threat = ThreatModel.parse("Linf", "0.05")
     attack = build(AttackSpec.of("pretrained-neuron", neurons=3), threat, 10)
-    y = torch.zeros(6, dtype=torch.int64)
+    source: Any = lambda z, *names: dict.fromkeys(names, z @ weight.T)  # noqa: E731 - a source is called
     for neuron in range(3):
-        found = lockstep.maximise(attack, lambda z: z @ weight.T, x, y, keys, attempt=neuron)
-        assert torch.allclose(found.last, x + 0.05 * weight[neuron].sign(), atol=1e-6)
+        state = attack.start(x, source, Keys(keys, torch.full_like(keys, neuron)))
+        found = run_to_end(attack, source, state)
+        assert torch.allclose(found, x + 0.05 * weight[neuron].sign(), atol=1e-6)
 
 
 def test_random_signs_lie_on_the_corners_of_the_ball() -> None:
     attack = build(AttackSpec.of("random-sign", draws=2), ThreatModel.parse("Linf", "0.1"), 10)
-    from transferbench.attacks import lockstep
-
     keys = keyed_random.row_keys(4, torch.arange(4))
     x = torch.full((4, 100), 0.5)
-    found = lockstep.maximise(attack, lambda z: z, x, torch.zeros(4, dtype=torch.int64), keys)
-    assert torch.allclose((found.last - x).abs(), torch.full_like(x, 0.1))
-    assert 0.35 < float((found.last > x).float().mean()) < 0.65
+    found = attack.start(x, None, Keys(keys, torch.zeros_like(keys)))["x"]
+    assert torch.allclose((found - x).abs(), torch.full_like(x, 0.1))
+    assert 0.35 < float((found > x).float().mean()) < 0.65

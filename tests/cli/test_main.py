@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from transferbench import suites
 from transferbench.cli.main import main
 
 
@@ -118,9 +119,21 @@ def test_lists_start_each_line_with_the_id(capsys: pytest.CaptureFixture[str], k
 def test_a_dry_run_prints_the_plan_and_makes_nothing(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "letters-to-digits", "--dry-run", "--seeds", "0,1"]) == 0
     out = capsys.readouterr().out
-    # Per seed: 2 sources and 14 rows trained; 2 x 3 + 14 x 8 chains (4 of them the curve's); 3 crafted sets for each
-    # of 2 sources; every row is shown its own source's 3 and the other's 2 that are no noise.
-    assert "448 jobs (32 train, 236 attack, 12 craft, 140 judge, 28 clean) for 32 networks" in out
+    suite = suites.load("letters-to-digits")
+    (block,), (measured,) = suite.training, suite.protocol.source_only
+    rows, attacks = 2 * len(block.rows), 1 + len(measured.also)
+    # Of both seeds and sources: an attack, its two controls, and random signs once; every row is shown those of its own
+    # source and the other's attacks; 2 x 3 chains of sources, 8 of every row (4 of them the curve's).
+    counts = {
+        "train": 2 * 2 + rows,
+        "attack": 2 * 2 * 3 + 8 * rows,
+        "craft": 2 * 2 * (3 * attacks + 1),
+        "judge": rows * (3 * attacks + 1 + attacks),
+        "query": rows * 2 * len(measured.queries),
+        "clean": rows,
+    }
+    words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    assert f"{sum(counts.values())} jobs ({words}) for {rows + 4} networks" in out
     assert list(here.iterdir()) == []
 
 

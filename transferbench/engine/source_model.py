@@ -64,10 +64,10 @@ class SourceModel:
         return self._copied is not None
 
     def __call__(self, x: Tensor, *names: str, changes: Mapping[str, Change] = {}) -> dict[str, Tensor]:
+        resolved = {name: self.layers(name)[0] for name in names}
         if not changes and set(names) <= {LOGITS, PENULTIMATE} and self._copied is not None:
             # In a traced copy only leaves are modules: other layers are read from one that was not traced.
             return _Pass(self._copied.module, self.named, names, {}).run(self._copied.network, x)
-        resolved = {name: self.layers(name)[0] for name in names}
         where = {self.layers(name)[0]: change for name, change in changes.items()}
         found = _Pass(self._plain.module, self.named, tuple(resolved.values()), where).run(self._plain.network, x)
         return {name: found[resolved[name]] for name in names}
