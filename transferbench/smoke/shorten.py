@@ -13,7 +13,10 @@ from transferbench.suites import Attack, Protocol, Source, SourceOnly, Suite, Su
 
 N = 4
 """Attacked examples."""
-_ATTACKS: dict[str, Scalar] = {"n_iter": 2, "k": 2, "restarts": 1, "targets": 1, "neurons": 1, "draws": 1}
+_ATTACKS: dict[str, Scalar] = {
+    **{"n_iter": 2, "k": 2, "restarts": 1, "targets": 1, "neurons": 1, "draws": 1},
+    **{"steps": 2, "batch": 2, "copies": 2, "rounds": 2, "queries": 4},
+}
 _TRAININGS: dict[str, Scalar] = {
     "steps": 2,
     "batch_size": 4,
