@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -56,3 +57,51 @@ def test_ties_share_a_rank_and_clear_differences_do_not() -> None:
     all_robust, none_robust = [True] * 100, [False] * 100
     assert statistics.ranks([all_robust, none_robust, all_robust]) == [1, 3, 1]
     assert statistics.ranks([[True] * 52 + [False] * 48, [True] * 50 + [False] * 50]) == [1, 1]
+
+
+SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+
+
+def coverage(p: float, q: float, n: int, intervals: dict[tuple[int, int], tuple[float, float, float]]) -> float:
+    """The probability that the interval holds p - q, over all outcomes of the trinomial but its last 1e-9."""
+    first = np.arange(n + 1)
+    outcomes = binom.pmf(first, n, p)[:, None] * binom.pmf(first, (n - first)[:, None], q / (1 - p))
+    likely = outcomes > 1e-12
+    inside = 0.0
+    for a, b in zip(*np.nonzero(likely), strict=True):
+        key = int(a), int(b)
+        if key not in intervals:
+            intervals[key] = statistics.paired_difference(*key, n)
+        _, low, high = intervals[key]
+        if low - 1e-12 <= p - q <= high + 1e-12:
+            inside += outcomes[a, b]
+    assert outcomes[likely].sum() > 1 - 1e-6
+    return inside
+
+
+@pytest.mark.parametrize(("n", "shares"), [(50, SHARES), (200, SHARES), (1000, (0.005, 0.02, 0.1))])
+def test_the_interval_of_a_paired_difference_covers_it(n: int, shares: tuple[float, ...]) -> None:
+    """Exact, by enumeration: at least 93 % everywhere, and at most 97 % where 20 discordant examples are expected."""
+    intervals: dict[tuple[int, int], tuple[float, float, float]] = {}
+    for p in shares:
+        for q in shares:
+            covered = coverage(p, q, n, intervals)
+            assert covered >= 0.93, (p, q)
+            assert covered <= 0.97 or n * (p + q) < 20, (p, q)
+
+
+def test_the_coverage_that_the_docstring_names() -> None:
+    assert coverage(0.005, 0.175, 50, {}) == pytest.approx(0.9425, abs=5e-5)
+    assert coverage(0.04, 0.065, 200, {}) == pytest.approx(0.9614, abs=5e-5)
+
+
+def test_a_wald_interval_would_not_pass() -> None:
+    """The measure of coverage is able to fail: Wald's interval without the two examples."""
+
+    def wald(a: int, b: int) -> tuple[float, float, float]:
+        d = (a - b) / 50
+        spread = statistics.Z_95 * np.sqrt(max(0.0, (a + b) / 50 - d * d) / 50)
+        return d, d - spread, d + spread
+
+    intervals = {(a, b): wald(a, b) for a in range(51) for b in range(51 - a)}
+    assert coverage(0.005, 0.02, 50, intervals) < 0.8
