@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transferbench.api import evaluate
     from transferbench.python.datasets import load_dataset
+    from transferbench.python.example_plans import plan_n
     from transferbench.python.models import load_model
     from transferbench.python.report import Report
     from transferbench.python.run_results import read_results
@@ -24,12 +25,23 @@ _MODULES = {
     "evaluate": "api",
     "load_dataset": "python.datasets",
     "load_model": "python.models",
+    "plan_n": "python.example_plans",
     "read_results": "python.run_results",
     "run": "python.suite_runs",
     "train": "python.trainings",
 }
 """The module of each public name."""
-__all__ = ["Report", "__version__", "evaluate", "load_dataset", "load_model", "read_results", "run", "train"]
+__all__ = [
+    "Report",
+    "__version__",
+    "evaluate",
+    "load_dataset",
+    "load_model",
+    "plan_n",
+    "read_results",
+    "run",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

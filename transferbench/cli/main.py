@@ -24,6 +24,7 @@ COMMANDS = (
     "runs",
     "verify",
     "leaderboard",
+    "plan-n",
     "publish",
     "card",
     "list",
