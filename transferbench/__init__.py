@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from transferbench.python.run_results import read_results
     from transferbench.python.suite_runs import run
     from transferbench.python.trainings import train
+    from transferbench.python.victim_comparisons import compare
 
 __version__ = _version("transferbench")
 _MODULES = {
     "Report": "python.report",
+    "compare": "python.victim_comparisons",
     "evaluate": "api",
     "load_dataset": "python.datasets",
     "load_model": "python.models",
@@ -34,6 +36,7 @@ _MODULES = {
 __all__ = [
     "Report",
     "__version__",
+    "compare",
     "evaluate",
     "load_dataset",
     "load_model",

@@ -24,6 +24,7 @@ COMMANDS = (
     "runs",
     "verify",
     "leaderboard",
+    "compare",
     "plan-n",
     "publish",
     "card",

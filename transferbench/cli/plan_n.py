@@ -28,8 +28,8 @@ def command(as_json: bool, **given: Any) -> None:
 
     Both numbers are assumptions that are made before a run: what difference matters, and how often two victims differ.
     No run is read, and the difference that a run has shown is not to be put in: power at the observed effect (post-hoc
-    power) says what its p-value says, and nothing about the n that was needed. What a run can tell is in the interval of
-    `transferbench compare`.
+    power) says what its p-value says, and nothing about the n that was needed. What a run can tell is in the interval
+    of `transferbench compare`.
     """
     from transferbench.python.example_plans import plan_n
 

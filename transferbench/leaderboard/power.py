@@ -129,6 +129,6 @@ def resolution(n: int, discordance: float = DISCORDANCE) -> str:
     return (
         f"n = {n}: assuming that two victims' verdicts differ on {100 * discordance:g} % of the examples (plan-n takes "
         f"other assumptions), a paired difference has a 95 % interval of about "
-        f"+-{100 * half_width(n, 0.0, discordance):.1f} points, and {detected} found with {100 * POWER:g} % power (exact "
-        f"McNemar test of one pair and one seed, p < {LEVEL:g})"
+        f"+-{100 * half_width(n, 0.0, discordance):.1f} points, and {detected} found with {100 * POWER:g} % power "
+        f"(exact McNemar test of one pair and one seed, p < {LEVEL:g})"
     )

@@ -23,8 +23,9 @@ from transferbench.leaderboard.statistics import paired_difference
 
 
 class PairedCounts(NamedTuple):
-    """`only_first` and `only_second` count verdicts, over all seeds, that are 1 for one victim alone; `difference` is the
-    mean over seeds of the first rate less the second, as a share of the images, with its 95 % interval; `p` two-sided."""
+    """`only_first` and `only_second` count verdicts, over all seeds, that are 1 for one victim alone; `difference` is
+    the mean over seeds of the first rate less the second, as a share of the images, with its 95 % interval; `p` is
+    two-sided."""
 
     only_first: int
     only_second: int

@@ -346,6 +346,8 @@ def read(path: Path) -> Record:
         raise InputError(f"record {path}: cannot be read ({error})") from None
     except (ValidationError, InputError) as error:
         raise InputError(f"record {path}: {first_problem(error)}") from None
+    except KeyError as error:
+        raise InputError(f"record {path}: an attack without {error}") from None
 
 
 def read_all(folder: Path) -> list[Record]:
