@@ -217,11 +217,12 @@ class Record(SparseModel):
     kept the source's classifier.
 
     `corruptions`: the benchmarks of corrupted images. `clean_job`: the key of the job that predicted the clean images
-    of a record without chains. `unmeasured_threat`: the threat that the model was trained for, where the record has
+    of a record without chains. `stratified`: the examples are the first of each class in turn, n in all.
+    `unmeasured_threat`: the threat that the model was trained for, where the record has
     other ones alone.
     """
 
-    newer = ("corruptions", "clean_job", "unmeasured_threat")
+    newer = ("corruptions", "clean_job", "unmeasured_threat", "stratified")
 
     schema_version: Literal[3] = 3
     suite: str
@@ -236,6 +237,7 @@ class Record(SparseModel):
     target_dataset: str
     seed: int
     n: int = Field(ge=1)
+    stratified: Literal[True] | None = None
     image_shape: tuple[int, ...]
     preprocessing: str = ""
     data_fingerprint: str
@@ -293,6 +295,11 @@ class Record(SparseModel):
         if not self.chains and not self.clean_job and self.corruptions:
             raise ValueError("no job says which clean images are correct")
         return self
+
+    @property
+    def sample(self) -> str:
+        """Which examples of the test split were attacked: `first 200`."""
+        return f"first {self.n}{', of each class in turn' if self.stratified else ''}"
 
     @property
     def images(self) -> str:
