@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
@@ -116,6 +117,8 @@ BAD = {
     "zeros": (bytes(5000), "file"),
     "a long cell": ("\n".join([HEADER, "x" * 400 + GOOD[0]]).encode(), "run has 404 characters"),
     "a huge cell": ("\n".join([HEADER, "x" * 200_000 + GOOD[0]]).encode(), "not a CSV file"),
+    "a control character": ("\n".join([HEADER, *GOOD]).replace("b-s0", "b\x1b[2J").encode(), "control characters"),
+    "a line in a cell": ("\n".join([HEADER, *GOOD]).replace("b-s0", '"b\nc"').encode(), "control characters"),
     "an open quote": ("\n".join([HEADER, '"' + GOOD[0]]).encode(), "not a CSV file"),
     "a missing verdict": ("\n".join([HEADER, *GOOD[:-1]]).encode(), "19 verdicts of L1 on 20 examples"),
     "two radii": ("\n".join([HEADER, *GOOD]).replace("0.1", "0.2", 1).encode(), "two radii"),
@@ -186,5 +189,7 @@ def test_the_command_prints_pairs_matrices_and_json(capsys: pytest.CaptureFixtur
     assert main([*words, "--pairs"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3 * 4
     assert main([*words, "--json"]) == 0
-    assert '"p_holm"' in capsys.readouterr().out
+    values = json.loads(capsys.readouterr().out)
+    assert len(values["pairs"]) == 3 * 4
+    assert {pair["seed"] for pair in values["pairs"]} == {"0", "1", "2", "pooled"}
     assert main(["compare", "eat-robust", "--in", str(BOARD)]) == 2

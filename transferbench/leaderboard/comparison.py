@@ -175,7 +175,7 @@ class VictimComparison:
             "notes": self.notes,
             "pairs": [asdict(pair) for pair in self.pairs],
         }
-        return json.dumps(values, indent=1, ensure_ascii=False)
+        return json.dumps(values, indent=1)
 
     def __str__(self) -> str:
         """Two victims: a line per column and seed. More: a matrix per column, and `pairs_text` has every pair."""

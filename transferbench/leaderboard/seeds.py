@@ -42,13 +42,16 @@ def paired(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> PairedCounts:
     which the second alone has. Under the null hypothesis an image's verdicts have the same joint distribution when the
     victims change places in all of its seeds together, so that, given |D| of every image, signs are independent fair
     coins; p is the probability of a sum at least as far from 0. With one seed |D| is 1 for the discordant images: that
-    is McNemar's test. (Where rates are equal but D is skewed, the level of several seeds holds for many images only.)
+    is McNemar's test. Where rates are equal but D is skewed the level of several seeds holds for many discordant images
+    only: of 200 images of which 1 % favour one victim in all of five seeds and 10 % the other in one of ten, it rejects
+    in 12 %, while the interval covers in 97 %.
 
     The interval is `paired_difference` at the effective number of images: n times the variance that verdicts would
     have if they were independent, divided by that of the images' means over seeds, between n and n times the seeds.
     One image that is alike in all seeds is added to both variances: few discordant images may lie in different seeds by
-    chance. By simulation (4000 draws each; 2, 3 and 5 seeds, 50 and 200 images, shares as in tests/leaderboard/
-    test_seeds.py, 0 to all images alike in every seed) it covers at least 94.3 %; without that image 88.6 %.
+    chance. By simulation (4000 draws each; 2, 3 and 5 seeds, 50 and 200 images, discordant shares from .005 to .2,
+    none to all of the images alike in every seed) it covers at least 94.3 %; without that image 88.6 %. At 1000 images
+    (2 and 3 seeds, 1500 draws) the lowest of 110 figures is 93.7 %, with a standard error of .6.
     """
     seeds, n = first.shape
     both = first & second

@@ -42,8 +42,8 @@ def paired_difference(only_first: float, only_second: float, n: float) -> tuple[
     Its coverage, by enumerating all outcomes, for n = 50, 200, 1000 and both discordant shares from .005 to .2 in steps
     of .005 (.01 above .03 at n = 1000): at least 94.25 % (n = 50, shares .005 and .175), 94.84 % and 94.95 %, and at
     most 96.14 % where 20 or more discordant examples are expected; with fewer it is up to 100 %. Tango's score interval
-    (1998) covers at least 93.23 % there. Newcombe's method 10 (1998) covers 92.11 % at n = 50, shares .005 and .05, and
-    also needs the number of examples of both.
+    (1998) covers at least 93.23 % there. Newcombe's method 10 (1998) covers 92.11 % at n = 50, shares .005 and .05 and
+    as many of the others right for both as for none; it also needs the number of those.
     """
     first, second = (only_first + 1) / (n + 2), (only_second + 1) / (n + 2)
     spread = Z_95 * sqrt((first + second - (first - second) ** 2) / (n + 2))

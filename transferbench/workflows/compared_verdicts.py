@@ -262,6 +262,8 @@ def _add(runs: dict[tuple[str, int], _Run], row: dict[str, str]) -> None:
     for name, value in row.items():
         if len(value) > _LONGEST:
             raise InputError(f"{name} has {len(value)} characters, at most {_LONGEST} are read")
+        if not value.isprintable():
+            raise InputError(f"{name} has control characters: {value!r}")
         if not value and name in REQUIRED:
             raise InputError(f"{name} is empty")
     if row["fooled"] not in _TRUTH:
