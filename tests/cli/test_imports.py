@@ -7,8 +7,13 @@ import sys
 
 import pytest
 
+WORDS = [
+    *("--help", "compare --help", "plan-n --help"),
+    *("list methods", "list attacks", "list models", "list suites"),
+]
 
-@pytest.mark.parametrize("words", ["--help", "list methods", "list attacks", "list models", "list suites"])
+
+@pytest.mark.parametrize("words", WORDS)
 def test_help_and_lists_import_nothing_heavy(words: str) -> None:
     code = (
         "import sys\nfrom transferbench.cli import main as cli\n"
@@ -30,4 +35,12 @@ def test_the_leaderboard_imports_no_torch() -> None:
 
 def test_the_status_of_a_run_imports_no_torch() -> None:
     code = "import sys\nfrom transferbench.workflows import run_status\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_comparing_and_planning_import_no_torch() -> None:
+    code = (
+        "import sys\nfrom transferbench.python import example_plans, victim_comparisons\n"
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

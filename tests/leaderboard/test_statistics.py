@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy.stats import binom
 from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
@@ -56,3 +61,53 @@ def test_ties_share_a_rank_and_clear_differences_do_not() -> None:
     all_robust, none_robust = [True] * 100, [False] * 100
     assert statistics.ranks([all_robust, none_robust, all_robust]) == [1, 3, 1]
     assert statistics.ranks([[True] * 52 + [False] * 48, [True] * 50 + [False] * 50]) == [1, 1]
+
+
+SHARES = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
+
+
+Interval = Callable[[int, int, int], tuple[float, float, float]]
+
+
+def ends(n: int, interval: Interval) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lower and upper ends by the two discordant counts, up to the largest that the shares make likely."""
+    most = min(n, int(binom.ppf(1 - 1e-10, n, max(SHARES)))) + 1
+    found = np.full((2, most, most), np.nan)
+    for a in range(most):
+        for b in range(min(most, n + 1 - a)):
+            found[:, a, b] = interval(a, b, n)[1:]
+    return found[0], found[1]
+
+
+def coverage(p: float, q: float, n: int, low: NDArray[np.float64], high: NDArray[np.float64]) -> float:
+    """The probability that the interval holds p - q, over all outcomes of the trinomial but its last 1e-9."""
+    counts = np.arange(len(low))
+    outcomes = binom.pmf(counts, n, p)[:, None] * binom.pmf(counts, (n - counts)[:, None], q / (1 - p))
+    assert outcomes.sum() > 1 - 1e-8
+    return float(outcomes[(low - 1e-12 <= p - q) & (p - q <= high + 1e-12)].sum())
+
+
+@pytest.mark.parametrize("n", [50, 200, 1000])
+def test_the_interval_of_a_paired_difference_covers_it(n: int) -> None:
+    """Exact, by enumeration: at least 93 % everywhere, and at most 97 % where 20 discordant examples are expected."""
+    both = ends(n, statistics.paired_difference)
+    for p, q in product(SHARES, repeat=2):
+        covered = coverage(p, q, n, *both)
+        assert covered >= 0.93, (p, q)
+        assert covered <= 0.97 or n * (p + q) < 20, (p, q)
+
+
+def test_the_coverage_that_the_docstring_names() -> None:
+    assert coverage(0.005, 0.175, 50, *ends(50, statistics.paired_difference)) == pytest.approx(0.9425, abs=5e-5)
+    assert coverage(0.04, 0.065, 200, *ends(200, statistics.paired_difference)) == pytest.approx(0.9614, abs=5e-5)
+
+
+def test_a_wald_interval_would_not_pass() -> None:
+    """The measure of coverage is able to fail: Wald's interval without the two examples."""
+
+    def wald(a: int, b: int, n: int) -> tuple[float, float, float]:
+        d = (a - b) / n
+        spread = statistics.Z_95 * np.sqrt(max(0.0, (a + b) / n - d * d) / n)
+        return d, d - spread, d + spread
+
+    assert coverage(0.005, 0.02, 50, *ends(50, wald)) < 0.8

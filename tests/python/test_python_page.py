@@ -22,7 +22,7 @@ def test_the_pages_blocks_run_in_order(tmp_path: Path, monkeypatch: pytest.Monke
         suite.group(1).replace("n: 50", "n: 8").replace("steps: 100", "steps: 3").replace("steps: 50", "steps: 2")
     )
     blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(), re.S)
-    assert len(blocks) == 8
+    assert len(blocks) == 10
     scope: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), scope)

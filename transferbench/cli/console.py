@@ -42,7 +42,7 @@ def evaluation_report(record: Record, weights: str) -> str:
     lines = [
         f"model    {record.victim} ({short_network(record.network)})",
         f"weights  {weights or 'in memory'}, sha256 {record.weights_sha256}",
-        f"data     {record.target_dataset} test, first {record.n}, fingerprint {record.data_fingerprint}",
+        f"data     {record.target_dataset} test, {record.sample}, fingerprint {record.data_fingerprint}",
         f"         class counts {record.class_counts}",
         f"seed     {record.seed}",
         f"clean    {_rate(record.clean.count, record.n)}",

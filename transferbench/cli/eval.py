@@ -39,6 +39,7 @@ from transferbench.cli.output import say
 )
 @click.option("--n", type=int, metavar="N", help="First N test examples (default: 1000, or all if fewer; "
               "all where only corruptions are measured).")  # fmt: skip
+@click.option("--stratified", is_flag=True, help="The first of each class in turn, in the data set's order.")
 @click.option("--seed", type=int, default=0, metavar="S", help="Seed of the random starts (default: 0).")
 @click.option("--out", type=options.FOLDER, metavar="DIR", help="The run's folder (default: runs/eval).")
 @click.option("--download", is_flag=True, help=options.DOWNLOAD)

@@ -24,6 +24,8 @@ COMMANDS = (
     "runs",
     "verify",
     "leaderboard",
+    "compare",
+    "plan-n",
     "publish",
     "card",
     "list",

@@ -70,7 +70,11 @@ def command(
     if download and not smoke:
         run_suite.download(chosen, settings)
     if dry_run:
+        from transferbench.leaderboard import power
+
         say("\n".join(describe(planned)))
+        if not smoke:
+            say(power.resolution(chosen.n))
         absent = [] if smoke else run_suite.absent(planned, settings)
         if absent:
             raise InputError("; ".join(absent))

@@ -113,15 +113,24 @@ class Dataset:
         """All images decoded, [n, C, H, W]: for shards and for sets in memory."""
         return self.images[torch.arange(len(self))] if isinstance(self.images, Files) else self.images
 
-    def first(self, n: int) -> Dataset:
-        """The first n examples, those that an evaluation attacks. InputError when there are fewer."""
+    def first(self, n: int, stratified: bool = False) -> Dataset:
+        """The first n examples, those that an evaluation attacks; `stratified`: of each class in turn, the first of
+        every class, then the second, and so on, in the data set's order. InputError when there are fewer."""
         limit = self.attackable if self.attackable is not None else len(self)
         if n > limit:
             raise InputError(
                 f"n={n}: data set {self.id} has {limit} examples to attack in its {self.split} split; "
                 f"ask for at most {limit}"
             )
-        return self.select(torch.arange(n))
+        return self.select(self._classes_in_turn(limit)[:n] if stratified else torch.arange(n))
+
+    def _classes_in_turn(self, count: int) -> Tensor:
+        """The first `count` positions, ordered by their place among those of their class."""
+        labels = self.labels[:count].cpu()
+        by_label, sizes = labels.argsort(stable=True), torch.bincount(labels)
+        place = torch.empty_like(labels)
+        place[by_label] = torch.arange(count) - (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+        return place.argsort(stable=True)
 
     def select(self, positions: Tensor | Sequence[int]) -> Dataset:
         """The examples at the positions, in that order; files are not decoded."""

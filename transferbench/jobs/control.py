@@ -71,6 +71,7 @@ class ControlJob(CraftedSetJob):
             "norm": self.threat.norm,
             "eps": self.threat.eps.text,
             **({"start": images.start, "stop": images.stop} if images is not None else {}),
+            **({"stratified": True} if images is not None and images.stratified else {}),
         }
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:

@@ -79,6 +79,7 @@ class EvaluationJob(Job[R]):
             **({"batch": self.batch} if self.batch is not None else {}),
             **({"draws": self.draws} if self.draws > 1 else {}),
             **self._range(),
+            **({"stratified": True} if images.stratified else {}),
         }
 
     def _range(self) -> dict[str, Any]:

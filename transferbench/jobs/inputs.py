@@ -54,18 +54,20 @@ class NetworkInput:
 
 @dataclass(frozen=True)
 class ImagesInput:
-    """Test images by position; `stop` None: to the end. `attacked`: only the data set's first `attackable` images."""
+    """Test images by position; `stop` None: to the end. `attacked`: only the data set's first `attackable` images.
+    `stratified`: positions are those of Dataset.first's order of the classes in turn."""
 
     dataset: str
     preprocessing: str
     start: int = 0
     stop: int | None = None
+    stratified: bool = False
 
     def read(self, resources: Resources) -> Dataset:
         whole = resources.test(self.dataset, self.preprocessing)
         if self.stop is None:
             return whole
-        first = whole.first(self.stop)
+        first = whole.first(self.stop, self.stratified)
         return first if self.start == 0 else first.select(range(self.start, self.stop))
 
     def following(self, n: int) -> ImagesInput | None:

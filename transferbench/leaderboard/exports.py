@@ -141,6 +141,7 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
         "unreliable": bool(record.flags),
         "footnote": plain(
             f"Measured by transferbench on the first {record.n} test examples"
+            + (" of each class in turn" if record.stratified else "")
             + (", by AutoAttack's standard version." if standard else f", not by AutoAttack: {record.protocol}.")
         ),
         "eps_by_norm": {norm: other.eps for norm in NORMS if (other := record.chain(norm)) is not None},

@@ -47,7 +47,7 @@ class RunResults:
     def verdicts(self) -> pd.DataFrame:
         """A row per example, chain and victim of the run's last plan: run (the victim), chain, norm, eps, seed, example
         (its id), fooled, attack (`clean` where it was wrong before any, empty for a survivor), try, pred, distance,
-        tie."""
+        tie, dataset."""
         import pandas as pd
 
         return pd.DataFrame(list(verdict_rows(Reader(self.folder))), columns=list(COLUMNS))

@@ -240,11 +240,12 @@ class Record(SparseModel):
     kept the source's classifier.
 
     `corruptions`: the benchmarks of corrupted images. `clean_job`: the key of the job that predicted the clean images
-    of a record without chains. `unmeasured_threat`: the threat that the model was trained for, where the record has
+    of a record without chains. `stratified`: the examples are the first of each class in turn, n in all.
+    `unmeasured_threat`: the threat that the model was trained for, where the record has
     other ones alone.
     """
 
-    newer = ("corruptions", "clean_job", "unmeasured_threat", "queried")
+    newer = ("corruptions", "clean_job", "unmeasured_threat", "queried", "stratified")
 
     schema_version: Literal[3] = 3
     suite: str
@@ -259,6 +260,7 @@ class Record(SparseModel):
     target_dataset: str
     seed: int
     n: int = Field(ge=1)
+    stratified: Literal[True] | None = None
     image_shape: tuple[int, ...]
     preprocessing: str = ""
     data_fingerprint: str
@@ -324,6 +326,11 @@ class Record(SparseModel):
         return self
 
     @property
+    def sample(self) -> str:
+        """Which examples of the test split were attacked: `first 200`."""
+        return f"first {self.n}{', of each class in turn' if self.stratified else ''}"
+
+    @property
     def images(self) -> str:
         """The size of the attacked images, with what was done to them: `3x224x224 (Res256Crop224)`."""
         size = "x".join(map(str, self.image_shape))
@@ -375,6 +382,8 @@ def read(path: Path) -> Record:
         raise InputError(f"record {path}: cannot be read ({error})") from None
     except (ValidationError, InputError) as error:
         raise InputError(f"record {path}: {first_problem(error)}") from None
+    except KeyError as error:
+        raise InputError(f"record {path}: an attack without {error}") from None
 
 
 def read_all(folder: Path) -> list[Record]:

@@ -166,7 +166,7 @@ class _RecordVerifier:
             raise VerificationError(f"the weights now have sha256 {self.victim.sha256[:12]}..., not the record's")
         view = View.parse(first.specification.preprocessing)
         self.test = data.load(record.target_dataset, "test", self.data_dir, view)
-        self.examples = self.test.first(record.n)
+        self.examples = self.test.first(record.n, bool(record.stratified))
         if (self.examples.shape, self.examples.preprocessing) != (record.image_shape, record.preprocessing):
             raise VerificationError(f"the record's images are {record.images}, the store's are not")
         expected = first.content.get("victim", first.content.get("input 0"))

@@ -150,21 +150,26 @@ def shards(n: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Images:
-    """The images of an evaluation: the first n of a data set's test split, with what an image file goes through."""
+    """The images of an evaluation: the first n of a data set's test split (`stratified`: of each class in turn), with
+    what an image file goes through."""
 
     dataset: str
     preprocessing: str
     n: int
+    stratified: bool = False
+
+    def part(self, start: int, stop: int) -> ImagesInput:
+        return ImagesInput(self.dataset, self.preprocessing, start, stop, self.stratified)
 
     def shards(self) -> list[ImagesInput]:
-        return [ImagesInput(self.dataset, self.preprocessing, start, stop) for start, stop in shards(self.n)]
+        return [self.part(start, stop) for start, stop in shards(self.n)]
 
 
 def attack_jobs(
     network: NetworkReference, chain: Chain, images: Images, seed: int, backend: EngineName = "transferbench"
 ) -> list[AttackJob]:
     """A chain's shards."""
-    label, whole = f"{network.id}: {chain.name}", ImagesInput(images.dataset, images.preprocessing, 0, images.n)
+    label, whole = f"{network.id}: {chain.name}", images.part(0, images.n)
     return [AttackJob(label, network, shard, chain, seed, backend, whole) for shard in images.shards()]
 
 
@@ -205,7 +210,7 @@ class _Planner:
         """Sources go through the norms' chains only; further measurements are made on rows."""
         block, dataset = self.block, self.block.source_dataset
         view = self._view(block.source_preprocessing, dataset or "", source)
-        images = Images(dataset or "", view, self.suite.n)
+        images = Images(dataset or "", view, self.suite.n, self.suite.stratified)
         if source.model:
             public = PlannedVictim("", PublicNetwork(source.model), None)
             if dataset is None or not block.attack_sources:
@@ -234,7 +239,7 @@ class _Planner:
     ) -> PlannedVictim:
         block, protocol = self.block, self.suite.protocol
         view = self._view(block.target_preprocessing, block.target_dataset, block_source)
-        images = Images(block.target_dataset, view, self.suite.n)
+        images = Images(block.target_dataset, view, self.suite.n, self.suite.stratified)
         name = with_seed(name, self.seed)
         train = self._train(name, row.method, row.set, images, row.network or block.network, source)
         chains = self._chains() + protocol.further_chains(dict(self.suite.threats)) + protocol.curve_chains()
@@ -317,7 +322,8 @@ def describe(planned: Plan) -> list[str]:
     """The plan in lines, one per job: kind, label, size and name; then the totals."""
     lines = [f"{job.kind:<7}{job.label:<44}{job.size:>24}  {job.name[:12]}" for job in planned.jobs]
     views = {(one.dataset, one.preprocessing): None for _, one in planned.evaluations}
-    lines += [f"images of {dataset}: {described(text)}" for dataset, text in views]
+    turn = "; the classes in turn" if planned.suite.stratified else ""
+    lines += [f"images of {dataset}: {described(text)}{turn}" for dataset, text in views]
     kinds = Counter(job.kind for job in planned.jobs)
     total = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     return [

@@ -13,9 +13,20 @@ from transferbench.suites import Attack, Protocol, Source, SourceOnly, Suite, Su
 
 N = 4
 """Attacked examples."""
+_CLASSES = 10
+"""Attacks are built for so many classes where only their kind is asked for."""
 _ATTACKS: dict[str, Scalar] = {
-    **{"n_iter": 2, "k": 2, "restarts": 1, "targets": 1, "neurons": 1, "draws": 1},
-    **{"steps": 2, "batch": 2, "copies": 2, "rounds": 2, "queries": 4},
+    "n_iter": 2,
+    "k": 2,
+    "restarts": 1,
+    "targets": 1,
+    "neurons": 1,
+    "draws": 1,
+    "steps": 2,
+    "batch": 2,
+    "copies": 2,
+    "rounds": 2,
+    "queries": 4,
 }
 _TRAININGS: dict[str, Scalar] = {
     "steps": 2,
@@ -135,9 +146,14 @@ def _protocol(protocol: Protocol, suite: Suite) -> Protocol:
 
 
 def _source_only(protocol: SourceOnly) -> SourceOnly:
+    """One attack of each kind: what they need of a source and of the images is alike."""
     attack, control = _shortened((protocol.attack, protocol.control), protocol.threat)
-    also = _shortened(protocol.also, protocol.threat)
-    return protocol.model_copy(update={"attack": attack, "control": control, "also": also, "every_source": False})
+    scope_of = {one.id: build(one.spec(), protocol.threat, _CLASSES).scope for one in protocol.also}
+    first = {scope: next(one for one in protocol.also if scope_of[one.id] == scope) for scope in scope_of.values()}
+    also, queries = (_shortened(some, protocol.threat) for some in (first.values(), protocol.queries[:1]))
+    start = protocol.start if protocol.start in [one.id for one in first.values()] else ""
+    parts = {"attack": attack, "control": control, "also": also, "queries": queries, "start": start}
+    return protocol.model_copy(update={**parts, "every_source": False})
 
 
 def _shortened(attacks: Iterable[Attack], threat: ThreatModel) -> tuple[Attack, ...]:

@@ -43,6 +43,11 @@ class Specification(NamedTuple):
         return str(self.values.get("preprocessing", ""))
 
     @property
+    def dataset(self) -> str:
+        """The id of the data set of the images; empty where a job has none."""
+        return str(self.values.get("dataset", ""))
+
+    @property
     def start(self) -> int:
         """The position of the first example."""
         return int(self.values.get("start", 0))

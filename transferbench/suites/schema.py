@@ -258,7 +258,8 @@ class Training(StrictModel):
 
 
 class Suite(StrictModel):
-    """A suite file. `protocol` is the default one, `full` that of `--full`; `n` is the number of attacked examples.
+    """A suite file. `protocol` is the default one, `full` that of `--full`; `n` is the number of attacked examples,
+    with `stratified` of each class in turn.
 
     `device` is the kind of device that its committed numbers come from: bits are equal within one kind only. `threats`
     maps each norm to its radius. An `untrained` suite (`--smoke`) flags its results, which are never
@@ -268,6 +269,7 @@ class Suite(StrictModel):
     name: str
     title: str
     n: Annotated[int, Field(ge=1)]
+    stratified: bool = False
     seeds: tuple[int, ...] = (0,)
     untrained: bool = False
     device: Literal["", "cpu", "cuda"] = ""

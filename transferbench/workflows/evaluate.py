@@ -20,7 +20,6 @@ from transferbench.engine.preflight import at_chance
 from transferbench.engine.verdicts import Examples
 from transferbench.jobs.attack import EngineName
 from transferbench.jobs.clean import CleanJob
-from transferbench.jobs.inputs import ImagesInput
 from transferbench.jobs.networks import PublicNetwork
 from transferbench.leaderboard import build, page
 from transferbench.models.catalogue.classes import radii_of
@@ -70,6 +69,7 @@ class EvaluationRequest:
     weights_key: str | None = None
     download: bool = False
     allow_low_accuracy: bool = False
+    stratified: bool = False
 
     @property
     def victim(self) -> str:
@@ -125,12 +125,19 @@ def check(request: EvaluationRequest) -> None:
     check_model(request)
     if request.n is not None and request.n < 1:
         raise InputError(f"--n {request.n}: ask for at least 1 example")
+    check_order(request)
     has_source = request.source is not None
     corruptions.check_request(request.norms, request.attacks, request.backend, has_source)
     chosen = request.chosen
     chosen_attacks.check_source(chosen, request.attacked_threats, has_source)
     if request.dataset is not None:
         dataset_id.find(request.dataset)
+
+
+def check_order(request: EvaluationRequest) -> None:
+    """InputError for corrupted images in an order of their own."""
+    if request.stratified and any(threat in CORRUPTION_THREATS for threat in request.norms):
+        raise InputError("--stratified is of attacked images: corrupted ones are taken in their published order")
 
 
 def check_model(request: EvaluationRequest) -> None:
@@ -177,6 +184,7 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     suite = suites.load("eval")
     victim = load_victim(request.victim, settings.model_dir, request.download)
     request = request.completed(victim)
+    check_order(request)
     source = None
     if request.source is not None:
         source = load_victim(request.source, settings.model_dir, request.download)
@@ -193,7 +201,9 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     # Corrupted images alone are cheap: RobustBench takes all.
     n = request.n or (min(suite.n, most) if request.attacked_threats else most)
     corrupted = corruptions.named(request.norms)
-    benchmarks = corruptions.check_data(corrupted, test.first(n), victim, settings, request.download)
+    benchmarks = corruptions.check_data(
+        corrupted, test.first(n, request.stratified), victim, settings, request.download
+    )
     described = suite.protocol.model_copy(update={"description": _description(request, suite, benchmarks)})
     suite = suite.model_copy(update={"protocol": described})
     network = PublicNetwork(canonical(request.victim, victim), victim.id)
@@ -203,9 +213,9 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     if source is not None:
         source_only, notes = carried(source, source_only, "all" in request.attacks_source)
         source_network = PublicNetwork(canonical(request.source or "", source), source.id)
-    images = Images(dataset, test.preprocessing, n)
+    images = Images(dataset, test.preprocessing, n, request.stratified)
     return EvaluationSubjects(
-        suite.model_copy(update={"n": n}),
+        suite.model_copy(update={"n": n, "stratified": request.stratified}),
         victim,
         network,
         source,
@@ -228,7 +238,7 @@ def evaluate(
     """
     root, images, resources = scheduler.store.root, subjects.images, scheduler.resources
     # The table is built of all records in the folder: an unreadable one is reported before the attack.
-    attacked = resources.test(images.dataset, images.preprocessing).first(images.n)
+    attacked = resources.test(images.dataset, images.preprocessing).first(images.n, images.stratified)
     new = existing_record.NewRecord(
         victim=subjects.victim,
         examples=attacked,
@@ -255,7 +265,7 @@ def evaluate(
     _check_accuracy(request, subjects, scheduler, reporter)
     scheduler.run(jobs, EstimatingReporter(reporter, scheduler, jobs))
     scheduler.raise_failures()
-    examples = resources.test(images.dataset, images.preprocessing).first(images.n)
+    examples = resources.test(images.dataset, images.preprocessing).first(images.n, images.stratified)
     source_dataset = subjects.source.card.dataset if subjects.source is not None else ""
     record = assemble_record(
         subjects.suite,
@@ -294,7 +304,7 @@ def _check_accuracy(
     request: EvaluationRequest, subjects: EvaluationSubjects, scheduler: Scheduler, reporter: Reporter
 ) -> None:
     victim, images = subjects.victim, subjects.images
-    attacked = ImagesInput(images.dataset, images.preprocessing, stop=images.n)
+    attacked = images.part(0, images.n)
     job = CleanJob(f"{victim.id}: clean", subjects.network, attacked)
     scheduler.run([job], reporter, in_process=True)
     scheduler.raise_failures()
@@ -354,7 +364,7 @@ def selftest(
     full_precision.switch_on()
     images = subjects.images
     test = data.load(images.dataset, "test", settings.data_dir, View.parse(images.preprocessing))
-    shard = test.first(images.n).on(settings.device)
+    shard = test.first(images.n, images.stratified).on(settings.device)
     examples = Examples(shard.pixels, shard.labels, shard.ids)
     model = subjects.victim.to(settings.device).model
     for chain in subjects.chains:

@@ -117,6 +117,7 @@ def assemble_record(
         target_dataset=evaluation.dataset,
         seed=evaluation.seed,
         n=suite.n,
+        stratified=True if suite.stratified else None,
         image_shape=examples.shape,
         preprocessing=examples.preprocessing,
         data_fingerprint=examples.fingerprint,

@@ -13,9 +13,11 @@ from transferbench.base.errors import InputError
 from transferbench.base.results import AttackResult
 from transferbench.store.reader import Reader
 
-COLUMNS = ("run", "chain", "norm", "eps", "seed", "example", "fooled", "attack", "try", "pred", "distance", "tie")
+COLUMNS = ("run", "chain", "norm", "eps", "seed", "example", "fooled", "attack", "try", "pred", "distance", "tie",
+           "dataset")  # fmt: skip
 """Of the export. `run` is the job's label up to the colon (the victim), `example` the id in its data set's order,
-`attack` is `clean` for an example that was wrong before any attack and empty for a survivor."""
+`attack` is `clean` for an example that was wrong before any attack and empty for a survivor, `dataset` the id of the
+attacked data set."""
 ATTACK = "attack"
 """The kind of jobs/attack.py, whose import would load torch."""
 _OPEN = ("running", "interrupted", "failed", "missing")
@@ -48,7 +50,7 @@ def verdict_rows(reader: Reader) -> Iterator[tuple[Any, ...]]:
         chain, victim = job.specification.chain, job.label.rpartition(": ")[0]
         common = (victim, chain.name, chain.threat.norm, chain.threat.eps.text, job.specification.seed)
         for verdict in job.result(AttackResult).verdicts:
-            yield (*common, *verdict)
+            yield (*common, *verdict, job.specification.dataset)
 
 
 def write_verdicts(reader: Reader, path: Path) -> int:

@@ -122,7 +122,7 @@ def _load(dataset: str, split: Split, preprocessing: str, settings: RunSettings)
 def _check_test(suite: Suite, evaluation: Evaluation, settings: RunSettings) -> None:
     """The test split has the n examples, and the classes that the chains' attacks ask for."""
     test = _load(evaluation.dataset, "test", evaluation.preprocessing, settings)
-    test.first(suite.n)
+    test.first(suite.n, suite.stratified)
     for shards in evaluation.chains.values():
         for spec in shards[0].chain.attacks:
             attacks.build(spec, shards[0].chain.threat, len(test.classes))
@@ -171,11 +171,17 @@ def run_suite(planned: Plan, scheduler: Scheduler, reporter: Reporter) -> list[R
         build.write(root, records)
         build.write_cards(root / "cards", records, card_of)
         for _, one in finished:
-            examples = scheduler.resources.test(one.dataset, one.preprocessing).first(planned.suite.n)
+            examples = _examples(planned.suite, scheduler, one)
             gallery.write(root, one, results, examples)
     _remove_others(root, {file_stem(victim.name) for victim, _ in finished})
     scheduler.raise_failures()
     return records
+
+
+def _examples(suite: Suite, scheduler: Scheduler, evaluation: Evaluation) -> Dataset:
+    """The attacked examples."""
+    test = scheduler.resources.test(evaluation.dataset, evaluation.preprocessing)
+    return test.first(suite.n, suite.stratified)
 
 
 def write_page(root: Path, records: list[Record]) -> None:
@@ -217,5 +223,5 @@ def _record(
         sha256 = training.sha256
     source_dataset = card_of[victim.source].dataset if victim.source else ""
     subject = Subject(card_of[victim.name], sha256, source_dataset, training)
-    examples = resources.test(evaluation.dataset, evaluation.preprocessing).first(suite.n)
+    examples = _examples(suite, scheduler, evaluation)
     return assemble_record(suite, evaluation, subject, results, examples, scheduler.settings.keep)
