@@ -42,6 +42,7 @@ def _attack(several: list[Comparison]) -> list[str]:
 
 
 def _secrecy(white: Comparison) -> str:
+    assert white.difference is not None
     value, low, high = white.difference
     rate = _rate(white.other.bits.bit_count(), white.correct)
     return (

@@ -7,11 +7,11 @@ from statistics import mean
 from typing import NamedTuple
 
 from transferbench.base.query_rates import BUDGETS
+from transferbench.leaderboard import paired
 from transferbench.leaderboard.column import Column, Row, build_row
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.pooling import Series, labels
 from transferbench.leaderboard.rates import percent
-from transferbench.leaderboard.statistics import paired_difference
 from transferbench.leaderboard.tables import table
 from transferbench.results.records import QueriedRecord, Record
 
@@ -33,23 +33,11 @@ class Asked(NamedTuple):
         return self.record.clean.count
 
     @property
-    def difference(self) -> tuple[float, float, float] | None:
+    def difference(self) -> paired.Ends | None:
         """In points, with the ends of its interval: the attack's rate less the control's."""
         if self.control is None or not self.correct:
             return None
-        first, second = self.attack.fooled(self.within), self.control.fooled(self.within)
-        only = (first & ~second).bit_count(), (second & ~first).bit_count()
-        value, low, high = paired_difference(*only, self.correct)
-        return 100 * value, 100 * low, 100 * high
-
-
-def _points(place: int) -> Column[Asked]:
-    name, meaning = [
-        ("difference", "rate less control_rate, points"),
-        ("difference_low", "lower end of its 95 % interval for paired proportions (Bonett and Price 2012), points"),
-        ("difference_high", "upper end, points"),
-    ][place]
-    return Column(name, meaning, lambda one: "" if one.difference is None else f"{one.difference[place]:.2f}")
+        return paired.difference(self.attack.fooled(self.within), self.control.fooled(self.within), self.correct)
 
 
 def _control_rate(one: Asked) -> str:
@@ -69,9 +57,7 @@ QUERIES: list[Column[Asked]] = [
     Column("fooled", "of them fooled", lambda one: one.fooled),
     Column("rate", "fooled of correct, %", lambda one: percent(one.fooled, one.correct)),
     Column("control_rate", "the same search without the source, %", _control_rate),
-    _points(0),
-    _points(1),
-    _points(2),
+    *paired.columns("rate less control_rate"),
 ]
 
 

@@ -11,11 +11,11 @@ from typing import NamedTuple
 
 from transferbench.base.ids import RANDOM_SIGN, without_seed
 from transferbench.base.specifications import NORMS
+from transferbench.leaderboard import paired
 from transferbench.leaderboard.column import Column, Row, build_row
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.pooling import Series, labels
 from transferbench.leaderboard.rates import percent
-from transferbench.leaderboard.statistics import paired_difference
 from transferbench.leaderboard.tables import table
 from transferbench.results.records import CraftedRecord, Record
 
@@ -43,21 +43,9 @@ class Comparison(NamedTuple):
     source: str = ""
 
     @property
-    def difference(self) -> tuple[float, float, float]:
+    def difference(self) -> paired.Ends | None:
         """In points, with the ends of its interval: the attack's rate less the other's."""
-        first, second = self.attack.bits, self.other.bits
-        only = (first & ~second).bit_count(), (second & ~first).bit_count()
-        value, low, high = paired_difference(*only, self.correct)
-        return 100 * value, 100 * low, 100 * high
-
-
-def _points(place: int) -> Column[Comparison]:
-    name, meaning = [
-        ("difference", "asr less other_asr, points"),
-        ("difference_low", "lower end of its 95 % interval for paired proportions (Bonett and Price 2012), points"),
-        ("difference_high", "upper end, points"),
-    ][place]
-    return Column(name, meaning, lambda one: f"{one.difference[place]:.2f}" if one.correct else "")
+        return paired.difference(self.attack.bits, self.other.bits, self.correct) if self.correct else None
 
 
 SOURCE_ONLY: list[Column[Comparison]] = [
@@ -76,9 +64,7 @@ SOURCE_ONLY: list[Column[Comparison]] = [
         lambda one: one.other.name,
     ),
     Column("other_asr", "the same for it, %", lambda one: percent(one.other.bits.bit_count(), one.correct)),
-    _points(0),
-    _points(1),
-    _points(2),
+    *paired.columns("asr less other_asr"),
 ]
 
 
@@ -162,7 +148,7 @@ def _gap(found: Sequence[Comparison]) -> Gap | None:
         return None
     shares = [(100 * one.attack.bits.bit_count() / one.correct, 100 * one.other.bits.bit_count() / one.correct)
               for one in measured]  # fmt: skip
-    ends = [one.difference for one in measured]
+    ends = [one.difference for one in measured if one.difference is not None]
     return Gap(*(mean(column) for column in zip(*shares, strict=True)), *(mean(c) for c in zip(*ends, strict=True)))
 
 
