@@ -17,6 +17,7 @@ from transferbench.base.progress import OnProgress, Progress
 from transferbench.jobs.attack import AttackJob
 from transferbench.jobs.job import Job
 from transferbench.jobs.train import TrainJob
+from transferbench.jobs.universal import UniversalJob
 from transferbench.workflows.remaining_time import RemainingTime
 
 EVERY = 30.0
@@ -120,6 +121,8 @@ class JobProgress:
 def _note(job: Job[Any], progress: Progress) -> str:
     if isinstance(job, TrainJob):
         return "  ".join(["steps", *(f"{name} {value:.3f}" for name, value in progress.values.items())])
+    if isinstance(job, UniversalJob):
+        return "steps"
     if isinstance(job, AttackJob) and progress.robust is not None:
         return f"examples, {progress.robust} still robust"
     return "examples"
