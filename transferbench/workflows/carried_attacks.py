@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from transferbench import attacks
 from transferbench.base.errors import InputError
@@ -12,14 +12,11 @@ from transferbench.models.victim import Victim
 from transferbench.suites import Attack, SourceOnly
 
 
-def carried(
-    source: Victim, source_only: Sequence[SourceOnly], every: bool, attacker_images: Callable[[str], None]
-) -> tuple[list[SourceOnly], list[str]]:
+def carried(source: Victim, source_only: Sequence[SourceOnly], every: bool) -> tuple[list[SourceOnly], list[str]]:
     """The measurements that the source can carry, and a line about each attack that was left out.
 
-    `attacker_images` raises InputError where there are no training images of the `target` or the `source`. InputError,
-    naming attack and network, for an attack that it cannot carry, unless `every` attack was asked for, which stands for
-    all that it can.
+    InputError, naming attack and network, for an attack that it cannot carry, unless `every` attack was asked for,
+    which stands for all that it can.
     """
     network, kept, notes = SourceModel(source.model, source.layers), [], []
     for protocol in source_only:
@@ -28,8 +25,6 @@ def carried(
             attack = attacks.build(part.spec(), protocol.threat, CLASSES)
             try:
                 network.layers(*attack.reads)
-                if attack.scope == "universal" and attack.images in ("target", "source"):
-                    attacker_images(attack.images)
             except InputError as error:
                 if not every:
                     raise InputError(

@@ -211,15 +211,7 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     source_only = _source_only(request, suite, chosen) if source is not None else []
     notes: list[str] = []
     if source is not None:
-        of_source = source.card.dataset
-
-        def attacker_images(whose: str) -> None:
-            id = dataset if whose == "target" else of_source
-            held = data.load(id, "train", settings.data_dir, View.parse(test.preprocessing))
-            if held.shape != test.shape:
-                raise InputError(f"its training images of {held.id} are {held.shape}, the attacked ones {test.shape}")
-
-        source_only, notes = carried(source, source_only, "all" in request.attacks_source, attacker_images)
+        source_only, notes = carried(source, source_only, "all" in request.attacks_source)
         source_network = PublicNetwork(canonical(request.source or "", source), source.id)
     images = Images(dataset, test.preprocessing, n, request.stratified)
     return EvaluationSubjects(
