@@ -241,6 +241,8 @@ def _sets(
     points = Crafting(source, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
     yield _Set(spec.id, "", "", judged({"points": points}), len(shard) * passes_of(attack).backwards)
     for change in controls.OF_POINTS if spec.id != RANDOM_SIGN else ():
+        if change == "other-image" and len(shard) == 1:
+            continue
         changed = {"points": controls.changed_points(change, shard, points, threat, seed)}
         yield _Set(change, spec.id, "", judged(changed), 0)
 
