@@ -105,7 +105,7 @@ def test_a_set_of_the_record_is_found_by_its_attack() -> None:
 
 
 def test_a_source_that_the_victims_card_does_not_name_is_compared_all_the_same(victim: Record) -> None:
-    """`eval --source other` of a victim whose card names src-s0: everything was made with other, nothing with src-s0."""
+    """`eval --source other` of a victim whose card names src-s0."""
     made = [one.model_copy(update={"source": "other"}) for one in victim.crafted[:-1]]
     given = victim.model_copy(update={"crafted": made})
     found, expected = source_only.rows([given]), source_only.rows([victim])
@@ -119,7 +119,9 @@ def test_the_report_says_when_there_are_too_few_draws_and_has_no_minus_zero(vict
     few = [one.model_copy(update={"flips": one.flips[:2]}) if one.attack["id"] == "random-sign" else one
            for one in victim.crafted]  # fmt: skip
     text = source_only_report.lines(victim.model_copy(update={"crafted": few}))
-    assert next(line for line in text if "all of them" in line).endswith("(controls: random-sign has fewer than 3 draws)")
+    assert next(line for line in text if "all of them" in line).endswith(
+        "(controls: random-sign has fewer than 3 draws)"
+    )
     even = chain("Linf", first(30)).model_copy(update={"eps": "0.1", "robust": bits(range(12, 40))})
     even = even.model_copy(update={"by_attack": [{"tries": 1}]})
     text = source_only_report.lines(victim.model_copy(update={"chains": [even]}))

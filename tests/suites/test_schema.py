@@ -185,7 +185,9 @@ def test_the_control_is_noise_and_a_norm_has_one_radius(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="source-mi is an attack"):
         suites.load(str(tmp_path / "attack.yaml"))
     block = f'{{eps: "0.1", attack: source-mi, {control}}}'
-    text = TINY[: TINY.index("  source_only:")] + f"  source_only: [{block}, {block}]\n" + TINY[TINY.index("training:") :]
+    text = (
+        TINY[: TINY.index("  source_only:")] + f"  source_only: [{block}, {block}]\n" + TINY[TINY.index("training:") :]
+    )
     (tmp_path / "twice.yaml").write_text(text)
     with pytest.raises(InputError, match="Linf is named twice"):
         suites.load(str(tmp_path / "twice.yaml"))

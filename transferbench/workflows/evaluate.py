@@ -18,6 +18,7 @@ from transferbench.data import View
 from transferbench.engine import reference
 from transferbench.engine import selftest as engine_selftest
 from transferbench.engine.preflight import at_chance
+from transferbench.engine.source_model import SourceModel
 from transferbench.engine.verdicts import Examples
 from transferbench.jobs.attack import EngineName
 from transferbench.jobs.clean import CleanJob
@@ -213,7 +214,8 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     notes: list[str] = []
     if source is not None:
         require = partial(require_images, source=source, test=test, data_dir=settings.data_dir)
-        source_only, notes = carried(source, source_only, "all" in request.attacks_source, require)
+        every = "all" in request.attacks_source
+        source_only, notes = carried(SourceModel(source.model, source.layers), source.id, source_only, every, require)
         source_network = PublicNetwork(canonical(request.source or "", source), source.id)
     images = Images(dataset, test.preprocessing, n, request.stratified)
     return EvaluationSubjects(
