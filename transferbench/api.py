@@ -144,6 +144,8 @@ def evaluate(
         chosen = chosen_attacks.parse(_texts(attacks), norms, engine)
         chosen = chosen.with_source_only(chosen_attacks.parse_source(_texts(attacks_source), norms))
         chosen_attacks.check_source(chosen, norms, source is not None)
+        if source is None and attacker_images is not None:
+            raise InputError("attacker_images are for attacks that hold the public model: name it (source=)")
         if not chosen.on_victim:
             chosen = replace(chosen, on_victim=DEFAULT)
         chains = _chains(measured, chosen, n_iter, screen and not plain)
@@ -160,6 +162,10 @@ def evaluate(
         if not plain:
             for chain in chains.values():
                 attack_plugins.build_chain(chain, target.num_classes)
+        held = None
+        if source is not None:
+            every = "all" in _texts(attacks_source)
+            held = source_only.held(source, measured, chosen, every, examples, attacker_images)
         with ExitStack() as stack:
             show = stack.enter_context(chain_progress(progress, store is not None, len(x) * len(chains)))
             stack.enter_context(fastest_threads(target.search.network, examples.x[:MIN_ROWS]))
@@ -184,9 +190,9 @@ def evaluate(
         # The chains' own clean predictions, which are cached.
         clean = target.clean_logits(examples.x, examples.ids).argmax(1)
         table = asked = None
-        if source is not None:
-            asked = source_only.queried(source, target, measured, chosen, examples, seed)
-            table = source_only.table(source, target, measured, chosen, examples, seed, attacker_images)
+        if held is not None:
+            asked = source_only.queried(held, target, measured, examples, seed)
+            table = source_only.table(held, target, measured, examples, seed)
         other_checks = target.preflight + target.judge.checks - before
     flags = {*target.flags, *(["clamped-input"] if clamped else [])}
     flags |= {flag for result in results.values() for flag in result.flags}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from support.records import N, chain, crafted, first, record
 
+from transferbench.cli import source_only_report
 from transferbench.leaderboard import source_only
 from transferbench.leaderboard.statistics import Z_95, paired_difference
-from transferbench.results.records import Bits, CraftedRecord, Record
+from transferbench.results.records import Bits, CraftedRecord, QueriedRecord, Record
 
 
 def test_the_difference_of_paired_rates_is_that_of_the_formula() -> None:
@@ -101,3 +102,41 @@ def test_a_set_of_the_record_is_found_by_its_attack() -> None:
     assert control.is_control
     assert not whole.crafted[0].is_control
     assert whole.controls_of(control) == []
+
+
+def test_a_source_that_the_victims_card_does_not_name_is_compared_all_the_same(victim: Record) -> None:
+    """`eval --source other` of a victim whose card names src-s0."""
+    made = [one.model_copy(update={"source": "other"}) for one in victim.crafted[:-1]]
+    given = victim.model_copy(update={"crafted": made})
+    found, expected = source_only.rows([given]), source_only.rows([victim])
+    assert {row["source"] for row in found} == {"other"}
+    own = [row for row in expected if not str(row["compared_with"]).startswith("made with")]
+    assert [{**row, "source": ""} for row in found] == [{**row, "source": ""} for row in own]
+    assert "| other |" in source_only.markdown([given])
+
+
+def test_the_report_says_when_there_are_too_few_draws_and_has_no_minus_zero(victim: Record) -> None:
+    few = [one.model_copy(update={"flips": one.flips[:2]}) if one.attack["id"] == "random-sign" else one
+           for one in victim.crafted]  # fmt: skip
+    text = source_only_report.lines(victim.model_copy(update={"crafted": few}))
+    assert next(line for line in text if "all of them" in line).endswith(
+        "(controls: random-sign has fewer than 3 draws)"
+    )
+    even = chain("Linf", first(30)).model_copy(update={"eps": "0.1", "robust": bits(range(12, 40))})
+    even = even.model_copy(update={"by_attack": [{"tries": 1}]})
+    text = source_only_report.lines(victim.model_copy(update={"chains": [even]}))
+    assert "buys 0 points" in text[-1], "12 examples fall to either"
+
+
+def test_the_report_tells_of_queries(victim: Record) -> None:
+    numbers = [1] * 4 + [7] * 6 + [-1] * 30 + [0] * (N - 40)
+    other = [9] * 2 + [-1] * 38 + [0] * (N - 40)
+    asked = [
+        QueriedRecord(source="src-s0", norm="Linf", eps="0.1", attack={"id": "simba-ods"}, is_control=is_control,
+                      budget=10, queries=told, jobs=[])
+        for is_control, told in ((False, numbers), (True, other))
+    ]  # fmt: skip
+    text = "\n".join(source_only_report.lines(victim.model_copy(update={"queried": asked})))
+    # 4 and 10 of 40; the control 0 and 2.
+    assert "simba-ods, of the 40 within 1: 10 % (control 0 %), 10: 25 % (control 5 %)" in text
+    assert "less its control, 10: 20 points [" in text

@@ -162,3 +162,32 @@ def test_a_public_model_is_written_out(tmp_path: Path) -> None:
 def test_seeds_are_named_once(tmp_path: Path, seeds: str) -> None:
     with pytest.raises(InputError, match="each once"):
         suites.load(str(changed(tmp_path, "seeds: [0]", f"seeds: {seeds}")))
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        ("    also: [{id: pretrained-neuron, neurons: 1}]\n", "pretrained-neuron is named twice"),
+        ('    queries: ["simba-ods:queries=5", "simba-ods:queries=9"]\n', "simba-ods is named twice"),
+        ("    also: [random-sign]\n", "random-sign is named twice"),
+    ],
+)
+def test_an_attack_that_holds_the_source_is_named_once(tmp_path: Path, more: str, complaint: str) -> None:
+    (tmp_path / "twice.yaml").write_text(TINY.replace("training:", f"{more}training:"))
+    with pytest.raises(InputError, match=complaint):
+        suites.load(str(tmp_path / "twice.yaml"))
+
+
+def test_the_control_is_noise_and_a_norm_has_one_radius(tmp_path: Path) -> None:
+    control = "control: {id: random-sign, draws: 2}"
+    assert control in TINY
+    (tmp_path / "attack.yaml").write_text(TINY.replace(control, "control: source-mi"))
+    with pytest.raises(InputError, match="source-mi is an attack"):
+        suites.load(str(tmp_path / "attack.yaml"))
+    block = f'{{eps: "0.1", attack: source-mi, {control}}}'
+    text = (
+        TINY[: TINY.index("  source_only:")] + f"  source_only: [{block}, {block}]\n" + TINY[TINY.index("training:") :]
+    )
+    (tmp_path / "twice.yaml").write_text(text)
+    with pytest.raises(InputError, match="Linf is named twice"):
+        suites.load(str(tmp_path / "twice.yaml"))

@@ -85,6 +85,10 @@ class SourceILPD(OwnClass):
     gamma: float
     sigma: float
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return ("logits", self.layer)
+
     def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
         noise = keyed_random.normal(step_keys(state, copy), tuple(point.shape[1:])).to(point.dtype)
         with torch.no_grad():

@@ -1,11 +1,15 @@
 """Controls of crafted sets: perturbations as large as the attack's, without what it learnt about the images or the
 source.
 
-shuffled      every channel's |d| at other places, with random signs: the same Linf and L2 norm
+shuffled      every channel's |d| at other places, with random signs: before clipping the same Linf and L2 norm
 other-image   the perturbation of another image of the shard: what is not about this image
-spectrum      of a universal delta: the same spectrum with random phases, which keeps its smoothness and L2 norm
+spectrum      of a universal delta: a multiple of its spectrum, with random phases, which keeps its smoothness
 
-Control points are clipped to the ball and the box like the attack's.
+Control points are clipped to the ball and the box like the attack's. The attack's points were clipped before |d| was
+taken, and a control's are clipped again: where images have black or white pixels a control has a smaller L2 norm than
+its attack (on digits, of source-pgd, shuffled .83 and other-image .91 of it). A delta whose entries are at +-eps has
+no other phases inside the ball: its `spectrum` is scaled down, to .34 to .41 of its L2 norm at 8x8, .28 to .31 at 32x32
+in colour and .20 to .23 at 224x224, so that it is a much smaller perturbation than the attack.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from torch import Tensor
 
 from transferbench import threats
 from transferbench.base import keyed_random
+from transferbench.base.errors import InputError
 from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
 from transferbench.threats import BoundedThreat
@@ -28,7 +33,10 @@ VERSION = 1
 
 
 def changed_points(change: Change, shard: Dataset, points: Tensor, threat: ThreatModel, seed: int) -> Tensor:
-    """[tries, n, ...]: control points of a shard's crafted points, on the CPU."""
+    """[tries, n, ...]: control points of a shard's crafted points, on the CPU. InputError for another image of a shard
+    that has one."""
+    if change == "other-image" and len(shard) == 1:
+        raise InputError("the control other-image needs two images")
     ball = threats.build(threat)
     assert isinstance(ball, BoundedThreat)
     images = shard.pixels.cpu()

@@ -40,7 +40,7 @@ class Comparison(NamedTuple):
     attack: Flips
     other: Flips
     correct: int
-    source: str = ""
+    source: str
 
     @property
     def difference(self) -> paired.Ends | None:
@@ -50,7 +50,7 @@ class Comparison(NamedTuple):
 
 SOURCE_ONLY: list[Column[Comparison]] = [
     Column("victim", "id of the attacked network", lambda one: one.record.victim),
-    Column("source", "the public network that the attacker holds", lambda one: one.source or one.record.source),
+    Column("source", "the public network that the attacker holds", lambda one: one.source),
     Column("attack", "what was made with it; all: every attack of this norm together", lambda one: one.attack.name),
     Column("norm", "its threat", lambda one: one.norm),
     Column("tries", "points per example, any of which counts", lambda one: one.attack.tries),
@@ -68,10 +68,18 @@ SOURCE_ONLY: list[Column[Comparison]] = [
 ]
 
 
+def held(record: Record) -> str:
+    """The source that the attacker holds whose sets are compared with controls: the victim's own, or where nothing was
+    made with it the one that the user gave to `eval`, after which random signs are named."""
+    if any(one.source == record.source and not one.is_control for one in record.crafted):
+        return record.source
+    return next((one.source for one in record.crafted if one.attack["id"] == RANDOM_SIGN), record.source)
+
+
 def comparisons(record: Record) -> Iterator[Comparison]:
-    """All comparisons of a victim, attack by attack, with the attacks made with its own source."""
-    correct = record.clean.count
-    made = [one for one in record.crafted if not one.is_control and one.source == record.source]
+    """All comparisons of a victim, attack by attack, with the attacks made with the source that the attacker holds."""
+    correct, source = record.clean.count, held(record)
+    made = [one for one in record.crafted if not one.is_control and one.source == source]
     for norm in dict.fromkeys(one.norm for one in made):
         attacks = [one for one in made if one.norm == norm]
         flips = {one.attack["id"]: Flips(one.attack["id"], one.flipped(), len(one.flips)) for one in attacks}
@@ -85,10 +93,10 @@ def comparisons(record: Record) -> Iterator[Comparison]:
                 *_elsewhere(record, crafted),
                 *_white_box(record, crafted),
             ]
-            yield from (Comparison(record, norm, attack, other, correct) for other in others)
+            yield from (Comparison(record, norm, attack, other, correct, source) for other in others)
         if len(attacks) > 1:
             others = [*_noise(record, norm, tries), *_white_box(record, attacks[0])]
-            yield from (Comparison(record, norm, together, other, correct) for other in others)
+            yield from (Comparison(record, norm, together, other, correct, source) for other in others)
 
 
 def _noise(record: Record, norm: str, tries: int) -> list[Flips]:
@@ -170,7 +178,7 @@ def markdown(records: Sequence[Record]) -> str:
         lines, attacks = [], []
         for series, several in sorted(found.items(), key=lambda item: (item[0].source, label_of[item[0]])):
             line, first = _line([one for one in several if one.norm == norm])
-            lines.append([markdown_cell(label_of[series]), markdown_cell(series.source), *line])
+            lines.append([markdown_cell(label_of[series]), markdown_cell(_sources(several)), *line])
             attacks.append(first)
         header = ["method", "source", f"`{attacks[0]}`", "less noise", "less another network's", "all attacks",
                   "less noise", "white-box", "secrecy"]  # fmt: skip
@@ -184,6 +192,11 @@ def markdown(records: Sequence[Record]) -> str:
         "*secrecy*: white-box less all attacks, what keeping the fine-tuned weights secret buys. Every attack with "
         "every control: source_only.csv.\n\n" + "\n\n".join(parts)
     )
+
+
+def _sources(several: Sequence[Comparison]) -> str:
+    """The source without its seed; of every one, where the user gave several to one victim."""
+    return ", ".join(dict.fromkeys(without_seed(one.source, one.record.seed) for one in several))
 
 
 def _line(several: Sequence[Comparison]) -> tuple[list[str], str]:
@@ -214,5 +227,5 @@ def attack_gaps(records: Sequence[Record]) -> list[tuple[str, str, str, Gap]]:
     for record in records:
         for one in comparisons(record):
             other = "another network" if one.other.name.startswith("made with ") else one.other.name
-            grouped.setdefault((one.attack.name, other, without_seed(record.source, record.seed)), []).append(one)
+            grouped.setdefault((one.attack.name, other, without_seed(one.source, record.seed)), []).append(one)
     return [(*key, gap) for key, several in grouped.items() if (gap := _gap(several)) is not None]

@@ -31,6 +31,8 @@ from transferbench.jobs.judge import judge_points, points_on
 from transferbench.leaderboard.statistics import paired_difference
 from transferbench.models.features import find_layers
 from transferbench.models.victim import Victim
+from transferbench.suites import SourceOnly
+from transferbench.workflows.carried_attacks import carried
 from transferbench.workflows.chosen_attacks import ChosenAttacks
 from transferbench.workflows.evaluate_model import as_dataset
 
@@ -52,15 +54,36 @@ class _Set(NamedTuple):
         return number_of([any(row) for row in zip(*self.flips[:tries], strict=True)])
 
 
-def table(
+class Held(NamedTuple):
+    """What the attacker holds: the source, images of the attacker's own, and the measurements by threat."""
+
+    source: SourceModel
+    pool: Tensor | None
+    protocols: dict[str, SourceOnly]
+
+
+def held(
     source: nn.Module | Victim,
-    target: Target,
     threats: dict[str, ThreatModel],
     chosen: ChosenAttacks,
+    every: bool,
     examples: Examples,
-    seed: int,
     attacker_images: object = None,
-) -> pd.DataFrame:
+) -> Held:
+    """Before anything is attacked. InputError for an attack that the source cannot carry, unless `every` one that it
+    can was asked for, and for bad images of the attacker's."""
+    prepared = _prepared(source, examples)
+    defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
+    names = [name for name, threat in threats.items() if threat.norm in defaults]
+    wanted = [
+        chosen.protocol(defaults[threats[name].norm].model_copy(update={"eps": threats[name].eps})) for name in names
+    ]
+    kept, _ = carried(prepared, type(prepared.model).__name__, wanted, every)
+    pool = None if attacker_images is None else _pool(attacker_images, examples)
+    return Held(prepared, pool, dict(zip(names, kept, strict=True)))
+
+
+def table(held: Held, target: Target, threats: dict[str, ThreatModel], examples: Examples, seed: int) -> pd.DataFrame:
     """Under every threat that defines them: a row per attack, then its control of random signs, then the controls that
     are made of each (`of`).
 
@@ -69,17 +92,13 @@ def table(
     """
     import pandas as pd
 
-    prepared = _prepared(source, examples)
-    pool = None if attacker_images is None else _pool(attacker_images, examples)
     shard = as_dataset(examples, target.num_classes)
-    defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
     rows: list[dict[str, Any]] = []
-    for name, threat in threats.items():
-        if threat.norm not in defaults:
-            continue
-        protocol = chosen.protocol(defaults[threat.norm].model_copy(update={"eps": threat.eps}))
+    for name, protocol in held.protocols.items():
         made = [
-            one for part in protocol.parts for one in _sets(part.spec(), threat, prepared, target, shard, seed, pool)
+            one
+            for part in protocol.parts
+            for one in _sets(part.spec(), threats[name], held.source, target, shard, seed, held.pool)
         ]
         correct = int((target.clean_logits(examples.x, examples.ids).argmax(1) == examples.y).sum())
         made.sort(key=lambda one: bool(one.of))
@@ -97,31 +116,21 @@ def _prepared(source: nn.Module | Victim, examples: Examples) -> SourceModel:
 
 
 def queried(
-    source: nn.Module | Victim,
-    target: Target,
-    threats: dict[str, ThreatModel],
-    chosen: ChosenAttacks,
-    examples: Examples,
-    seed: int,
+    held: Held, target: Target, threats: dict[str, ThreatModel], examples: Examples, seed: int
 ) -> pd.DataFrame | None:
     """A row per query attack and number of queries, with its control: `fooled` and `control` of the `correct` examples
     within so many `queries`, `difference` in points, `low` and `high` its 95 % interval; None where none was named."""
     import pandas as pd
 
-    defaults = {part.norm: part for part in suites.load("eval").protocol.source_only}
     rows: list[dict[str, Any]] = []
-    prepared: SourceModel | None = None
     shard = as_dataset(examples, target.num_classes)
-    for name, threat in threats.items():
-        if threat.norm not in defaults:
-            continue
-        protocol = chosen.protocol(defaults[threat.norm].model_copy(update={"eps": threat.eps}))
+    for name, protocol in held.protocols.items():
+        threat = threats[name]
         for part in protocol.queries:
-            prepared = prepared or _prepared(source, examples)
             spec = part.spec()
             field, value = attack_plugins.build(spec, threat, target.num_classes).control
             answers = [
-                _answers(one, threat, prepared, target, shard, protocol.starting.spec(), seed)
+                _answers(one, threat, held.source, target, shard, protocol.starting.spec(), seed)
                 for one in (spec, AttackSpec.of(spec.id, **{**dict(spec.params), field: value}))
             ]
             rows += [{"threat": name, "attack": spec.id, **_gap(*pair)} for pair in zip(*answers, strict=True)]
@@ -241,6 +250,8 @@ def _sets(
     points = Crafting(source, attack, threat, shard, seed, slots, NO_CHECKPOINT).run()
     yield _Set(spec.id, "", "", judged({"points": points}), len(shard) * passes_of(attack).backwards)
     for change in controls.OF_POINTS if spec.id != RANDOM_SIGN else ():
+        if change == "other-image" and len(shard) == 1:
+            continue
         changed = {"points": controls.changed_points(change, shard, points, threat, seed)}
         yield _Set(change, spec.id, "", judged(changed), 0)
 

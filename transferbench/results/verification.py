@@ -72,6 +72,8 @@ _COLUMNS = {
     ("source-pgd", "Linf"): "source_pgd_asr",
     ("pretrained-neuron", "renofeation"): "pretrained_renofeation_asr",
 }
+_QUERY_CONTROLS = {"simba-ods": ("directions", "random"), "square-start": ("start", "stripes")}
+"""The parameter and its value that make a query attack's control."""
 
 Array = NDArray[Any]
 
@@ -109,7 +111,9 @@ def verify(
     records, reader = read_all(root), Reader(root)
     complaints = []
     table = _table(root)
-    crafted = {_file(job).sha256: job for job in reader.jobs("craft")}
+    crafted: dict[str, list[FinishedJob]] = {}
+    for job in reader.jobs("craft"):
+        crafted.setdefault(_file(job).sha256, []).append(job)
     for number, record in enumerate(records):
         on_begin(record, number, len(records))
         try:
@@ -143,7 +147,7 @@ class _RecordVerifier:
         self,
         record: Record,
         reader: Reader,
-        crafted: dict[str, FinishedJob],
+        crafted: dict[str, list[FinishedJob]],
         data_dir: Path | None,
         model_dir: Path | None,
         device: str,
@@ -151,6 +155,7 @@ class _RecordVerifier:
         self.record, self.reader, self.crafted, self.device = record, reader, crafted, device
         self.data_dir, self.model_dir = data_dir, model_dir
         self.counts = VerificationCounts()
+        self.source_of: dict[str, Any] = {}
 
     def run(self) -> VerificationCounts:
         """Verify everything. VerificationError for the first contradiction."""
@@ -351,7 +356,7 @@ class _RecordVerifier:
         judged = np.zeros(self.record.n, dtype=int)
         name = f"{record.attack['id']} of {record.source}"
         for judge in map(self._job, record.jobs):
-            crafted = self._craft_job(judge)
+            crafted = self._craft_job(judge, record)
             result = judge.result(JudgeResult)
             tensors = self._tensors(_file(crafted))
             judged_on = judge.specification
@@ -370,6 +375,11 @@ class _RecordVerifier:
             threat = (specification.threat.norm, specification.threat.eps.text)
             if specification.attack.as_dict() != record.attack or threat != (record.norm, record.eps):
                 raise VerificationError(f"{where}: the store's crafted set is not the record's")
+            if specification.seed != self.record.seed:
+                raise VerificationError(f"{where}: it was crafted with another seed than the record's")
+            if specification.values.get("attacker_images", "") != record.attacker_images:
+                raise VerificationError(f"{where}: the store's delta was made on other images than the record says")
+            self._made_with(where, record.source, self._crafted_with(crafted))
             right = np.array(result.correct)
             for attempt, points in enumerate(sets):
                 admissible(where, record.norm, record.eps, images, points)
@@ -392,42 +402,90 @@ class _RecordVerifier:
             self._same(f"{name}, try {attempt}", bits, flipped[attempt])
 
     def _queried(self, record: QueriedRecord) -> None:
-        """Verify a query attack: the numbers of queries, and the fooling points inside the threat and misclassified."""
+        """Verify a query attack: the numbers of queries, the fooling points inside the threat and misclassified, and
+        that the first query fools where the crafted point does at which the attack began."""
         name = f"{record.attack['id']} with {record.source}{', control' if record.is_control else ''}"
         numbers: list[int] = []
         clean = self.record.clean.list()
+        control = _QUERY_CONTROLS.get(record.attack["id"])
+        if control is not None and record.is_control != (record.attack.get(control[0]) == control[1]):
+            raise VerificationError(f"{name}: {control[0]}={control[1]} is the control, and nothing else is")
         for job in map(self._job, record.jobs):
             result, specification = job.result(QueryResult), job.specification
             threat = (specification.threat.norm, specification.threat.eps.text)
             if specification.attack.as_dict() != record.attack or threat != (record.norm, record.eps):
                 raise VerificationError(f"{name}: the store's attack is not the record's")
+            if specification.seed != self.record.seed:
+                raise VerificationError(f"{name}: it asked with another seed than the record's")
+            if result.budget != record.budget or max(result.queries) > record.budget:
+                raise VerificationError(f"{name}: the record's budget is {record.budget}, the store's is not")
+            began = self._crafted_inputs(job)
+            if record.start not in ([made.specification.attack.id for made in began] or [""]):
+                raise VerificationError(f"{name}: it did not begin at the points of {record.start or 'no attack'}")
+            of_source = "input 0" if "victim" in job.content else "input 1"
+            self._made_with(name, record.source, job.content.get("source", job.content.get(of_source)))
             numbers += result.queries
             start = specification.start
             at = np.arange(start, start + len(result.queries))
             fooled = [position for position in at if result.queries[position - start] > 0]
             right = np.array([number != 0 for number in result.queries])
             self._right(name, self._pixels(at), self.labels[at], right, np.ones(len(at), dtype=bool))
-            if result.examples is None:
-                continue
+            if began:
+                self._first_query(name, at, np.array(result.queries), began[0])
+            if result.kept == "none" or result.kept.startswith("sample") or result.examples is None:
+                raise VerificationError(f"{name}: not all fooling points were kept: nothing can be verified")
             tensors = self._tensors(result.examples)
             places = [self._position(int(id)) for id in tensors["ids"]]
-            if result.kept == "fooled" and places != fooled:
+            if places != (fooled if result.kept == "fooled" else at.tolist()):
                 raise VerificationError(f"{name}: the stored points are not those of the fooled examples")
             points = tensors["points"].numpy()
             admissible(name, record.norm, record.eps, self._pixels(np.array(places, dtype=int)), points)
-            rows = np.isin(places, fooled)
-            self._right(name, points, self.labels[places], np.zeros(len(places), dtype=bool), rows)
-            self.counts.points += int(rows.sum())
+            wrong = np.isin(places, fooled)
+            # What is kept of an example that was not fooled was asked about, and did not fool.
+            self._right(name, points, self.labels[places], ~wrong, wrong | np.isin(places, at[right]))
+            self.counts.points += int(wrong.sum())
         numbers = [number if ok else 0 for number, ok in zip(numbers, clean, strict=True)]
         if numbers != record.queries:
             raise VerificationError(f"{name}: the record's numbers of queries are not the store's")
 
-    def _craft_job(self, judge: FinishedJob) -> FinishedJob:
-        """The crafting job whose examples a judging job read, by their hash in its key."""
-        for name, value in judge.content.items():
-            if name.startswith("input") and value in self.crafted:
-                return self.crafted[value]
-        raise VerificationError(f"{judge.label}: the crafted set it judged is not in the store")
+    def _first_query(self, name: str, at: NDArray[np.int64], queries: NDArray[np.int64], began: FinishedJob) -> None:
+        """Compare which first queries fooled with the predictions at the crafted points of the first try."""
+        tensors = self._tensors(_file(began))
+        row_of = {self._position(int(id)): row for row, id in enumerate(tensors["ids"])}
+        if not set(at.tolist()) <= set(row_of):
+            raise VerificationError(f"{name}: the crafted points that it began at are of other images")
+        points = tensors["points"].numpy()[0][[row_of[int(place)] for place in at]]
+        self._right(f"{name}, first query", points, self.labels[at], queries != 1, queries != 0)
+
+    def _craft_job(self, judge: FinishedJob, record: CraftedRecord) -> FinishedJob:
+        """The crafting job whose examples a judging job read, by their hash in its key.
+
+        Two attacks may make the same points (where the source has no gradient): of these jobs, the record's.
+        """
+        found = self._crafted_inputs(judge)
+        if not found:
+            raise VerificationError(f"{judge.label}: the crafted set it judged is not in the store")
+        return next((job for job in found if job.specification.attack.as_dict() == record.attack), found[0])
+
+    def _crafted_inputs(self, job: FinishedJob) -> list[FinishedJob]:
+        """The crafting jobs that made the file that a job read; none where it read none."""
+        hashes = [value for name, value in job.content.items() if name.startswith("input") and value in self.crafted]
+        return [made for value in hashes[:1] for made in self.crafted[value]]
+
+    def _crafted_with(self, crafted: FinishedJob) -> Any:
+        """What tells the network that a set was made with, or the set that a control was made of, from others."""
+        of = crafted.specification.attack.as_dict().get("of")
+        if of is None:
+            return crafted.content.get("victim", crafted.content.get("input 0"))
+        made = [job for job in self._crafted_inputs(crafted) if job.specification.attack.id == of]
+        if not made:
+            raise VerificationError(f"{crafted.label}: the set of {of} that it was made of is not in the store")
+        return self._crafted_with(made[0])
+
+    def _made_with(self, where: str, source: str, network: Any) -> None:
+        """What the record says was made with one source was made with one network."""
+        if self.source_of.setdefault(source, network) != network:
+            raise VerificationError(f"{where}: it was made with another network than other sets of {source}")
 
     def _clean_full(self, recorded: tuple[int, int]) -> None:
         """Compare the recorded (correct, n) on the whole test split with the store and the model."""
@@ -458,7 +516,9 @@ class _RecordVerifier:
         return self.position_of[example]
 
     def _pixels(self, at: NDArray[np.int64]) -> Array:
-        """The clean images at the positions."""
+        """The clean images at the positions, which may be none."""
+        if not len(at):
+            return np.zeros((0, *self.examples.shape), dtype=np.float32)
         pixels: Array = self.examples.select(torch.from_numpy(at)).pixels.numpy()
         return pixels
 

@@ -59,12 +59,20 @@ def source_only_shards(
             yield CraftedShard(source.network.id, made, JudgeJob(label, victim, shard, made))
         if part is protocol.control or not is_own:
             continue
-        for change in controls.OF_DELTAS if isinstance(made, UniversalJob) else controls.OF_POINTS:
+        for change in _controls(made, shards):
             for shard in shards:
                 made = _made(source, spec, protocol.threat, shard, seed, named)
                 control = ControlJob(f"{source.network.id}: {named}, {change}", change, made)
                 judge = JudgeJob(f"{label}, {change}", victim, shard, control)
                 yield CraftedShard(source.network.id, control, judge)
+
+
+def _controls(made: Craft, shards: list[ImagesInput]) -> tuple[controls.Change, ...]:
+    """The controls that can be made of a set: one of another image needs two images in every shard."""
+    if isinstance(made, UniversalJob):
+        return controls.OF_DELTAS
+    alone = any(shard.stop is not None and shard.stop - shard.start == 1 for shard in shards)
+    return tuple(change for change in controls.OF_POINTS if not (alone and change == "other-image"))
 
 
 class QueriedShard(NamedTuple):

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from transferbench.base import attack_parameters, dataset_id, registry
 from transferbench.base.errors import InputError
-from transferbench.base.ids import chain_at
+from transferbench.base.ids import RANDOM_SIGN, chain_at
 from transferbench.base.radius import Radius
 from transferbench.base.specifications import (
     NORMS,
@@ -109,6 +109,17 @@ class SourceOnly(StrictModel):
             raise ValueError(f"start: {self.start} is none of {', '.join(part.id for part in self.parts)}")
         return self
 
+    @model_validator(mode="after")
+    def _told_apart(self) -> SourceOnly:
+        """Records name attacks, and the controls made of them, by the attack's id."""
+        if self.control.id != RANDOM_SIGN:
+            raise ValueError(f"control: {self.control.id} is an attack: the noise control is {RANDOM_SIGN}")
+        ids = [part.id for part in (*self.parts, *self.queries)]
+        for id in ids:
+            if ids.count(id) > 1:
+                raise ValueError(f"{id} is named twice: name every attack once (restarts, neurons, deltas are tries)")
+        return self
+
 
 class Protocol(StrictModel):
     """The measurements of every victim: one chain per norm, further chains, source-only attacks.
@@ -121,6 +132,16 @@ class Protocol(StrictModel):
     further: tuple[NamedChain, ...] = ()
     curve: dict[Norm, tuple[Radius, ...]] = Field(default={})
     source_only: Annotated[tuple[SourceOnly, ...], BeforeValidator(_as_list)] = ()
+
+    @field_validator("source_only")
+    @classmethod
+    def _one_radius(cls, source_only: tuple[SourceOnly, ...]) -> tuple[SourceOnly, ...]:
+        """Records and tables compare sets of one norm, whatever their radius."""
+        norms = [part.norm for part in source_only]
+        for norm in norms:
+            if norms.count(norm) > 1:
+                raise ValueError(f"{norm} is named twice: a suite has one radius for each norm of source_only")
+        return source_only
 
     def chain(self, norm: Norm, eps: Epsilon) -> Chain:
         """The norm's chain at a radius. InputError when the protocol has none for the norm."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from transferbench import data, suites
 from transferbench.attacks.apgd import SCREEN
@@ -17,6 +18,7 @@ from transferbench.data import View
 from transferbench.engine import reference
 from transferbench.engine import selftest as engine_selftest
 from transferbench.engine.preflight import at_chance
+from transferbench.engine.source_model import SourceModel
 from transferbench.engine.verdicts import Examples
 from transferbench.jobs.attack import EngineName
 from transferbench.jobs.clean import CleanJob
@@ -39,7 +41,7 @@ from transferbench.scheduling.reporter import Reporter
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.suites import SourceOnly, Suite
 from transferbench.workflows import chosen_attacks, corruptions, existing_record, gallery
-from transferbench.workflows.carried_attacks import carried
+from transferbench.workflows.carried_attacks import carried, require_images
 from transferbench.workflows.chosen_attacks import ChosenAttacks
 from transferbench.workflows.pass_estimate import EstimatingReporter
 from transferbench.workflows.records import Subject, assemble_record, write_records
@@ -211,7 +213,9 @@ def load(request: EvaluationRequest, settings: RunSettings) -> EvaluationSubject
     source_only = _source_only(request, suite, chosen) if source is not None else []
     notes: list[str] = []
     if source is not None:
-        source_only, notes = carried(source, source_only, "all" in request.attacks_source)
+        require = partial(require_images, source=source, test=test, data_dir=settings.data_dir)
+        every = "all" in request.attacks_source
+        source_only, notes = carried(SourceModel(source.model, source.layers), source.id, source_only, every, require)
         source_network = PublicNetwork(canonical(request.source or "", source), source.id)
     images = Images(dataset, test.preprocessing, n, request.stratified)
     return EvaluationSubjects(

@@ -127,7 +127,8 @@ def assemble_record(
         weights_notes=list(card.weights_notes),
         flags=sorted(flags),
         flag_rows=flag_rows,
-        batch=next((result.batch for result in measured if result.batch is not None), None),
+        # A query job's may be that of a source whose answers depend on its batch.
+        batch=next((one.batch for one in measured if not isinstance(one, QueryResult) and one.batch is not None), None),
         clean=correct,
         clean_full=None if clean is None else (clean.correct, clean.n),
         clean_full_job="" if clean is None else clean.key,
