@@ -421,7 +421,7 @@ def test_apgd_at_takes_one_norm_and_its_own_iterations(source: Network) -> None:
     method: Any = methods.build("apgd-at", {**SHORT, "l_norms": "L2", "l_eps": "0.4", "l_iters": "7"})
     with torch.random.fork_rng():
         method.student(source, lambda: None, 10)
-    assert [(name, attack.passes) for name, attack in method.attacks.items()] == [("L2", 8)]
+    assert [(name, count) for name, (_, count) in method.attacks.items()] == [("L2", 7)]
     for bad, complaint in (
         ({"l_norms": "L2,L1", "l_eps": "1,1"}, "takes one norm"),
         ({"l_iters": "x"}, "whole numbers"),

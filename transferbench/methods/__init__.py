@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch.nn.functional as F
@@ -18,9 +19,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from transferbench.base import registry
+from transferbench.base import registry, schedules
 from transferbench.base.errors import InputError
-from transferbench.base.schedules import Schedule
+from transferbench.base.schedules import RadiusSchedule, Schedule
+from transferbench.base.specifications import Epsilon
 from transferbench.base.strict_model import first_problem
 from transferbench.models import heads
 from transferbench.models.features import Layers
@@ -29,6 +31,10 @@ Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Decay = Literal["all", "weights"]
 Padding = Annotated[int, Field(ge=0)] | Literal["auto"]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+LATER = {"later": True}
+"""Metadata of a hyper-parameter that came when trainings were already kept: `stated` leaves it out at its default."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +78,37 @@ class BaseParams:
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
+def stated(params: BaseParams) -> dict[str, Any]:
+    """The hyper-parameters as cards and jobs state them.
+
+    Those that came later are left out at their defaults, so that finished trainings keep their names.
+    """
+    pairs = ((item, getattr(params, item.name)) for item in fields(params))
+    return {item.name: value for item, value in pairs if item.metadata != LATER or value != item.default}
+
+
+@dataclass(frozen=True)
+class AdversarialParams(BaseParams):
+    """The hyper-parameters of every method that attacks while it trains.
+
+    `eps_schedule` is the radius over the training (arXiv:2509.23325): `constant`, `linear` from 0 up to the radius at a
+    share `eps_to` of all steps, or `hinge`, 0 until `eps_from` and then likewise. The paper's are epochs 12 and 37 of
+    50. At radius 0 there is no attack, and the images are clean. Deviation: the radius changes from step to step, not
+    from epoch to epoch.
+    """
+
+    eps_schedule: RadiusSchedule = field(default="constant", metadata=LATER)
+    eps_from: Share = field(default=0.24, metadata=LATER)
+    eps_to: Share = field(default=0.74, metadata=LATER)
+
+    def __post_init__(self) -> None:
+        """InputError where the radius would begin to grow after it has grown."""
+        if (0 if self.eps_schedule == "linear" else self.eps_from) >= self.eps_to:
+            raise InputError(f"eps_from={self.eps_from} is not below eps_to={self.eps_to}: the radius grows between")
+
+
 P = TypeVar("P", bound=BaseParams)
+A = TypeVar("A", bound=AdversarialParams)
 
 
 class Batch(NamedTuple):
@@ -188,6 +224,21 @@ class BaseMethod(Generic[P]):
 
     def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
         """Called after the last step (to re-estimate batch norm, for example). `batches()` is one epoch."""
+
+
+class AdversarialMethod(BaseMethod[A]):
+    """A method that attacks while it trains. `radius` alone says how far."""
+
+    needs_source = False
+
+    def radius(self, eps: Epsilon, step: int) -> Epsilon | None:
+        """The radius of a step, of all phases' steps: `eps` or a part of it. None: the step's images are clean."""
+        params = self.params
+        start, end = (Fraction(repr(share)) for share in (params.eps_from, params.eps_to))
+        share = schedules.radius_factor(params.eps_schedule, Fraction(step, params.steps), start, end)
+        if share in (0, 1):
+            return eps if share else None
+        return Epsilon(str(eps.value * share), eps.value * share)
 
 
 def reinitialise(model: nn.Module) -> None:

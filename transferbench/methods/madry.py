@@ -19,14 +19,24 @@ from torch import Tensor
 
 from transferbench.attacks import lockstep, pgd
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Batch, Decay, Network, NotNegative, Padding, Positive
+from transferbench.base.specifications import Epsilon
+from transferbench.methods import (
+    AdversarialMethod,
+    AdversarialParams,
+    Batch,
+    Decay,
+    Network,
+    NotNegative,
+    Padding,
+    Positive,
+)
 from transferbench.threats import LinfBall
 
 VERSION = 2
 
 
 @dataclass(frozen=True)
-class Params(BaseParams):
+class Params(AdversarialParams):
     """MadryLab's CIFAR-10 challenge: 80000 steps of 128, lr .1/.01/.001, weight decay 2e-4 on convolutions and linear
     layers alone, crops of images padded by 2, PGD-7 of step 2/8 eps.
 
@@ -46,23 +56,27 @@ class Params(BaseParams):
 
     def __post_init__(self) -> None:
         """InputError where eps is no radius."""
+        super().__post_init__()
         LinfBall.parse(self.eps)
 
 
-class Method(BaseMethod[Params]):
+class Method(AdversarialMethod[Params]):
     """Cross-entropy at PGD's end points."""
-
-    needs_source = False
 
     @property
     def passes_per_step(self) -> float:
         return self.params.k + 1
 
-    def __init__(self, params: Params) -> None:
-        super().__init__(params)
-        self.attack = pgd.PGD("pgd", LinfBall.parse(params.eps), pgd.PGDSettings(params.k, params.step_size))
-
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
-        with lockstep.eval_mode(student.model) as attacked:
-            x = lockstep.end_point(self.attack, attacked, batch.x, batch.y, batch.noise)
+        x = self.attacked(student, batch)
         return {"adversarial ce": self.cross_entropy(student.model(x), batch.y)}
+
+    def attacked(self, student: Network, batch: Batch) -> Tensor:
+        """[B, ...]: PGD's end points, the network in eval mode."""
+        params = self.params
+        eps = self.radius(Epsilon.parse(params.eps), batch.step)
+        if eps is None:
+            return batch.x
+        attack = pgd.PGD("pgd", LinfBall(eps), pgd.PGDSettings(params.k, params.step_size))
+        with lockstep.eval_mode(student.model) as network:
+            return lockstep.end_point(attack, network, batch.x, batch.y, batch.noise)

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from transferbench.attacks import lockstep
 from transferbench.base import keyed_random
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Padding, Positive
+from transferbench.base.specifications import Epsilon
+from transferbench.methods import AdversarialMethod, AdversarialParams, Batch, Network, NotNegative, Padding, Positive
 from transferbench.threats import LinfBall
 
 VERSION = 2
@@ -31,7 +32,7 @@ _START = 1e-3
 
 
 @dataclass(frozen=True)
-class Params(BaseParams):
+class Params(AdversarialParams):
     """The code's CIFAR-10: beta 6, eps 8/255, 10 steps of .007 (.225 of eps), lr .1, weight decay 2e-4, 76 epochs.
 
     Batches of 128, an epoch's last one smaller; crops of images padded by 4. `step_size` is a fraction of eps. The code
@@ -52,13 +53,12 @@ class Params(BaseParams):
 
     def __post_init__(self) -> None:
         """InputError where eps is no radius."""
+        super().__post_init__()
         LinfBall.parse(self.eps)
 
 
-class Method(BaseMethod[Params]):
+class Method(AdversarialMethod[Params]):
     """Clean cross-entropy plus the divergence at PGD's end points."""
-
-    needs_source = False
 
     @property
     def passes_per_step(self) -> float:
@@ -75,7 +75,10 @@ class Method(BaseMethod[Params]):
 
     def attacked(self, network: nn.Module, batch: Batch) -> Tensor:
         """[B, ...]: the end points of PGD on the divergence."""
-        ball = LinfBall.parse(self.params.eps)
+        eps = self.radius(Epsilon.parse(self.params.eps), batch.step)
+        if eps is None:
+            return batch.x
+        ball = LinfBall(eps)
         with torch.no_grad():
             target = F.log_softmax(network(batch.x), 1)
         x = batch.x + _START * keyed_random.normal(batch.noise, tuple(batch.x.shape[1:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -11,7 +11,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.versions import versions, versions_of_network
 from transferbench.data import Dataset
 from transferbench.data.few_shot import Rule
-from transferbench.methods import BaseMethod, Network
+from transferbench.methods import BaseMethod, Network, stated
 from transferbench.models import networks
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import same_classes
@@ -118,7 +118,7 @@ def train_victim(
         method=recipe.method,
         source=source.id if source is not None and uses_source else "",
         head="" if not uses_source else "kept" if method.keeps_head else "new",
-        params=asdict(method.params),
+        params=stated(method.params),
         seed=method.params.seed,
         validation_accuracy=None if accuracy is None else round(accuracy, 6),
         weights_notes=_notes_of(source) if source is not None and uses_source else (),
