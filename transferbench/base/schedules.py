@@ -70,6 +70,12 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
     return _cosine(1.0, 1 / 25e4, (step - peak) / (steps - 1 - peak))
 
 
+def warmed(schedule: Schedule, step: int, steps: int, share: float) -> float:
+    """`factor` behind a warm-up: from 0 up to 1 by equal steps, over a share of the steps (in [0, 1))."""
+    warm = int(share * steps)
+    return (step + 1) / warm if step < warm else factor(schedule, step - warm, steps - warm)
+
+
 def radius_factor(schedule: RadiusSchedule, done: Fraction, start: Fraction, end: Fraction) -> Fraction:
     """The share of the radius when a share `done` of the steps is done (arXiv:2509.23325).
 

@@ -32,6 +32,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Decay = Literal["all", "weights"]
 Padding = Annotated[int, Field(ge=0)] | Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
+Optimiser = Literal["sgd", "adamw"]
 
 LATER = {"later": True}
 """Metadata of a hyper-parameter that came when trainings were already kept: `stated` leaves it out at its default."""
@@ -56,6 +57,12 @@ class BaseParams:
     fill a batch, but for a single one, of which batch norm may have no variance; otherwise they are omitted.
     `precision=bf16` makes the passes of every step, inner attacks included, in mixed precision (torch.autocast); the
     weights and the optimiser stay in float32.
+
+    `optimiser=adamw`: `momentum` is its first beta, `beta2` the second, and the decay is decoupled from the gradient.
+    `warm_up` is the share of a phase's steps in which the rate grows to `lr`, by equal steps; the schedule runs over
+    the rest. `clip` bounds the length of the whole gradient (0: no bound). `ema` is the decay of an exponential moving
+    average of the weights, which replaces them at the end of a phase (0: none); batch norm's statistics are the last
+    ones. `head_decay` multiplies the weight decay of a new head.
     """
 
     steps: Positive = 30_000
@@ -76,6 +83,12 @@ class BaseParams:
     validation: Literal["tenth", "none"] = "tenth"
     partial_batches: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"
+    optimiser: Optimiser = field(default="sgd", metadata=LATER)
+    beta2: Annotated[float, Field(ge=0, lt=1)] = field(default=0.999, metadata=LATER)
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = field(default=0.0, metadata=LATER)
+    clip: NotNegative = field(default=0.0, metadata=LATER)
+    ema: Annotated[float, Field(ge=0, lt=1)] = field(default=0.0, metadata=LATER)
+    head_decay: NotNegative = field(default=1.0, metadata=LATER)
 
 
 def stated(params: BaseParams) -> dict[str, Any]:
