@@ -130,6 +130,6 @@ def test_defaults_are_not_stated_and_a_second_average_is_refused(source: Network
             methods.build("finetune", dict.fromkeys(names - {"optimiser"}, 0.5) | {"optimiser": "adamw"}).params
         ).keys()
     )
+    splits = data.load("digits", "train"), data.load("digits", "val")
     with pytest.raises(InputError, match="averages the weights"):
-        splits = data.load("digits", "train"), data.load("digits", "val")
         loop.fit(methods.build("renofeation", {**SHORT, "ema": 0.5}), source, lambda: source, *splits)

@@ -24,7 +24,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.schedules import RadiusSchedule, Schedule
 from transferbench.base.specifications import Epsilon
 from transferbench.base.strict_model import first_problem
-from transferbench.models import heads
+from transferbench.models import adapters, heads, low_rank
 from transferbench.models.features import Layers
 
 Positive = Annotated[int, Field(ge=1)]
@@ -33,6 +33,7 @@ Decay = Literal["all", "weights"]
 Padding = Annotated[int, Field(ge=0)] | Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Optimiser = Literal["sgd", "adamw"]
+HeadInit = Literal["random", "zero", "focal"]
 
 LATER = {"later": True}
 """Metadata of a hyper-parameter that came when trainings were already kept: `stated` leaves it out at its default."""
@@ -62,7 +63,8 @@ class BaseParams:
     `warm_up` is the share of a phase's steps in which the rate grows to `lr`, by equal steps; the schedule runs over
     the rest. `clip` bounds the length of the whole gradient (0: no bound). `ema` is the decay of an exponential moving
     average of the weights, which replaces them at the end of a phase (0: none); batch norm's statistics are the last
-    ones. `head_decay` multiplies the weight decay of a new head.
+    ones. `head_decay` multiplies the weight decay of a new head. `head_init`: the new linear head begins with PyTorch's
+    random weights, or as `zero` or `focal` (models/heads.py).
     """
 
     steps: Positive = 30_000
@@ -89,6 +91,7 @@ class BaseParams:
     clip: NotNegative = field(default=0.0, metadata=LATER)
     ema: Annotated[float, Field(ge=0, lt=1)] = field(default=0.0, metadata=LATER)
     head_decay: NotNegative = field(default=1.0, metadata=LATER)
+    head_init: HeadInit = field(default="random", metadata=LATER)
 
 
 def stated(params: BaseParams) -> dict[str, Any]:
@@ -108,11 +111,20 @@ class AdversarialParams(BaseParams):
     share `eps_to` of all steps, or `hinge`, 0 until `eps_from` and then likewise. The paper's are epochs 12 and 37 of
     50. At radius 0 there is no attack, and the images are clean. Deviation: the radius changes from step to step, not
     from epoch to epoch.
+
+    `tune` is what is trained beside the head: `all` weights, none (`head`), every `bias`, `lora` or `adapter`. In all
+    but the first the network stays in eval mode. LoRA (models/low_rank.py) has rank `lora_rank` and scale `lora_alpha`
+    over it, and is merged into the weights at the end. Adapters (models/adapters.py) have the width over
+    `adapter_reduction`; the trained network is `adapter:<reduction>:<network>`.
     """
 
     eps_schedule: RadiusSchedule = field(default="constant", metadata=LATER)
     eps_from: Share = field(default=0.24, metadata=LATER)
     eps_to: Share = field(default=0.74, metadata=LATER)
+    tune: Literal["all", "head", "bias", "lora", "adapter"] = field(default="all", metadata=LATER)
+    lora_rank: Positive = field(default=16, metadata=LATER)
+    lora_alpha: NotNegative = field(default=16.0, metadata=LATER)
+    adapter_reduction: Positive = field(default=8, metadata=LATER)
 
     def __post_init__(self) -> None:
         """InputError where the radius would begin to grow after it has grown."""
@@ -154,7 +166,9 @@ class Phase:
     """A part of the training with a new optimiser (momentum starts at zero).
 
     `trains(name)`: whether a parameter is updated. With `average_every` n, every n-th step's weights enter a stochastic
-    weight average, which replaces the weights at the end of the phase; the first `average_after` steps' do not.
+    weight average, which replaces the weights at the end of the phase; the first `average_after` steps' do not. In
+    `mode` eval batch norm uses its running statistics, and nothing is dropped. `optimiser` and `weight_decay` are for a
+    phase whose own differ from the parameters'.
     """
 
     name: str
@@ -164,6 +178,9 @@ class Phase:
     trains: Callable[[str], bool] = field(default=lambda _: True)
     average_every: int = 0
     average_after: int = 0
+    mode: Literal["train", "eval"] = "train"
+    optimiser: Optimiser | None = None
+    weight_decay: float | None = None
 
 
 class BaseMethod(Generic[P]):
@@ -201,6 +218,8 @@ class BaseMethod(Generic[P]):
         model = copy.deepcopy(source.model).requires_grad_(True)
         if not self.keeps_head:
             heads.linear(model, source.layers, num_classes)
+            if self.params.head_init != "random":
+                heads.initialise(model, source.layers, self.params.head_init)
         return Network(model, source.layers)
 
     def in_head(self, student: Network, name: str) -> bool:
@@ -238,11 +257,50 @@ class BaseMethod(Generic[P]):
     def finish(self, student: Network, batches: Callable[[], Iterator[Batch]]) -> None:
         """Called after the last step (to re-estimate batch norm, for example). `batches()` is one epoch."""
 
+    def strip(self, student: Network) -> None:
+        """Bring the student into the form that the network of its id has, in place: called last, after `finish`."""
+
 
 class AdversarialMethod(BaseMethod[A]):
-    """A method that attacks while it trains. `radius` alone says how far."""
+    """A method that attacks while it trains. `radius` alone says how far, `main` what is trained."""
 
     needs_source = False
+
+    def __init__(self, params: A) -> None:
+        super().__init__(params)
+        # A part of the weights can only be trained in a network whose others were.
+        self.needs_source = type(self).needs_source or params.tune != "all"
+
+    def network(self, source: str, requested: str) -> str:
+        network = super().network(source, requested)
+        return f"adapter:{self.params.adapter_reduction}:{network}" if self.params.tune == "adapter" else network
+
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        student, params = super().student(source, fresh, num_classes), self.params
+        self.head = f"{student.layers.head}."
+        if params.tune == "lora":
+            low_rank.insert(student.model, student.layers, params.lora_rank, params.lora_alpha)
+        if params.tune == "adapter":
+            adapters.insert(student.model, params.adapter_reduction)
+        return student
+
+    def strip(self, student: Network) -> None:
+        low_rank.merge(student.model)
+
+    def phases(self) -> list[Phase]:
+        return [self.main(self.params.steps)]
+
+    def main(self, steps: int) -> Phase:
+        """A phase of so many steps that trains what `tune` says."""
+        params = self.params
+        if params.tune == "all":
+            return Phase("all", steps, params.lr, params.schedule)
+        return Phase(params.tune, steps, params.lr, params.schedule, self._is_tuned, mode="eval")
+
+    def _is_tuned(self, name: str) -> bool:
+        tune = self.params.tune
+        part = name.endswith("bias") if tune == "bias" else low_rank.is_part(name) or adapters.is_part(name)
+        return name.startswith(self.head) or (tune != "head" and part)
 
     def radius(self, eps: Epsilon, step: int) -> Epsilon | None:
         """The radius of a step, of all phases' steps: `eps` or a part of it. None: the step's images are clean."""
@@ -283,6 +341,8 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
     method: BaseMethod[Any] = module.Method(params)
     if params.from_scratch and method.needs_source:
         raise InputError(f"method {id}: from_scratch=True, but it takes its features or weights from a source")
+    if params.head_init != "random" and (params.from_scratch or not method.can_keep_head):
+        raise InputError(f"method {id}: head_init={params.head_init}, but its head is not the linear one of a source")
     if params.new_head == "no" and (params.from_scratch or not method.can_keep_head):
         raise InputError(f"method {id}: new_head=no, but the network starts without the source's classifier")
     return method
@@ -293,9 +353,11 @@ def batch_norms(model: nn.Module) -> dict[str, nn.Module]:
     return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
 
 
-def decay_of(parameter: nn.Parameter, params: BaseParams) -> float:
-    """The weight decay of a parameter: with `decay=weights`, 0 for batch norm and biases, which have one dimension."""
-    return params.weight_decay if params.decay == "all" or parameter.dim() > 1 else 0.0
+def decay_of(parameter: nn.Parameter, params: BaseParams, weight_decay: float | None = None) -> float:
+    """The weight decay of a parameter, the parameters' unless another is given: with `decay=weights`, 0 for batch norm
+    and biases, which have one dimension."""
+    own = params.weight_decay if weight_decay is None else weight_decay
+    return own if params.decay == "all" or parameter.dim() > 1 else 0.0
 
 
 def frozen_copy(network: Network) -> Network:

@@ -108,6 +108,7 @@ def fit(
             options.checkpoint.save(state(number + 1))
         torch.manual_seed(keyed_random.stream("finish", params.seed))
         method.finish(student, loader.epoch)
+        method.strip(student)
     student.model.eval().requires_grad_(False)
     accuracy = None if val is None else _accuracy(student.model, val, options.device)
     return Trained(student, accuracy, training.log, saved["seconds"] + time.perf_counter() - began)
@@ -185,16 +186,17 @@ class _PhaseSteps:
         frozen = affine if params.freeze_bn in ("affine", "both") else set()
         head_lr = phase.lr * (params.head_lr if training.teacher is not None else 1.0)
         # (learning rate, weight decay): parameters. The first group's rate is the one in the log.
+        weight_decay = params.weight_decay if phase.weight_decay is None else phase.weight_decay
         head_decay = params.head_decay if training.teacher is not None else 1.0
         groups: dict[tuple[float, float], list[nn.Parameter]] = {
-            (rate, decay): [] for rate in (phase.lr, head_lr) for decay in (params.weight_decay, 0.0)
+            (rate, decay): [] for rate in (phase.lr, head_lr) for decay in (weight_decay, 0.0)
         }
         for name, parameter in student.model.named_parameters():
             parameter.requires_grad_(phase.trains(name) and name not in frozen)
             if parameter.requires_grad:
                 is_head = method.in_head(student, name)
                 rate = head_lr if is_head else phase.lr
-                decay = decay_of(parameter, params) * (head_decay if is_head else 1.0)
+                decay = decay_of(parameter, params, phase.weight_decay) * (head_decay if is_head else 1.0)
                 groups.setdefault((rate, decay), []).append(parameter)
         options = [
             {"params": group, "lr": rate, "base": rate, "weight_decay": decay}
@@ -202,7 +204,7 @@ class _PhaseSteps:
             if group
         ]
         self.optimiser: torch.optim.Optimizer
-        if params.optimiser == "adamw":
+        if (phase.optimiser or params.optimiser) == "adamw":
             self.optimiser = torch.optim.AdamW(options, lr=phase.lr, betas=(params.momentum, params.beta2))
         else:
             self.optimiser = torch.optim.SGD(options, lr=phase.lr, momentum=params.momentum)
@@ -249,7 +251,7 @@ class _PhaseSteps:
         for group in self.optimiser.param_groups:
             group["lr"] = group["base"] * schedules.warmed(phase.schedule, local, phase.steps, params.warm_up)
         torch.manual_seed(keyed_random.stream("dropout", params.seed, batch.step))
-        model.train()
+        model.train(phase.mode == "train")
         for norm in self.frozen_statistics:
             norm.eval()
         is_mixed = params.precision == "bf16"
