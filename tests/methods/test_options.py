@@ -32,8 +32,8 @@ METHODS = list(registry.entries("methods"))
 ROBUST_FINETUNING = ("eat", "apgd-at", "sat", "avg", "max", "msd", "trades")
 CHALLENGE = ("madry", "free", "igam", "lwf", "probe", "unfreeze")
 """Methods whose code has the loader and the weight decay of Madry's challenge."""
-NEWER = ("roli",)
-"""Methods whose code leaves batch norm and biases without weight decay, and whose crops are those of other data."""
+NEWER = {"roli": ("weights", "auto", False), "twins": ("all", 4, False), "ramp": ("all", 4, True)}
+"""What decays, the padding of crops, and whether an epoch's last batch may be smaller, in further codes."""
 RENOFEATION = ("delta", "delta-r", "renofeation", "retrain", "l2sp", "finetune")
 
 
@@ -51,7 +51,10 @@ def fit(id: str, source: Network | None, given: dict[str, Any], options: loop.Fi
 @pytest.mark.parametrize("id", METHODS)
 def test_defaults_are_those_of_the_codes(id: str) -> None:
     params = methods.build(id, {}).params
-    assert params.decay == ("weights" if id in (*CHALLENGE, *NEWER) else "all")
+    if id in NEWER:
+        assert (params.decay, params.crop_padding, params.partial_batches) == NEWER[id]
+        return
+    assert params.decay == ("weights" if id in CHALLENGE else "all")
     assert params.crop_padding == (2 if id in CHALLENGE else 4 if id in ROBUST_FINETUNING else "auto")
     assert params.partial_batches is (id in ROBUST_FINETUNING or id in RENOFEATION)
     assert params.validation == "tenth"

@@ -24,6 +24,8 @@ EXTRA: dict[str, dict[str, Any]] = {
     "renofeation": {"swa_snapshots": 2},
     "apgd-at": {"at_iter": 2, "l_eps": "0.1"},
     **{id: {"at_iter": 2, "l_eps": "0.1,0.4,1.5"} for id in ("sat", "avg", "max", "msd")},
+    "ramp": {"at_iter": 2, "l_eps": "0.1,1.5"},
+    "twins": {"k": 2, "eps": "0.1"},
     "roli": {"k": 2, "eps": "0.1"},
     "trades": {"k": 2, "eps": "0.1"},
     "free": {"m": 2, "eps": "0.1"},

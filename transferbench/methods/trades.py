@@ -3,7 +3,11 @@
 Paper: Zhang et al. 2019 (arXiv:1901.08573).
 Loss: CE(f(x)) + beta KL(f(x) || f(x')), with x' the point in the Linf ball that maximises that KL.
 Phases: one, all weights.
-Deviations: the rate drops at 1/2 and 3/4 of the steps, not at epochs 75 and 90 of 100.
+Options: `inner=ce` finds x' by PGD on the cross-entropy from a random start (TWINS's baseline), `inner=apgd-ce` by APGD
+from x (arXiv:2508.14079); `bn=dual` has batch norms of their own for x and for x', of which those for x' are kept
+(RobustSSL).
+Deviations: the rate drops at 1/2 and 3/4 of the steps, not at epochs 75 and 90 of 100; with `bn=dual` both begin as the
+source's, RobustSSL's sources have two already.
 
 x' is found by PGD from x + .001 N(0, 1), on the network in eval mode; the KL is summed over classes and averaged over
 the batch.
@@ -11,19 +15,31 @@ the batch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from transferbench.attacks import lockstep
+from transferbench.attacks import lockstep, pgd
+from transferbench.attacks.apgd_train import apgd_train
 from transferbench.base import keyed_random
 from transferbench.base.schedules import Schedule
-from transferbench.base.specifications import Epsilon
-from transferbench.methods import AdversarialMethod, AdversarialParams, Batch, Network, NotNegative, Padding, Positive
+from transferbench.base.specifications import Epsilon, ThreatModel
+from transferbench.methods import (
+    LATER,
+    AdversarialMethod,
+    AdversarialParams,
+    Batch,
+    Network,
+    NotNegative,
+    Padding,
+    Positive,
+)
+from transferbench.models import twin_norms
 from transferbench.threats import LinfBall
 
 VERSION = 2
@@ -37,6 +53,9 @@ class Params(AdversarialParams):
 
     Batches of 128, an epoch's last one smaller; crops of images padded by 4. `step_size` is a fraction of eps. The code
     reduces the learning rate at epochs 75 and 90 of 100: the closest schedule here is `step`.
+
+    `inner` is the attack that finds x'; APGD has no `step_size`. `bn=dual` changes nothing in a network without batch
+    norm.
     """
 
     steps: Positive = 29_716
@@ -50,6 +69,8 @@ class Params(AdversarialParams):
     k: Positive = 10
     step_size: Annotated[float, Field(gt=0)] = 0.225
     beta: NotNegative = 6.0
+    inner: Literal["kl", "ce", "apgd-ce"] = field(default="kl", metadata=LATER)
+    bn: Literal["shared", "dual"] = field(default="shared", metadata=LATER)
 
     def __post_init__(self) -> None:
         """InputError where eps is no radius."""
@@ -64,30 +85,48 @@ class Method(AdversarialMethod[Params]):
     def passes_per_step(self) -> float:
         return self.params.k + 2
 
+    def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
+        student = super().student(source, fresh, num_classes)
+        if self.params.bn == "dual":
+            twin_norms.insert(student.model, frozen=False)
+        return student
+
+    def strip(self, student: Network) -> None:
+        twin_norms.keep(student.model, "second")
+        super().strip(student)
+
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         with lockstep.eval_mode(student.model) as attacked:
             x = self.attacked(attacked, batch)
-        clean = student.model(batch.x)
+        with twin_norms.through(student.model, "first") as network:
+            clean = network(batch.x)
         divergence = F.kl_div(
             F.log_softmax(student.model(x), 1), F.log_softmax(clean, 1), reduction="batchmean", log_target=True
         )
         return {"ce": self.cross_entropy(clean, batch.y), "divergence": self.params.beta * divergence}
 
     def attacked(self, network: nn.Module, batch: Batch) -> Tensor:
-        """[B, ...]: the end points of PGD on the divergence."""
-        eps = self.radius(Epsilon.parse(self.params.eps), batch.step)
+        """[B, ...]: the end points of PGD on the divergence, or what `inner` finds."""
+        params = self.params
+        eps = self.radius(Epsilon.parse(params.eps), batch.step)
         if eps is None:
             return batch.x
         ball = LinfBall(eps)
-        with torch.no_grad():
+        if params.inner == "ce":
+            attack = pgd.PGD("pgd", ball, pgd.PGDSettings(params.k, params.step_size))
+            return lockstep.end_point(attack, network, batch.x, batch.y, batch.noise)
+        if params.inner == "apgd-ce":
+            apgd = apgd_train(ThreatModel("Linf", eps), params.k)
+            return lockstep.maximise(apgd, network, batch.x, batch.y, batch.noise).best
+        with torch.no_grad(), twin_norms.through(network, "first"):
             target = F.log_softmax(network(batch.x), 1)
         x = batch.x + _START * keyed_random.normal(batch.noise, tuple(batch.x.shape[1:]))
-        for _ in range(self.params.k):
+        for _ in range(params.k):
             _, _, gradient = lockstep.forward_backward(
                 network,
                 x,
                 lambda out: F.kl_div(F.log_softmax(out, 1), target, reduction="none", log_target=True).sum(1),
                 True,
             )
-            x = ball.project(batch.x, x + self.params.step_size * ball.radius * gradient.sign())
+            x = ball.project(batch.x, x + params.step_size * ball.radius * gradient.sign())
         return x
