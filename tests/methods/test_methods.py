@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.nets import Small
-from support.trainings import LAYERS, SHORT, StoppedError, StopsAfter, same, settings, state_of
+from support.trainings import LAYERS, SHORT, StoppedError, StopsAfter, method_ids, same, settings, state_of
 from torch import nn
 
 from transferbench import data, methods
@@ -27,7 +27,7 @@ from transferbench.training import loop
 from transferbench.training.batches import Loader
 from transferbench.training.victim import Recipe, train_victim
 
-METHODS = list(registry.entries("methods"))
+METHODS = method_ids()
 
 
 def fit(
@@ -730,7 +730,7 @@ def test_adversarial_methods_train_from_scratch(id: str, source: Network) -> Non
 
 
 def test_methods_that_need_a_source_cannot_do_without() -> None:
-    for id in METHODS:
+    for id in registry.entries("methods"):
         if methods.build(id, {}).needs_source:
             with pytest.raises(InputError, match="from a source"):
                 methods.build(id, {"from_scratch": "true"})

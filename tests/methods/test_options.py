@@ -32,7 +32,14 @@ METHODS = list(registry.entries("methods"))
 ROBUST_FINETUNING = ("eat", "apgd-at", "sat", "avg", "max", "msd", "trades")
 CHALLENGE = ("madry", "free", "igam", "lwf", "probe", "unfreeze")
 """Methods whose code has the loader and the weight decay of Madry's challenge."""
-NEWER = {"roli": ("weights", "auto", False), "twins": ("all", 4, False), "ramp": ("all", 4, True)}
+_GUIDE = ("weights", "auto", True)
+NEWER = {
+    **{f"{id}{more}": _GUIDE for id in ("fft-5", "fft-50", "lp-50") for more in ("", "-trades")},
+    **dict.fromkeys(("slf", "alf", "aff"), ("all", 4, True)),
+    "roli": ("weights", "auto", False),
+    "twins": ("all", 4, False),
+    "ramp": ("all", 4, True),
+}
 """What decays, the padding of crops, and whether an epoch's last batch may be smaller, in further codes."""
 RENOFEATION = ("delta", "delta-r", "renofeation", "retrain", "l2sp", "finetune")
 

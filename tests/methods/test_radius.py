@@ -18,7 +18,11 @@ from transferbench.methods import AdversarialMethod, Batch, Network, stated
 from transferbench.models import networks
 from transferbench.training import loop
 
-ADVERSARIAL = [id for id in registry.entries("methods") if isinstance(methods.build(id, {}), AdversarialMethod)]
+ADVERSARIAL = [
+    id
+    for id, entry in registry.entries("methods").items()
+    if not registry.preset_of(entry) and isinstance(methods.build(id, {}), AdversarialMethod)
+]
 
 
 @pytest.fixture

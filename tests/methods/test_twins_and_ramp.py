@@ -91,8 +91,8 @@ def test_a_step_of_twins(form: str, branch: str, source: Network) -> None:
 
 
 def test_twins_needs_batch_norm_and_all_weights() -> None:
+    plain = Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), LAYERS._replace(head="1"))
     with pytest.raises(InputError, match="Sequential has no batch norm"):
-        plain = Network(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), LAYERS._replace(head="1"))
         methods.build("twins", SHORT).student(plain, lambda: plain, 10)
     with pytest.raises(InputError, match="tune=lora"):
         methods.build("twins", {"tune": "lora"})

@@ -3,7 +3,8 @@
 A file of this folder is a method. Its id is the file's stem with `_` written `-`; the first line of its docstring is
 its description, and labelled paragraphs (`Paper:`, `Loss:`, `Phases:`, `Options:`, `Deviations:`) are its line in
 docs/methods.md. It has an integer `VERSION`, a frozen dataclass `Params` of hyper-parameters whose defaults are those
-of the paper's code, and a class `Method`. training/loop.py runs it.
+of the paper's code, and a class `Method`. training/loop.py runs it. Named settings of a method are literals in its
+file: a literal `IDS = {"id": "one line"}` and `PRESETS = {"id": {name: value}}`; a change of one raises the `VERSION`.
 """
 
 from __future__ import annotations
@@ -195,6 +196,10 @@ class BaseMethod(Generic[P]):
 
     def __init__(self, params: P) -> None:
         self.params = params
+        self.id = ""
+        """The name under which it was built, a preset's too."""
+        self.defaults: BaseParams = type(params)()
+        """The hyper-parameters where nothing is set, a preset's too."""
         self.state: dict[str, float] = {}
         """Statistics that the method updates from step to step (E-AT's running accuracies)."""
         self.replays = 1
@@ -321,11 +326,13 @@ def reinitialise(model: nn.Module) -> None:
 
 
 def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
-    """The method of an id with hyper-parameters as text or numbers, converted to their types and checked.
+    """The method of an id, a preset's too, with hyper-parameters as text or numbers, converted to their types and
+    checked.
 
     InputError for an unknown method, an unknown hyper-parameter or a bad value, with what is allowed.
     """
     module = registry.find("methods", id).load()
+    preset = getattr(module, "PRESETS", {}).get(id, {})
     params_class: Any = module.Params
     defaults = {item.name: item.default for item in fields(params_class)}
     for name, value in settings.items():
@@ -335,10 +342,11 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
             # YAML reads `no` and `off` as False, which would be converted to 0.
             raise InputError(f"method {id}: {name}={value} is a yes or no, expected a value like {defaults[name]!r}")
     try:
-        params = TypeAdapter(params_class).validate_python(settings)
+        params = TypeAdapter(params_class).validate_python({**preset, **settings})
     except ValidationError as error:
         raise InputError(f"method {id}: {first_problem(error)}") from None
     method: BaseMethod[Any] = module.Method(params)
+    method.id, method.defaults = id, TypeAdapter(params_class).validate_python(preset)
     if params.from_scratch and method.needs_source:
         raise InputError(f"method {id}: from_scratch=True, but it takes its features or weights from a source")
     if params.head_init != "random" and (params.from_scratch or not method.can_keep_head):

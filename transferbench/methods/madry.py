@@ -5,6 +5,7 @@ Every batch is adversarial, with PGD from a random start in the Linf ball.
 Paper: Madry et al. 2018 (arXiv:1706.06083).
 Loss: CE at the end point of PGD-k.
 Phases: one, all weights.
+Presets: `alf` is RobustSSL's adversarial linear fine-tuning, whose data keep no validation images.
 Deviations: the inner attack runs with the network in eval mode (batch norm on running statistics), as E-AT's code does
 it; the challenge's TensorFlow code attacks in train mode.
 """
@@ -33,6 +34,24 @@ from transferbench.methods import (
 from transferbench.threats import LinfBall
 
 VERSION = 2
+
+IDS = {"alf": "ALF of RobustSSL: adversarial training of a linear head alone, from zero, on the frozen network"}
+PRESETS = {
+    # CIFAR-10, as `slf` in probe.py.
+    "alf": {
+        "steps": 2450,
+        "batch_size": 512,
+        "lr": 0.01,
+        "schedule": "piecewise-10-10-5",
+        "decay": "all",
+        "crop_padding": 4,
+        "partial_batches": True,
+        "k": 10,
+        "tune": "head",
+        "head_init": "zero",
+        "new_head": "yes",
+    }
+}
 
 
 @dataclass(frozen=True)

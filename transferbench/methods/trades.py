@@ -3,6 +3,8 @@
 Paper: Zhang et al. 2019 (arXiv:1901.08573).
 Loss: CE(f(x)) + beta KL(f(x) || f(x')), with x' the point in the Linf ball that maximises that KL.
 Phases: one, all weights.
+Presets: `aff` is RobustSSL's adversarial full fine-tuning, whose data keep no validation images; `fft-5-trades`,
+`fft-50-trades` and `lp-50-trades` are those of `apgd-at` with this loss.
 Options: `inner=ce` finds x' by PGD on the cross-entropy from a random start (TWINS's baseline), `inner=apgd-ce` by APGD
 from x (arXiv:2508.14079); `bn=dual` has batch norms of their own for x and for x', of which those for x' are kept
 (RobustSSL).
@@ -38,11 +40,34 @@ from transferbench.methods import (
     NotNegative,
     Padding,
     Positive,
+    apgd_at,
 )
 from transferbench.models import twin_norms
 from transferbench.threats import LinfBall
 
 VERSION = 2
+
+IDS = {
+    "aff": "AFF of RobustSSL: TRADES from a zero head, with batch norms of their own for clean and attacked images",
+    "fft-5-trades": "FFT-5 of the Guide with TRADES: all weights, 5 epochs",
+    "fft-50-trades": "FFT-50 of the Guide with TRADES: all weights, 50 epochs",
+    "lp-50-trades": "LP-50 of the Guide with TRADES: the head alone, 50 epochs",
+}
+_GUIDE = {**apgd_at.GUIDE, "eps": "4/255", "inner": "apgd-ce", "beta": 1.0}
+PRESETS = {
+    # CIFAR-10: 25 epochs of 391, a tenth after epochs 15 and 20.
+    "aff": {
+        "steps": 9775,
+        "schedule": "piecewise-15-5-5",
+        "step_size": 0.25,
+        "bn": "dual",
+        "head_init": "zero",
+        "new_head": "yes",
+    },
+    "fft-5-trades": {**_GUIDE, "steps": 35},
+    "fft-50-trades": {**_GUIDE, "steps": 350},
+    "lp-50-trades": {**_GUIDE, "steps": 350, "tune": "head"},
+}
 
 _START = 1e-3
 

@@ -117,10 +117,9 @@ def fit(
 def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
     """InputError when the method lacks its source, or the data have one class or do not fill a batch."""
     if method.needs_source and not has_source:
-        id = type(method).__module__.rpartition(".")[2].replace("_", "-")
-        raise InputError(f"{id} needs a source: give one with --source")
+        raise InputError(f"{method.id} needs a source: give one with --source")
     augment = train.augment if method.params.augment == "auto" else method.params.augment
-    if augment != "crop-flip" and method.params.crop_padding != type(method.params)().crop_padding:
+    if augment != "crop-flip" and method.params.crop_padding != method.defaults.crop_padding:
         raise InputError(
             f"crop_padding={method.params.crop_padding}: nothing is padded with augmentation {augment}; leave it out"
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.versions import versions, versions_of_network
 from transferbench.data import Dataset
@@ -105,6 +106,8 @@ def train_victim(
     if source is not None:
         origin = f", from `{source.id}`." if uses_source else f", from scratch, in the architecture of `{source.id}`."
     accuracy = trained.validation_accuracy
+    preset_of = registry.preset_of(registry.find("methods", recipe.method))
+    means = f"`{recipe.method}`, a setting of `{preset_of}`," if preset_of else f"`{recipe.method}`"
     card = ModelCard(
         id=recipe.victim,
         network=network,
@@ -116,6 +119,7 @@ def train_victim(
         shots_rule="" if recipe.shots_rule == "keyed" else recipe.shots_rule,
         untrained=recipe.untrained,
         method=recipe.method,
+        preset_of=preset_of,
         source=source.id if source is not None and uses_source else "",
         head="" if not uses_source else "kept" if method.keeps_head else "new",
         params=stated(method.params),
@@ -123,7 +127,7 @@ def train_victim(
         validation_accuracy=None if accuracy is None else round(accuracy, 6),
         weights_notes=_notes_of(source) if source is not None and uses_source else (),
         versions=versions() | versions_of_network(network),
-        text=f"# {recipe.victim}\n\nTrained by transferbench with `{recipe.method}` on `{recipe.dataset}`{origin}",
+        text=f"# {recipe.victim}\n\nTrained by transferbench with {means} on `{recipe.dataset}`{origin}",
     )
     return trained.network.model, card, trained
 
