@@ -90,7 +90,11 @@ def test_attacks_go_as_far_as_the_schedule_lets_them(id: str, source: Network) -
         assert found >= 0.4 * share, f"at step {step} the attack stays at {found} of the radius"
 
 
-@pytest.mark.parametrize("id", ADVERSARIAL)
+OWN = ("madry", "trades", "free", "eat", "msd")
+"""Those whose attack is written in their own file; the others inherit it."""
+
+
+@pytest.mark.parametrize("id", [id if id in OWN else pytest.param(id, marks=pytest.mark.slow) for id in ADVERSARIAL])
 def test_the_constant_radius_is_the_default_and_changes_no_bit(id: str, source: Network) -> None:
     digits = data.load("digits", "train"), data.load("digits", "val")
 

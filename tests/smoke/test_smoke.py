@@ -23,7 +23,19 @@ from transferbench.suites import Suite
 from transferbench.workflows import run_suite
 from transferbench.workflows.publish import publish
 
-PAPERS = ("croce2021", "igam2020", "renofeation2020", "shafahi2020", "shafahi2020-split")
+PAPERS = (
+    "croce2021",
+    "igam2020",
+    "ramp2024",
+    "renofeation2020",
+    "robustssl",
+    "roli2024",
+    "roli2024-photographs",
+    "shafahi2020",
+    "shafahi2020-split",
+    "twins2023",
+    "twins2023-photographs",
+)
 
 
 def used(suite: Suite) -> set[tuple[str, str]]:
