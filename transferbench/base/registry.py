@@ -288,6 +288,8 @@ def find_family(kind: Kind, id: str) -> Entry:
 def unknown(noun: str, word: str, known: Iterable[str]) -> str:
     """`unknown method 'lfw'; did you mean 'lwf'? (there are: ...)`."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1)
+    near = difflib.get_close_matches(word, names)
+    # Letters that changed places come before others that are as near.
+    near.sort(key=lambda name: sorted(name) != sorted(word))
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {noun} {word!r}{hint} (there are: {', '.join(names) or 'none'})"
