@@ -16,6 +16,8 @@ from transferbench.cli.main import main
 from transferbench.models import cards
 from transferbench.training import loop
 from transferbench.training.victim import Recipe, train_victim
+from transferbench.workflows import default_task
+from transferbench.workflows.train import TrainingRequest
 
 PRESETS = {id: of for id, entry in registry.entries("methods").items() if (of := registry.preset_of(entry))}
 
@@ -96,6 +98,15 @@ def test_a_preset_is_trained_by_its_name(tmp_path: Path, capsys: pytest.CaptureF
     capsys.readouterr()
     main(["list", "methods"])
     assert "SLF of RobustSSL" in capsys.readouterr().out
+
+
+def test_the_default_task_has_settings_of_every_method_that_fit_its_images() -> None:
+    digits = data.load("digits", "train")
+    for id in registry.entries("methods"):
+        request, _ = default_task.completed(TrainingRequest(id, ""))
+        params = methods.build(id, dict(request.settings)).params
+        loop.check(methods.build(id, dict(request.settings)), True, digits)
+        assert params.steps <= 1000, id
 
 
 def test_a_suite_may_name_a_preset(tmp_path: Path) -> None:
