@@ -192,4 +192,7 @@ def test_lists_pair_up_and_norms_are_norms(id: str) -> None:
     ):
         with pytest.raises(InputError):
             methods.build(id, given)
-    assert methods.build(id, {"l_norms": "Linf", "l_eps": "8/255", "l_iters": "7"}).params.l_iters == "7"
+    one = {"l_norms": "Linf", "l_eps": "8/255", "l_iters": "7"}
+    two = {"l_norms": "Linf,L2", "l_eps": "8/255,0.5", "l_iters": "7,8"}
+    given = two if id == "ramp" else one
+    assert methods.build(id, given).params.l_iters == given["l_iters"]
