@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.trainings import SHORT, settings
+from support.trainings import SHORT, method_ids, settings
 from torch import nn
 
 from transferbench import data, methods
@@ -19,7 +19,7 @@ from transferbench.models.features import Layers
 from transferbench.models.victim import Victim
 from transferbench.training.victim import Recipe, keeps_head, train_victim
 
-METHODS = list(registry.entries("methods"))
+METHODS = method_ids()
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 KEEPING = ("finetune", "probe", "unfreeze", "lwf", "l2sp", "delta", "madry", "trades", "free", "eat", "apgd-at", "sat")
 STARTING_ANEW = ("natural", "scratch", "retrain", "delta-r", "renofeation")
@@ -151,13 +151,15 @@ def test_an_igam_teacher_keeps_its_classifier_and_trains_it(ten: Victim, digits:
     assert torch.equal(method.teacher.model.head.weight, theirs.head.weight)
 
 
-RADII = {"madry": "eps", "free": "eps", "trades": "eps", "igam": "input_noise"}
-LISTS = ("eat", "apgd-at", "sat", "avg", "max", "msd")
+RADII = {**dict.fromkeys(("madry", "free", "trades", "roli", "twins"), "eps"), "igam": "input_noise"}
+LISTS = ("eat", "apgd-at", "sat", "avg", "max", "msd", "ramp")
 
 
 def test_every_method_with_an_inner_attack_is_in_these_tests() -> None:
     """A method with a radius among its parameters is in RADII or LISTS, so that a new one is not forgotten."""
-    for id in METHODS:
+    for id, entry in registry.entries("methods").items():
+        if registry.preset_of(entry):
+            continue
         names = set(vars(methods.build(id, {}).params))
         assert bool(names & {"eps", "l_eps", "input_noise"}) == (id in RADII or id in LISTS), id
 
@@ -190,4 +192,7 @@ def test_lists_pair_up_and_norms_are_norms(id: str) -> None:
     ):
         with pytest.raises(InputError):
             methods.build(id, given)
-    assert methods.build(id, {"l_norms": "Linf", "l_eps": "8/255", "l_iters": "7"}).params.l_iters == "7"
+    one = {"l_norms": "Linf", "l_eps": "8/255", "l_iters": "7"}
+    two = {"l_norms": "Linf,L2", "l_eps": "8/255,0.5", "l_iters": "7,8"}
+    given = two if id == "ramp" else one
+    assert methods.build(id, given).params.l_iters == given["l_iters"]

@@ -32,6 +32,15 @@ METHODS = list(registry.entries("methods"))
 ROBUST_FINETUNING = ("eat", "apgd-at", "sat", "avg", "max", "msd", "trades")
 CHALLENGE = ("madry", "free", "igam", "lwf", "probe", "unfreeze")
 """Methods whose code has the loader and the weight decay of Madry's challenge."""
+_GUIDE = ("weights", "auto", True)
+NEWER = {
+    **{f"{id}{more}": _GUIDE for id in ("fft-5", "fft-50", "lp-50") for more in ("", "-trades")},
+    **dict.fromkeys(("slf", "alf", "aff"), ("all", 4, True)),
+    "roli": ("weights", "auto", False),
+    "twins": ("all", 4, False),
+    "ramp": ("all", 4, True),
+}
+"""What decays, the padding of crops, and whether an epoch's last batch may be smaller, in further codes."""
 RENOFEATION = ("delta", "delta-r", "renofeation", "retrain", "l2sp", "finetune")
 
 
@@ -49,6 +58,9 @@ def fit(id: str, source: Network | None, given: dict[str, Any], options: loop.Fi
 @pytest.mark.parametrize("id", METHODS)
 def test_defaults_are_those_of_the_codes(id: str) -> None:
     params = methods.build(id, {}).params
+    if id in NEWER:
+        assert (params.decay, params.crop_padding, params.partial_batches) == NEWER[id]
+        return
     assert params.decay == ("weights" if id in CHALLENGE else "all")
     assert params.crop_padding == (2 if id in CHALLENGE else 4 if id in ROBUST_FINETUNING else "auto")
     assert params.partial_batches is (id in ROBUST_FINETUNING or id in RENOFEATION)

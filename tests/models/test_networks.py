@@ -18,6 +18,7 @@ from transferbench.models.networks.normalised import Normalised
 
 FAMILIES = (
     "torchvision", "timm", "transformers", "robustbench", "resized", "normalised", "mlp-head", "batch-statistics",
+    "adapter",
 )  # fmt: skip
 IDS = [
     *(id for id in registry.entries("networks") if id not in FAMILIES),
@@ -26,6 +27,9 @@ IDS = [
     "preact-resnet18:3psmooth0.5",
     "resized:8-16:small-resnet",
     "mlp-head:24:small-resnet",
+    "adapter:4:small-resnet",
+    "adapter:8:timm:vit_tiny_patch16_224@32/8",
+    "adapter:8:timm:convnext_atto@32",
     "mlp-head:24,12+bn+dropout0.5:resized:8-16:small-resnet",
     "torchvision:resnet18",
     "torchvision:resnet50",

@@ -71,3 +71,22 @@ def test_what_is_no_whole_mobilenet_is_refused(tmp_path: Path) -> None:
         victims.load(f"file:torchvision:mobilenet_v2={path}")
     with pytest.raises(InputError, match="names are missing"):
         victims.load(f"file:torchvision:resnet18={checkpoint(tmp_path / 'm.pth', 'torchvision:mobilenet_v2')}")
+
+
+def test_swins_of_robustbench_are_read_behind_their_normalisation() -> None:
+    """With the names of the installed timm or of the file's, alone or behind the constants of a normalisation."""
+    from collections import OrderedDict
+
+    import timm
+    from torch import nn
+
+    from transferbench.models.loaders import robustbench
+
+    inner = timm.create_model("swin_s3_tiny_224", img_size=32, window_size=1, embed_dim=8, num_heads=(1, 1, 1, 1))
+    model = nn.Sequential(OrderedDict(normalize=nn.BatchNorm2d(3, affine=False), model=inner))
+    own = model.state_dict()
+    for prefix in ("", "model.", "module.model."):
+        state = {f"{prefix}{name}": tensor for name, tensor in inner.state_dict().items()}
+        found = robustbench._rename_swin(state, model)
+        assert found.keys() == {name for name in own if name.startswith("model.")}
+        assert all(torch.equal(found[name], own[name]) for name in found)

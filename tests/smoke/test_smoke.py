@@ -23,7 +23,19 @@ from transferbench.suites import Suite
 from transferbench.workflows import run_suite
 from transferbench.workflows.publish import publish
 
-PAPERS = ("croce2021", "igam2020", "renofeation2020", "shafahi2020", "shafahi2020-split")
+PAPERS = (
+    "croce2021",
+    "igam2020",
+    "ramp2024",
+    "renofeation2020",
+    "robustssl",
+    "roli2024",
+    "roli2024-photographs",
+    "shafahi2020",
+    "shafahi2020-split",
+    "twins2023",
+    "twins2023-photographs",
+)
 
 
 def used(suite: Suite) -> set[tuple[str, str]]:
@@ -47,7 +59,8 @@ def test_the_short_suite_still_uses_everything(name: str) -> None:
     assert short.n == N
     run_suite.check(short)
     planned = plan(short, (0,))
-    assert len(planned.jobs) < len(plan(suite, (0,)).jobs) / 2
+    # The letters' suite has nearly every method in one row.
+    assert len(planned.jobs) < len(plan(suite, (0,)).jobs) * (0.6 if name == "letters-to-digits" else 0.5)
     for job in planned.jobs:
         if isinstance(job, TrainJob):
             assert job.untrained

@@ -1,8 +1,8 @@
 """The tables of plugins in docs/methods.md and docs/attacks.md, from the plugins' own docstrings: `make docs`.
 
 The module docstring of a plugin may have labelled paragraphs (`Paper: ...`, `Loss: ...`); each becomes a cell, and a
-plugin without them still has a row. Files are read as syntax trees; budgets and controls of attacks are those of the
-attacks themselves. Plugins of other packages are not in the tables.
+plugin without them still has a row. Files are read as syntax trees; settings of presets, budgets and controls of
+attacks are those of the plugins themselves. Plugins of other packages are not in the tables.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine import controls
 
 ROOT = Path(__file__).resolve().parents[2]
-Kind = Literal["methods", "attacks"]
-PAGES: dict[Kind, Path] = {"methods": ROOT / "docs" / "methods.md", "attacks": ROOT / "docs" / "attacks.md"}
-LABELS = ("Paper", "Loss", "Phases", "Options", "Threats", "Holds", "Counts", "Deviations")
+Kind = Literal["methods", "attacks", "presets"]
+PAGES: dict[Kind, Path] = {
+    "methods": ROOT / "docs" / "methods.md",
+    "presets": ROOT / "docs" / "methods.md",
+    "attacks": ROOT / "docs" / "attacks.md",
+}
+LABELS = ("Paper", "Loss", "Phases", "Presets", "Options", "Threats", "Holds", "Counts", "Deviations")
 _LABEL = re.compile(rf"({'|'.join(LABELS)}): ")
 
 
@@ -47,7 +51,7 @@ def method_row(ids: Sequence[str], tree: ast.Module) -> list[str]:
     """A method's cells: id, paper, loss, phases, deviations and options."""
     docstring = ast.get_docstring(tree) or ""
     parts = labelled(docstring)
-    notes = "; ".join(parts[name].removesuffix(".") for name in ("Deviations", "Options") if name in parts)
+    notes = "; ".join(parts[name].removesuffix(".") for name in ("Deviations", "Presets", "Options") if name in parts)
     summary = docstring.partition("\n")[0]
     return [
         ", ".join(map(_code, ids)),
@@ -115,6 +119,7 @@ def _code(id: str) -> str:
 
 HEADERS: dict[Kind, tuple[str, ...]] = {
     "methods": ("id", "paper", "loss", "phases", "deviations and options"),
+    "presets": ("id", "method", "what it is", "settings that are not the method's defaults"),
     "attacks": (
         "attack",
         "the attacker holds",
@@ -131,16 +136,31 @@ _ROWS = {"methods": method_row, "attacks": attack_row}
 
 
 def rows(kind: Kind) -> list[list[str]]:
-    """A row for every file of the package that holds plugins of the kind, by its first id."""
+    """A row for every file of the package that holds plugins of the kind, by its first id; for every preset."""
+    if kind == "presets":
+        return _presets()
     by_module: dict[str, list[str]] = {}
     for entry in registry.entries(kind).values():
-        if entry.module.startswith("transferbench."):
+        if entry.module.startswith("transferbench.") and not registry.preset_of(entry):
             by_module.setdefault(entry.module, []).append(entry.id)
     files = {module: ROOT / f"{module.replace('.', '/')}.py" for module in by_module}
     return [
         _ROWS[kind](ids, ast.parse(files[module].read_text(encoding="utf-8")))
         for module, ids in sorted(by_module.items(), key=lambda item: item[1])
     ]
+
+
+def _presets() -> list[list[str]]:
+    entries = [entry for entry in registry.entries("methods").values() if entry.module.startswith("transferbench.")]
+    return [
+        [_code(entry.id), _code(of), entry.description, _settings(entry.load().PRESETS[entry.id])]
+        for entry in entries
+        if (of := registry.preset_of(entry))
+    ]
+
+
+def _settings(given: dict[str, object]) -> str:
+    return ", ".join(_code(f"{name}={str(value).lower() if value is True else value}") for name, value in given.items())
 
 
 def table(kind: Kind) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from transferbench.base import registry
 from transferbench.methods import Network
 from transferbench.models.features import Layers
 from transferbench.store.checkpoint_file import CheckpointFile
@@ -24,6 +26,10 @@ EXTRA: dict[str, dict[str, Any]] = {
     "renofeation": {"swa_snapshots": 2},
     "apgd-at": {"at_iter": 2, "l_eps": "0.1"},
     **{id: {"at_iter": 2, "l_eps": "0.1,0.4,1.5"} for id in ("sat", "avg", "max", "msd")},
+    "ramp": {"at_iter": 2, "l_eps": "0.1,1.5"},
+    **{id: {"k": 2, "eps": "0.1"} for id in ("twins", "alf", "aff", "fft-5-trades", "fft-50-trades", "lp-50-trades")},
+    **{id: {"at_iter": 2, "l_eps": "0.1"} for id in ("fft-5", "fft-50", "lp-50")},
+    "roli": {"k": 2, "eps": "0.1"},
     "trades": {"k": 2, "eps": "0.1"},
     "free": {"m": 2, "eps": "0.1"},
     "igam": {
@@ -35,6 +41,13 @@ EXTRA: dict[str, dict[str, Any]] = {
         "gamma": 1.0,
     },
 }
+
+
+def method_ids() -> list[Any]:
+    """Every method and preset, as parameters of a test; a preset whose method is there in the same form is slow."""
+    alike = ("fft-50", "fft-5-trades", "fft-50-trades", "lp-50", "lp-50-trades")
+    ids = registry.entries("methods")
+    return [pytest.param(id, marks=pytest.mark.slow) if id in alike else pytest.param(id) for id in ids]
 
 
 def settings(id: str) -> dict[str, Any]:

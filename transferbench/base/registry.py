@@ -1,10 +1,11 @@
 """Every plugin by its name, read from the syntax tree: listing what exists imports nothing.
 
-A method is a file: its id is the file's stem with `_` written `-`, its description the first line of the
-docstring. A file of networks, attacks, threats, data sets or models may hold several: it lists them in a literal
-`IDS = {"id": "one line"}`. Third parties add their own through the entry points `transferbench.<kind>`
-(entry point name = id, value = module). A plugin that cannot be read, or whose name is taken twice, is one line on
-standard error; everything else works, and using that name is an error.
+A method is a file: its id is the file's stem with `_` written `-`, its description the first line of the docstring. A
+literal `IDS` in it lists presets, which are further settings of the method under ids of their own. A file of networks,
+attacks, threats, data sets or models may hold several plugins: it lists them in a literal `IDS = {"id": "one line"}`.
+Third parties add their own through the entry points `transferbench.<kind>` (entry point name = id, value = module). A
+plugin that cannot be read, or whose name is taken twice, is one line on standard error; everything else works, and
+using that name is an error.
 """
 
 from __future__ import annotations
@@ -150,7 +151,7 @@ def _own(kind: Kind) -> Iterator[Entry]:
         except InputError as error:
             yield Entry(id, "", module, kind, str(error))
             continue
-        lines = {id: source.summary} if kind in _ONE_PER_FILE else source.ids
+        lines = {id: source.summary, **source.ids} if kind in _ONE_PER_FILE else source.ids
         yield from (Entry(id, line, module, kind) for id, line in lines.items())
 
 
@@ -249,6 +250,15 @@ def parameters(entry: Entry) -> dict[str, str | int | float | bool]:
     return found
 
 
+def preset_of(entry: Entry) -> str:
+    """The id of the method that an entry is a preset of, by the literal `IDS` of its file; empty for a method."""
+    presets = literal(entry, "IDS")
+    if entry.id not in presets:
+        return ""
+    alike = (other.id for other in entries(entry.kind).values() if other.module == entry.module)
+    return next((id for id in alike if id not in presets), "")
+
+
 def missing(entry: Entry, root: Path) -> list[Path]:
     """Which files a data set needs below `root` are not there, by its literal NEEDS."""
     return [root / name for name in literal(entry, "NEEDS").get(entry.id, ()) if not (root / name).exists()]
@@ -278,6 +288,8 @@ def find_family(kind: Kind, id: str) -> Entry:
 def unknown(noun: str, word: str, known: Iterable[str]) -> str:
     """`unknown method 'lfw'; did you mean 'lwf'? (there are: ...)`."""
     names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=1)
+    near = difflib.get_close_matches(word, names)
+    # Letters that changed places come before others that are as near.
+    near.sort(key=lambda name: sorted(name) != sorted(word))
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {noun} {word!r}{hint} (there are: {', '.join(names) or 'none'})"

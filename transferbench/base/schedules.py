@@ -1,4 +1,7 @@
-"""Learning-rate schedules by name: the factor on the base rate at a step, a pure function, so resume is exact."""
+"""Schedules by name, of the learning rate and of the radius in adversarial training.
+
+Each is the factor at a step, a pure function, so that resume is exact.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import math
 import re
 from fractions import Fraction
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
@@ -24,6 +27,7 @@ def _known(name: str) -> str:
 
 
 Schedule = Annotated[str, AfterValidator(_known)]
+RadiusSchedule = Literal["constant", "linear", "hinge"]
 
 
 def factor(schedule: Schedule, step: int, steps: int) -> float:
@@ -64,6 +68,25 @@ def factor(schedule: Schedule, step: int, steps: int) -> float:
     if step <= peak:
         return _cosine(1 / 25, 1.0, step / peak)
     return _cosine(1.0, 1 / 25e4, (step - peak) / (steps - 1 - peak))
+
+
+def warmed(schedule: Schedule, step: int, steps: int, share: float) -> float:
+    """`factor` behind a warm-up: from 0 up to 1 by equal steps, over a share of the steps (in [0, 1))."""
+    warm = int(share * steps)
+    return (step + 1) / warm if step < warm else factor(schedule, step - warm, steps - warm)
+
+
+def radius_factor(schedule: RadiusSchedule, done: Fraction, start: Fraction, end: Fraction) -> Fraction:
+    """The share of the radius when a share `done` of the steps is done (arXiv:2509.23325).
+
+    constant  1
+    linear    from 0 up to 1 at `end`, then 1
+    hinge     0 until `start`, then up to 1 at `end`, then 1
+    """
+    if schedule == "constant" or done >= end:
+        return Fraction(1)
+    begin = Fraction(0) if schedule == "linear" else start
+    return max((done - begin) / (end - begin), Fraction(0))
 
 
 @cache

@@ -25,13 +25,21 @@ from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
 from transferbench.base.specifications import ThreatModel, parse_norm
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Padding, Positive
+from transferbench.methods import (
+    AdversarialMethod,
+    AdversarialParams,
+    Batch,
+    Network,
+    NotNegative,
+    Padding,
+    Positive,
+)
 
 VERSION = 2
 
 
 @dataclass(frozen=True)
-class Params(BaseParams):
+class Params(AdversarialParams):
     """Fine-tuning on CIFAR-10: 3 epochs of batches of 128 (3 times 391 steps with validation=none), the last of 80
     images, lr .05, schedule thirds, weight decay 5e-4, crops of images padded by 4.
 
@@ -55,6 +63,7 @@ class Params(BaseParams):
 
     def __post_init__(self) -> None:
         """InputError for lists that do not pair up, or a value that is no norm, radius or number of steps."""
+        super().__post_init__()
         self.inner_attacks()
 
     def inner_attacks(self) -> list[tuple[ThreatModel, int]]:
@@ -72,10 +81,8 @@ class Params(BaseParams):
         return [(threat, int(count)) for threat, count in zip(threats, iters, strict=True)]
 
 
-class Method(BaseMethod[Params]):
+class Method(AdversarialMethod[Params]):
     """Adversarial training in one norm per batch, drawn by the norms' running robust accuracies."""
-
-    needs_source = False
 
     @property
     def passes_per_step(self) -> float:
@@ -83,16 +90,22 @@ class Method(BaseMethod[Params]):
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)
-        self.attacks = {threat.norm: apgd_train(threat, count) for threat, count in params.inner_attacks()}
+        self.attacks = {threat.norm: (threat, count) for threat, count in params.inner_attacks()}
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         norm = self._draw(batch.step)
         return {"adversarial ce": self.cross_entropy(student.model(self.worst(student, batch, norm)), batch.y)}
 
     def worst(self, student: Network, batch: Batch, norm: str) -> Tensor:
-        """[B, ...]: APGD's points of highest loss in the norm, in eval mode. Updates the norm's running accuracy."""
+        """[B, ...]: APGD's points of highest loss in the norm, in eval mode. Updates the norm's running accuracy,
+        unless the step's radius is 0."""
+        threat, count = self.attacks[norm]
+        eps = self.radius(threat.eps, batch.step)
+        if eps is None:
+            return batch.x
+        attack = apgd_train(ThreatModel(norm, eps), count)
         with lockstep.eval_mode(student.model) as attacked:
-            result = lockstep.maximise(self.attacks[norm], attacked, batch.x, batch.y, batch.noise)
+            result = lockstep.maximise(attack, attacked, batch.x, batch.y, batch.noise)
         total, survived = self.state.get(f"{norm} attacked", 0.0), self.state.get(f"{norm} survived", 0.0)
         self.state[f"{norm} attacked"] = total + len(batch.x)
         self.state[f"{norm} survived"] = survived + float((~result.fooled).sum())

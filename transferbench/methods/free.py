@@ -20,14 +20,24 @@ from torch import Tensor
 
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Batch, Decay, Network, NotNegative, Padding, Positive
+from transferbench.base.specifications import Epsilon
+from transferbench.methods import (
+    AdversarialMethod,
+    AdversarialParams,
+    Batch,
+    Decay,
+    Network,
+    NotNegative,
+    Padding,
+    Positive,
+)
 from transferbench.threats import LinfBall
 
 VERSION = 2
 
 
 @dataclass(frozen=True)
-class Params(BaseParams):
+class Params(AdversarialParams):
     """CIFAR: m = 8, eps 8/255, 80000 steps (10000 batches) of 128, lr .1/.01/.001, weight decay 2e-4 on convolutions
     and linear layers alone, crops of images padded by 2.
     """
@@ -44,18 +54,16 @@ class Params(BaseParams):
 
     def __post_init__(self) -> None:
         """InputError where eps is no radius, or for batches of several sizes."""
+        super().__post_init__()
         LinfBall.parse(self.eps)
         if self.partial_batches:
             raise InputError("free: partial_batches=True, but its perturbation belongs to the slots of a whole batch")
 
 
-class Method(BaseMethod[Params]):
+class Method(AdversarialMethod[Params]):
     """`delta` is the perturbation of the batch's slots; its gradient is that of the last step's backward pass."""
 
-    needs_source = False
-
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
-        self.eps = LinfBall.parse(self.params.eps).radius
         self.replays = self.params.m
         self.delta: Tensor | None = None
         return super().student(source, fresh, num_classes)
@@ -72,7 +80,9 @@ class Method(BaseMethod[Params]):
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
         delta = torch.zeros_like(batch.x) if self.delta is None else self.delta.detach()
         if self.delta is not None and self.delta.grad is not None:
+            radius = self.radius(Epsilon.parse(self.params.eps), batch.step)
+            eps = 0.0 if radius is None else float(radius)
             # The gradient is from the loop's last backward pass, that of the previous replay.
-            delta = (delta + self.eps * self.delta.grad.sign()).clamp(-self.eps, self.eps)
+            delta = (delta + eps * self.delta.grad.sign()).clamp(-eps, eps)
         self.delta = delta.requires_grad_()
         return {"adversarial ce": self.cross_entropy(student.model((batch.x + self.delta).clamp(0, 1)), batch.y)}

@@ -5,6 +5,7 @@ Every batch is adversarial, with PGD from a random start in the Linf ball.
 Paper: Madry et al. 2018 (arXiv:1706.06083).
 Loss: CE at the end point of PGD-k.
 Phases: one, all weights.
+Presets: `alf` is RobustSSL's adversarial linear fine-tuning, whose data keep no validation images.
 Deviations: the inner attack runs with the network in eval mode (batch norm on running statistics), as E-AT's code does
 it; the challenge's TensorFlow code attacks in train mode.
 """
@@ -19,14 +20,42 @@ from torch import Tensor
 
 from transferbench.attacks import lockstep, pgd
 from transferbench.base.schedules import Schedule
-from transferbench.methods import BaseMethod, BaseParams, Batch, Decay, Network, NotNegative, Padding, Positive
+from transferbench.base.specifications import Epsilon
+from transferbench.methods import (
+    AdversarialMethod,
+    AdversarialParams,
+    Batch,
+    Decay,
+    Network,
+    NotNegative,
+    Padding,
+    Positive,
+)
 from transferbench.threats import LinfBall
 
 VERSION = 2
 
+IDS = {"alf": "ALF of RobustSSL: adversarial training of a linear head alone, from zero, on the frozen network"}
+PRESETS = {
+    # CIFAR-10, as `slf` in probe.py.
+    "alf": {
+        "steps": 2450,
+        "batch_size": 512,
+        "lr": 0.01,
+        "schedule": "piecewise-10-10-5",
+        "decay": "all",
+        "crop_padding": 4,
+        "partial_batches": True,
+        "k": 10,
+        "tune": "head",
+        "head_init": "zero",
+        "new_head": "yes",
+    }
+}
+
 
 @dataclass(frozen=True)
-class Params(BaseParams):
+class Params(AdversarialParams):
     """MadryLab's CIFAR-10 challenge: 80000 steps of 128, lr .1/.01/.001, weight decay 2e-4 on convolutions and linear
     layers alone, crops of images padded by 2, PGD-7 of step 2/8 eps.
 
@@ -46,23 +75,27 @@ class Params(BaseParams):
 
     def __post_init__(self) -> None:
         """InputError where eps is no radius."""
+        super().__post_init__()
         LinfBall.parse(self.eps)
 
 
-class Method(BaseMethod[Params]):
+class Method(AdversarialMethod[Params]):
     """Cross-entropy at PGD's end points."""
-
-    needs_source = False
 
     @property
     def passes_per_step(self) -> float:
         return self.params.k + 1
 
-    def __init__(self, params: Params) -> None:
-        super().__init__(params)
-        self.attack = pgd.PGD("pgd", LinfBall.parse(params.eps), pgd.PGDSettings(params.k, params.step_size))
-
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
-        with lockstep.eval_mode(student.model) as attacked:
-            x = lockstep.end_point(self.attack, attacked, batch.x, batch.y, batch.noise)
+        x = self.attacked(student, batch)
         return {"adversarial ce": self.cross_entropy(student.model(x), batch.y)}
+
+    def attacked(self, student: Network, batch: Batch) -> Tensor:
+        """[B, ...]: PGD's end points, the network in eval mode."""
+        params = self.params
+        eps = self.radius(Epsilon.parse(params.eps), batch.step)
+        if eps is None:
+            return batch.x
+        attack = pgd.PGD("pgd", LinfBall(eps), pgd.PGDSettings(params.k, params.step_size))
+        with lockstep.eval_mode(student.model) as network:
+            return lockstep.end_point(attack, network, batch.x, batch.y, batch.noise)

@@ -24,7 +24,15 @@ from transferbench.base import keyed_random
 from transferbench.base.errors import InputError
 from transferbench.base.schedules import Schedule
 from transferbench.base.specifications import Norm
-from transferbench.methods import BaseMethod, BaseParams, Batch, Network, NotNegative, Padding, Positive
+from transferbench.methods import (
+    AdversarialMethod,
+    AdversarialParams,
+    Batch,
+    Network,
+    NotNegative,
+    Padding,
+    Positive,
+)
 from transferbench.threats import L1Ball, L2Ball, LinfBall, LpBall
 from transferbench.threats.projections import per_row, unit_l2
 
@@ -34,9 +42,10 @@ _SPARSEST, _DENSEST = 5, 20
 
 
 @dataclass(frozen=True)
-class Params(BaseParams):
+class Params(AdversarialParams):
     """E-AT's optimiser (1173 steps of 128 on CIFAR-10), robust_union's 50 steps and step sizes: .005/.03 of eps in
-    Linf, .05 and .05 in L2 and L1. `step_linf` is a fraction of eps, the others are absolute."""
+    Linf, .05 and .05 in L2 and L1. `step_linf` is a fraction of eps, the others are absolute
+    at the whole radius, and smaller where `eps_schedule` makes it smaller."""
 
     steps: Positive = 1173
     batch_size: Positive = 128
@@ -53,6 +62,7 @@ class Params(BaseParams):
 
     def __post_init__(self) -> None:
         """InputError where l_eps are not three radii."""
+        super().__post_init__()
         self.balls()
 
     def balls(self) -> list[LpBall]:
@@ -63,10 +73,8 @@ class Params(BaseParams):
         return [kind.parse(eps) for kind, eps in zip((LinfBall, L2Ball, L1Ball), radii, strict=True)]
 
 
-class Method(BaseMethod[Params]):
+class Method(AdversarialMethod[Params]):
     """Cross-entropy at the points of a joint attack in three norms."""
-
-    needs_source = False
 
     @property
     def passes_per_step(self) -> float:
@@ -77,8 +85,10 @@ class Method(BaseMethod[Params]):
         self.balls = {ball.name: ball for ball in params.balls()}
 
     def loss(self, student: Network, source: Network | None, batch: Batch) -> dict[str, Tensor]:
-        with lockstep.eval_mode(student.model) as attacked:
-            x = self.worst(attacked, batch)
+        x = batch.x
+        if self.radius(self.balls["Linf"].eps, batch.step) is not None:
+            with lockstep.eval_mode(student.model) as attacked:
+                x = self.worst(attacked, batch)
         return {"adversarial ce": self.cross_entropy(student.model(x), batch.y)}
 
     def worst(self, network: nn.Module, batch: Batch) -> Tensor:
@@ -97,17 +107,19 @@ class Method(BaseMethod[Params]):
 
     def candidate(self, norm: Norm, batch: Batch, point: Tensor, gradient: Tensor, step: int) -> Tensor:
         """The steepest step of one norm from the point, inside that norm's ball and the box."""
-        params, ball = self.params, self.balls[norm]
+        params, whole = self.params, self.balls[norm]
+        eps = self.radius(whole.eps, batch.step) or whole.eps
+        ball, share = type(whole)(eps), float(eps.value / whole.eps.value)
         if norm == "Linf":
             moved = point + params.step_linf * ball.radius * gradient.sign()
         elif norm == "L2":
-            moved = point + params.step_l2 * unit_l2(gradient)
+            moved = point + share * params.step_l2 * unit_l2(gradient)
         else:
             drawn = keyed_random.uniform(
                 torch.tensor([keyed_random.stream("msd", params.seed, batch.step, step)]), (1,)
             )
             k = _SPARSEST + int(float(drawn) * (_DENSEST - _SPARSEST + 1))
-            moved = point + params.step_l1 * 20 / k * _sparse_sign(point, gradient, k)
+            moved = point + share * params.step_l1 * 20 / k * _sparse_sign(point, gradient, k)
         return ball.project(batch.x, moved)
 
 

@@ -3,6 +3,7 @@
 Paper: Shafahi et al. 2020 (arXiv:1905.08232), steps 1 to 10000 of LwF's code.
 Loss: CE.
 Phases: one, the head alone; batch norm frozen.
+Presets: `slf` is RobustSSL's standard linear fine-tuning, whose data keep no validation images.
 Options: `hidden=512,256`, `head_bn` and `head_dropout` give the head hidden layers.
 """
 
@@ -20,6 +21,23 @@ from transferbench.methods import BaseMethod, BaseParams, Decay, Network, NotNeg
 from transferbench.models import heads
 
 VERSION = 2
+
+IDS = {"slf": "SLF of RobustSSL: probe from a zero head, on the frozen network"}
+PRESETS = {
+    # CIFAR-10 from a ResNet-18 of 32x32: 25 epochs of 98 batches of 512, a tenth after epochs 10 and 20; CIFAR-100 has
+    # lr .05, STL-10 at 96 pixels .1.
+    "slf": {
+        "steps": 2450,
+        "batch_size": 512,
+        "lr": 0.01,
+        "schedule": "piecewise-10-10-5",
+        "decay": "all",
+        "crop_padding": 4,
+        "partial_batches": True,
+        "head_init": "zero",
+        "new_head": "yes",
+    }
+}
 
 
 @dataclass(frozen=True)

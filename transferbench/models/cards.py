@@ -36,6 +36,7 @@ class CardResult(StrictModel):
 class ModelCard(StrictModel):
     """The machine-readable part of a card.
 
+    `preset_of` is the method whose setting `method` names, empty where it is a method itself.
     `threats` maps each norm to the radius of an evaluation by default (`Linf: 8/255`). `source` is the id of
     the victim that was fine-tuned, empty for training from scratch; `head`: whether its classifier was kept.
     `preprocessing` turns photographs of any size into the pixels that are attacked, in RobustBench's notation
@@ -51,6 +52,7 @@ class ModelCard(StrictModel):
     classes: tuple[str, ...] = Field(min_length=2)
     input_shape: tuple[int, ...]
     method: str
+    preset_of: str = ""
     source: str = ""
     head: Literal["", "kept", "new"] = ""
     params: dict[str, str | int | float | bool | list[str] | list[float]] = Field(default={})

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -15,6 +17,23 @@ from transferbench.models.features import Layers, submodule
 def linear(model: nn.Module, layers: Layers, num_classes: int) -> None:
     """Replace the head, in place, by a randomly initialised linear layer. InputError where it is not a linear layer."""
     _replace(model, layers, nn.Linear(_width(model, layers), num_classes))
+
+
+def initialise(model: nn.Module, layers: Layers, how: Literal["zero", "focal"]) -> None:
+    """Draw a new linear head's weights anew, in place.
+
+    zero   weights and biases 0, so that the network first answers alike for every image (RobustSSL)
+    focal  Kaiming's normal by fan-out, and biases of -log 99: every class begins with one in a hundred (RoLI)
+    """
+    head = submodule(model, layers.head) if layers.head else model
+    assert isinstance(head, nn.Linear)
+    with torch.no_grad():
+        if how == "zero":
+            head.weight.zero_()
+            head.bias.zero_()
+        else:
+            nn.init.kaiming_normal_(head.weight, mode="fan_out")
+            head.bias.fill_(-math.log(99))
 
 
 def mlp(

@@ -42,7 +42,7 @@ _TRAININGS: dict[str, Scalar] = {
     "attention_steps": 2,
     "attention_batches": 1,
 }
-_LENGTHS = ("swa_steps", "swa_freq", "swa_start", "warm_steps")
+_LENGTHS = ("swa_steps", "swa_freq", "swa_start", "warm_steps", "probe_steps")
 """What is left to its default, because it counts steps of the whole training."""
 _STEPS = {"lwf": 4, "renofeation": 8}
 """Where a method's phases take shares of the steps, so many that each has two."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from transferbench.base import keyed_random, schedules
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint, State
@@ -108,6 +108,7 @@ def fit(
             options.checkpoint.save(state(number + 1))
         torch.manual_seed(keyed_random.stream("finish", params.seed))
         method.finish(student, loader.epoch)
+        method.strip(student)
     student.model.eval().requires_grad_(False)
     accuracy = None if val is None else _accuracy(student.model, val, options.device)
     return Trained(student, accuracy, training.log, saved["seconds"] + time.perf_counter() - began)
@@ -116,10 +117,9 @@ def fit(
 def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
     """InputError when the method lacks its source, or the data have one class or do not fill a batch."""
     if method.needs_source and not has_source:
-        id = type(method).__module__.rpartition(".")[2].replace("_", "-")
-        raise InputError(f"{id} needs a source: give one with --source")
+        raise InputError(f"{method.id} needs a source: give one with --source")
     augment = train.augment if method.params.augment == "auto" else method.params.augment
-    if augment != "crop-flip" and method.params.crop_padding != type(method.params)().crop_padding:
+    if augment != "crop-flip" and method.params.crop_padding != method.defaults.crop_padding:
         raise InputError(
             f"crop_padding={method.params.crop_padding}: nothing is padded with augmentation {augment}; leave it out"
         )
@@ -185,24 +185,33 @@ class _PhaseSteps:
         frozen = affine if params.freeze_bn in ("affine", "both") else set()
         head_lr = phase.lr * (params.head_lr if training.teacher is not None else 1.0)
         # (learning rate, weight decay): parameters. The first group's rate is the one in the log.
+        weight_decay = params.weight_decay if phase.weight_decay is None else phase.weight_decay
+        head_decay = params.head_decay if training.teacher is not None else 1.0
         groups: dict[tuple[float, float], list[nn.Parameter]] = {
-            (rate, decay): [] for rate in (phase.lr, head_lr) for decay in (params.weight_decay, 0.0)
+            (rate, decay): [] for rate in (phase.lr, head_lr) for decay in (weight_decay, 0.0)
         }
         for name, parameter in student.model.named_parameters():
             parameter.requires_grad_(phase.trains(name) and name not in frozen)
             if parameter.requires_grad:
-                rate = head_lr if method.in_head(student, name) else phase.lr
-                groups[rate, decay_of(parameter, params)].append(parameter)
-        self.optimiser = torch.optim.SGD(
-            [
-                {"params": group, "lr": rate, "base": rate, "weight_decay": decay}
-                for (rate, decay), group in groups.items()
-                if group
-            ],
-            lr=phase.lr,
-            momentum=params.momentum,
-        )
+                is_head = method.in_head(student, name)
+                rate = head_lr if is_head else phase.lr
+                decay = decay_of(parameter, params, phase.weight_decay) * (head_decay if is_head else 1.0)
+                groups.setdefault((rate, decay), []).append(parameter)
+        options = [
+            {"params": group, "lr": rate, "base": rate, "weight_decay": decay}
+            for (rate, decay), group in groups.items()
+            if group
+        ]
+        self.optimiser: torch.optim.Optimizer
+        if (phase.optimiser or params.optimiser) == "adamw":
+            self.optimiser = torch.optim.AdamW(options, lr=phase.lr, betas=(params.momentum, params.beta2))
+        else:
+            self.optimiser = torch.optim.SGD(options, lr=phase.lr, momentum=params.momentum)
+        if phase.average_every and params.ema:
+            raise InputError(f"ema={params.ema}: this method averages the weights of phase {phase.name} already")
         self.average = AveragedModel(student.model) if phase.average_every else None
+        if params.ema:
+            self.average = AveragedModel(student.model, multi_avg_fn=get_ema_multi_avg_fn(params.ema))
 
     def state(self) -> State:
         """The state for `restore`: steps done, optimiser and weight average."""
@@ -237,13 +246,14 @@ class _PhaseSteps:
     def _step(self, local: int, batch: Batch) -> None:
         """One optimiser step; `local` is its number within the phase, `batch.step` within the training."""
         training, phase, model = self.training, self.phase, self.training.student.model
+        params = training.method.params
         for group in self.optimiser.param_groups:
-            group["lr"] = group["base"] * schedules.factor(phase.schedule, local, phase.steps)
-        torch.manual_seed(keyed_random.stream("dropout", training.method.params.seed, batch.step))
-        model.train()
+            group["lr"] = group["base"] * schedules.warmed(phase.schedule, local, phase.steps, params.warm_up)
+        torch.manual_seed(keyed_random.stream("dropout", params.seed, batch.step))
+        model.train(phase.mode == "train")
         for norm in self.frozen_statistics:
             norm.eval()
-        is_mixed = training.method.params.precision == "bf16"
+        is_mixed = params.precision == "bf16"
         with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=is_mixed):
             parts: dict[str, Tensor] = training.method.loss(training.student, training.teacher, batch)
         loss = torch.stack([part.float() for part in parts.values()]).sum()
@@ -251,10 +261,12 @@ class _PhaseSteps:
             raise FaultError(f"the loss is {float(loss.detach())} at step {batch.step} of phase {phase.name}: lower lr")
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if params.clip:
+            nn.utils.clip_grad_norm_(model.parameters(), params.clip)
         self.optimiser.step()
         training.method.after_step(training.student, batch)
         done = local + 1
-        if self.average is not None and done > phase.average_after and done % phase.average_every == 0:
+        if self.average is not None and done > phase.average_after and done % (phase.average_every or 1) == 0:
             self.average.update_parameters(model)
         lr = self.optimiser.param_groups[0]["lr"]
         if local % LOG_EVERY == 0 or local == phase.steps - 1:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.versions import versions, versions_of_network
 from transferbench.data import Dataset
 from transferbench.data.few_shot import Rule
-from transferbench.methods import BaseMethod, Network
+from transferbench.methods import BaseMethod, Network, stated
 from transferbench.models import networks
 from transferbench.models.cards import ModelCard
 from transferbench.models.class_names import same_classes
@@ -105,6 +106,8 @@ def train_victim(
     if source is not None:
         origin = f", from `{source.id}`." if uses_source else f", from scratch, in the architecture of `{source.id}`."
     accuracy = trained.validation_accuracy
+    preset_of = registry.preset_of(registry.find("methods", recipe.method))
+    means = f"`{recipe.method}`, a setting of `{preset_of}`," if preset_of else f"`{recipe.method}`"
     card = ModelCard(
         id=recipe.victim,
         network=network,
@@ -116,14 +119,15 @@ def train_victim(
         shots_rule="" if recipe.shots_rule == "keyed" else recipe.shots_rule,
         untrained=recipe.untrained,
         method=recipe.method,
+        preset_of=preset_of,
         source=source.id if source is not None and uses_source else "",
         head="" if not uses_source else "kept" if method.keeps_head else "new",
-        params=asdict(method.params),
+        params=stated(method.params),
         seed=method.params.seed,
         validation_accuracy=None if accuracy is None else round(accuracy, 6),
         weights_notes=_notes_of(source) if source is not None and uses_source else (),
         versions=versions() | versions_of_network(network),
-        text=f"# {recipe.victim}\n\nTrained by transferbench with `{recipe.method}` on `{recipe.dataset}`{origin}",
+        text=f"# {recipe.victim}\n\nTrained by transferbench with {means} on `{recipe.dataset}`{origin}",
     )
     return trained.network.model, card, trained
 

@@ -26,6 +26,7 @@ def check(recipe: Recipe, method: BaseMethod[Any], source: Victim | None, splits
     given = None if source is None else Network(source.model, source.layers)
     with torch.random.fork_rng(devices=[]):
         student = method.student(given, lambda: Network(*networks.build(network, classes)[:2]), classes)
+        method.strip(student)
         built = networks.build_for_weights(network, classes)
         if source is not None and not method.keeps_head:
             heads.as_new(built.model, built.layers, classes)

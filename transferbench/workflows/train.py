@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ def load(request: TrainingRequest, settings: RunSettings) -> PreparedTraining:
         f"train {victim}",
         victim=victim,
         method=request.method,
-        settings=tuple(asdict(method.params).items()),
+        settings=tuple(methods.stated(method.params).items()),
         dataset=request.target,
         preprocessing=splits[0].preprocessing,
         network=network,

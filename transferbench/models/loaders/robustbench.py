@@ -127,7 +127,11 @@ def _rename_swin(state: weights.StateDict, model: nn.Module) -> weights.StateDic
     bare = {name.removeprefix("module.").removeprefix("model."): tensor for name, tensor in state.items()}
     inner = getattr(model, "model", model)
     renamed: weights.StateDict = checkpoint_filter_fn(bare, inner)
-    return renamed
+    if inner is model:
+        return renamed
+    # Behind the normalisation, whose constants keep their own names.
+    own = model.state_dict()
+    return {name if name in own else f"model.{name}": tensor for name, tensor in renamed.items()}
 
 
 def _parts(entry: RobustBenchEntry, model: Any, number: int) -> list[tuple[nn.Module, str]]:
