@@ -40,6 +40,20 @@ def test_all_is_what_the_network_has_layers_for() -> None:
         carried(network, "flat", wanted, every=False)
 
 
+def test_query_attacks_begin_at_points_of_images() -> None:
+    model = flat(5)
+    network = SourceModel(model, find_layers(model))
+
+    def start(*ids: str, queries: tuple[str, ...] = ("square-start",)) -> str:
+        ((kept,), _) = carried(network, "flat", [protocol(*ids, queries=queries)], every=False)
+        return kept.starting.id
+
+    assert start("x-transfer", "source-mi", "source-pgd") == "source-mi"
+    assert start("x-transfer", queries=("simba-ods",)) == "x-transfer"
+    with pytest.raises(InputError, match="square-start begins at crafted points"):
+        start("x-transfer")
+
+
 def test_images_that_cannot_be_had_are_refused() -> None:
     test = data.load("digits", "test").first(4)
 

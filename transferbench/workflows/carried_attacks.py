@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from transferbench import attacks, data
 from transferbench.base.errors import InputError
@@ -60,8 +61,24 @@ def carried(
             (asking if attack.scope == "query" else attacking).append(part)
         if not attacking:
             raise InputError(f"{id} carries no attack that holds it alone: {notes[0]}")
-        ids = [part.id for part in attacking]
         parts = {"attack": attacking[0], "also": tuple(attacking[1:]), "queries": tuple(asking)}
-        start = protocol.start if protocol.start in ids else ids[0]
-        kept.append(protocol.model_copy(update={**parts, "start": start}))
+        kept.append(protocol.model_copy(update={**parts, "start": _start(protocol, attacking, asking)}))
     return kept, notes
+
+
+def _start(protocol: SourceOnly, attacking: Sequence[Attack], asking: Sequence[Attack]) -> str:
+    """The attack at whose points query attacks begin: the protocol's, else the first that makes points of images.
+    InputError where one needs such points and nothing makes them."""
+
+    def built(part: Attack) -> Any:
+        return attacks.build(part.spec(), protocol.threat, CLASSES)
+
+    ids = [part.id for part in attacking if built(part).scope == "image"]
+    if not ids:
+        for part in asking:
+            if built(part).begins == "crafted":
+                raise InputError(
+                    f"attack {part.id} begins at crafted points: name an attack that makes them, source-pgd"
+                )
+        return attacking[0].id
+    return protocol.start if protocol.start in ids else ids[0]
