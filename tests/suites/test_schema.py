@@ -60,7 +60,7 @@ def test_a_bad_suite_is_refused_in_one_line(tmp_path: Path, old: str, new: str, 
         ("n_iter: 20, restarts: 1}", "n_iter: -1}", "n_iter=-1 must be at least 1"),
         ("warm_lr: 0.1", "warm_rl: 0.1", r"unknown hyper-parameter of lwf: 'warm_rl'; did you mean 'warm_lr'\?"),
         ("feat_lmda: 1,", "feat_lmda: -1,", "feat_lmda"),
-        ("draws: 14}", "draws: 4}", "only 4 draws"),
+        ("draws: 24}", "draws: 4}", "only 4 draws"),
     ],
 )
 def test_bad_parameters_are_found_before_anything_runs(tmp_path: Path, old: str, new: str, complaint: str) -> None:
@@ -89,7 +89,7 @@ def test_a_plan_is_pure_and_its_inputs_come_first() -> None:
     assert len(crafted) == 2 * 2 * per_source, "of each source and seed: an attack, its two controls, and random signs"
     full = plan.plan(suite.in_full(), (0,))
     shared = {job.name for job in full.jobs} & seen
-    assert {job.kind for job in first.jobs if job.name in shared} == {"train", "craft", "judge", "clean", "attack"}
+    assert {job.kind for job in first.jobs if job.name in shared} == {"train", "craft", "judge", "query", "clean", "attack"}
 
 
 def test_shards_are_the_same_whatever_n() -> None:
