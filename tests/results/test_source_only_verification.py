@@ -19,7 +19,8 @@ from transferbench.base.atomic_files import sha256_of
 from transferbench.results import verification
 from transferbench.results.records import read, stamped
 
-# Two attacks that make the same points: the copies of source-di are one in a billion.
+# Two attacks that make the same points, because the copies of source-di are one in a billion; two sources, whose random
+# signs are the same file.
 SUITE = """
 name: tiny
 title: attacks that hold the source
@@ -35,13 +36,18 @@ protocol:
     control: {id: random-sign, draws: 3}
     also: [{id: source-di, n_iter: 3, probability: 1.0e-9}, "x-transfer:steps=2:batch=4"]
     queries: ["square-start:queries=12", "simba-ods:queries=1"]
+    every_source: true
 training:
   network: small-resnet
   source_dataset: letters
   attack_sources: false
   target_dataset: digits
-  sources: [{name: natural, method: natural, set: {steps: 30, batch_size: 128}}]
-  rows: [{name: finetune, method: finetune, source: natural, set: {steps: 20, lr: 0.02}}]
+  sources:
+    - {name: natural, method: natural, set: {steps: 30, batch_size: 128}}
+    - {name: short, method: natural, set: {steps: 10, batch_size: 128}}
+  rows:
+    - {name: finetune, method: finetune, source: natural, set: {steps: 20, lr: 0.02}}
+    - {name: other, method: finetune, source: short, set: {steps: 2, lr: 0.02}}
 """
 
 
@@ -169,7 +175,8 @@ FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
 def test_a_forgery_is_found_and_not_stamped(name: str, run: Path) -> None:
     forge, complaint = FORGERIES[name]
     forge(run)
-    (found,) = verification.verify(run)
+    # A forged delta is shown to both victims.
+    found = next(line for line in verification.verify(run) if line.startswith("finetune-s0: "))
     assert found.startswith("finetune-s0: ")
     assert re.search(complaint, found), found
     assert not stamped(read(run / "records" / "finetune-s0.json"))

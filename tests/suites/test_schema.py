@@ -89,7 +89,14 @@ def test_a_plan_is_pure_and_its_inputs_come_first() -> None:
     assert len(crafted) == 2 * 2 * per_source, "of each source and seed: an attack, its two controls, and random signs"
     full = plan.plan(suite.in_full(), (0,))
     shared = {job.name for job in full.jobs} & seen
-    assert {job.kind for job in first.jobs if job.name in shared} == {"train", "craft", "judge", "query", "clean", "attack"}
+    assert {job.kind for job in first.jobs if job.name in shared} == {
+        "train",
+        "craft",
+        "judge",
+        "query",
+        "clean",
+        "attack",
+    }
 
 
 def test_shards_are_the_same_whatever_n() -> None:

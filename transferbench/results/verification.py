@@ -155,7 +155,7 @@ class _RecordVerifier:
         self.record, self.reader, self.crafted, self.device = record, reader, crafted, device
         self.data_dir, self.model_dir = data_dir, model_dir
         self.counts = VerificationCounts()
-        self.source_of: dict[str, Any] = {}
+        self.source_of: dict[str, set[Any]] = {}
 
     def run(self) -> VerificationCounts:
         """Verify everything. VerificationError for the first contradiction."""
@@ -423,7 +423,7 @@ class _RecordVerifier:
             if record.start not in ([made.specification.attack.id for made in began] or [""]):
                 raise VerificationError(f"{name}: it did not begin at the points of {record.start or 'no attack'}")
             of_source = "input 0" if "victim" in job.content else "input 1"
-            self._made_with(name, record.source, job.content.get("source", job.content.get(of_source)))
+            self._made_with(name, record.source, {job.content.get("source", job.content.get(of_source))})
             numbers += result.queries
             start = specification.start
             at = np.arange(start, start + len(result.queries))
@@ -472,19 +472,25 @@ class _RecordVerifier:
         hashes = [value for name, value in job.content.items() if name.startswith("input") and value in self.crafted]
         return [made for value in hashes[:1] for made in self.crafted[value]]
 
-    def _crafted_with(self, crafted: FinishedJob) -> Any:
-        """What tells the network that a set was made with, or the set that a control was made of, from others."""
+    def _crafted_with(self, crafted: FinishedJob) -> set[Any]:
+        """What tells the networks that may have made a set, or the set that a control was made of, from others.
+
+        Several, where they make the same points: random signs do not depend on the network.
+        """
         of = crafted.specification.attack.as_dict().get("of")
         if of is None:
-            return crafted.content.get("victim", crafted.content.get("input 0"))
+            alike = self.crafted[_file(crafted).sha256]
+            same = [job for job in alike if job.specification.attack == crafted.specification.attack]
+            return {job.content.get("victim", job.content.get("input 0")) for job in same}
         made = [job for job in self._crafted_inputs(crafted) if job.specification.attack.id == of]
         if not made:
             raise VerificationError(f"{crafted.label}: the set of {of} that it was made of is not in the store")
-        return self._crafted_with(made[0])
+        return set[Any]().union(*(self._crafted_with(job) for job in made))
 
-    def _made_with(self, where: str, source: str, network: Any) -> None:
-        """What the record says was made with one source was made with one network."""
-        if self.source_of.setdefault(source, network) != network:
+    def _made_with(self, where: str, source: str, networks: set[Any]) -> None:
+        """What the record says was made with one source may have been made with one network."""
+        self.source_of[source] = self.source_of.get(source, networks) & networks
+        if not self.source_of[source]:
             raise VerificationError(f"{where}: it was made with another network than other sets of {source}")
 
     def _clean_full(self, recorded: tuple[int, int]) -> None:
