@@ -475,14 +475,18 @@ class _RecordVerifier:
     def _crafted_with(self, crafted: FinishedJob) -> set[Any]:
         """What tells the networks that may have made a set, or the set that a control was made of, from others.
 
-        Several, where they make the same points: random signs do not depend on the network.
+        Several, where they make the same points: random signs do not depend on the network, nor do those of a delta
+        that is at the bound everywhere.
         """
         of = crafted.specification.attack.as_dict().get("of")
+        alike = [
+            job
+            for job in self.crafted[_file(crafted).sha256]
+            if job.specification.attack == crafted.specification.attack
+        ]
         if of is None:
-            alike = self.crafted[_file(crafted).sha256]
-            same = [job for job in alike if job.specification.attack == crafted.specification.attack]
-            return {job.content.get("victim", job.content.get("input 0")) for job in same}
-        made = [job for job in self._crafted_inputs(crafted) if job.specification.attack.id == of]
+            return {job.content.get("victim", job.content.get("input 0")) for job in alike}
+        made = [one for job in alike for one in self._crafted_inputs(job) if one.specification.attack.id == of]
         if not made:
             raise VerificationError(f"{crafted.label}: the set of {of} that it was made of is not in the store")
         return set[Any]().union(*(self._crafted_with(job) for job in made))
