@@ -30,7 +30,7 @@ from transferbench.store.reader import Reader
 from transferbench.store.store import Store, on_network
 from transferbench.workflows import run_suite
 
-JOBS = 22
+JOBS = 28
 
 
 class CrashError(BaseException):

@@ -90,7 +90,9 @@ class DaskBackend(Backend):
         return 2 * max(1, self.workers) - len(self._futures)
 
     def share(self, value: Any) -> Any:
-        return self._client.scatter(value, hash=False)
+        # In a list: a mapping's entries would be shared by their own keys, and be taken for the next mapping's.
+        (future,) = self._client.scatter([value], hash=False)
+        return future
 
     def submit(self, task: Task, shared: Mapping[Input, Any]) -> None:
         key = f"{task.job.name}-{uuid.uuid4().hex[:8]}"
