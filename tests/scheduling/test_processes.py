@@ -171,7 +171,7 @@ def test_no_process_is_left_behind(how: int, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(text)
     count = stop_run(tmp_path, ["--workers", "2"], how, lambda line: line.startswith("[2/"), workers_of)
     assert count == 2
-    assert len(Reader(tmp_path / "out").jobs()) >= 2
+    assert len(Reader(tmp_path / "out").jobs()) >= 1
 
 
 def test_little_work_and_work_of_one_piece_stay_in_this_process(tmp_path: Path) -> None:
