@@ -219,13 +219,3 @@ def _line(several: Sequence[Comparison]) -> tuple[list[str], str]:
         "" if white is None else f"{white.other:.1f}",
         secrecy,
     ], first
-
-
-def attack_gaps(records: Sequence[Record]) -> list[tuple[str, str, str, Gap]]:
-    """(attack, compared with, source without its seed, means over all of the source's victims) of every comparison."""
-    grouped: dict[tuple[str, str, str], list[Comparison]] = {}
-    for record in records:
-        for one in comparisons(record):
-            other = "another network" if one.other.name.startswith("made with ") else one.other.name
-            grouped.setdefault((one.attack.name, other, without_seed(one.source, record.seed)), []).append(one)
-    return [(*key, gap) for key, several in grouped.items() if (gap := _gap(several)) is not None]

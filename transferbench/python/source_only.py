@@ -28,7 +28,7 @@ from transferbench.engine.source_model import SourceModel
 from transferbench.engine.universal import UniversalCrafting
 from transferbench.engine.verdicts import Examples
 from transferbench.jobs.judge import judge_points, points_on
-from transferbench.leaderboard.statistics import paired_difference
+from transferbench.leaderboard import paired
 from transferbench.models.features import find_layers
 from transferbench.models.victim import Victim
 from transferbench.suites import SourceOnly
@@ -100,7 +100,8 @@ def table(held: Held, target: Target, threats: dict[str, ThreatModel], examples:
             for part in protocol.parts
             for one in _sets(part.spec(), threats[name], held.source, target, shard, seed, held.pool)
         ]
-        correct = int((target.clean_logits(examples.x, examples.ids).argmax(1) == examples.y).sum())
+        # A randomised model may be right on an image here and wrong where a set was judged: both must be right.
+        correct = number_of((target.clean_logits(examples.x, examples.ids).argmax(1) == examples.y).tolist())
         made.sort(key=lambda one: bool(one.of))
         noise = next(one for one in made if one.attack == RANDOM_SIGN)
         rows += [{"threat": name, **_row(one, noise, correct), "n": len(shard)} for one in made]
@@ -162,8 +163,7 @@ def _gap(attack: _Within, control: _Within) -> dict[str, Any]:
         "high": None,
     }
     if attack.n:
-        ends = paired_difference((first & ~second).bit_count(), (second & ~first).bit_count(), attack.n)
-        row |= {name: 100 * end for name, end in zip(("difference", "low", "high"), ends, strict=True)}
+        row |= zip(("difference", "low", "high"), paired.difference(first, second, attack.n), strict=True)
     return row
 
 
@@ -190,13 +190,14 @@ def _answers(
 
 
 def _row(one: _Set, noise: _Set, correct: int) -> dict[str, Any]:
-    tries, flipped = len(one.flips), one.flipped()
+    """`correct`: the examples that are right on the clean image, as the bits of a whole number."""
+    tries, flipped, n = len(one.flips), one.flipped() & correct, correct.bit_count()
     row: dict[str, Any] = {
         "attack": one.attack,
         "of": one.of,
         "tries": tries,
         "flipped": flipped.bit_count(),
-        "correct": correct,
+        "correct": n,
         "passes": one.passes,
         "images": one.images,
         "noise": None,
@@ -204,11 +205,10 @@ def _row(one: _Set, noise: _Set, correct: int) -> dict[str, Any]:
         "low": None,
         "high": None,
     }
-    if one is not noise and len(noise.flips) >= tries and correct:
-        other = noise.flipped(tries)
-        ends = paired_difference((flipped & ~other).bit_count(), (other & ~flipped).bit_count(), correct)
+    if one is not noise and len(noise.flips) >= tries and n:
+        other = noise.flipped(tries) & correct
         row["noise"] = other.bit_count()
-        row |= {name: 100 * value for name, value in zip(("difference", "low", "high"), ends, strict=True)}
+        row |= zip(("difference", "low", "high"), paired.difference(flipped, other, n), strict=True)
     return row
 
 
