@@ -8,6 +8,7 @@ start alone. The loop is engine/querying.py's; a row's points depend on its imag
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -56,7 +57,7 @@ class QueryAttack(Protocol):
         """Take the victim's answers at the proposed points: margins float [B]."""
 
 
-class MarginAscent:
+class MarginAscent(ABC):
     """Keeps the point of the highest margin; what is proposed around it is the subclass's.
 
     `state["margin"]` float32 [B] is the margin at `state["x"]`, `state["key"]` int64 [B] keys the row's draws.
@@ -82,8 +83,9 @@ class MarginAscent:
             "margin": torch.full_like(keys.noise, -float("inf"), dtype=torch.float32),
         }
 
+    @abstractmethod
     def propose(self, state: RowState, source: SourceNetwork) -> Tensor:
-        raise NotImplementedError
+        """As of QueryAttack."""
 
     def learn(self, state: RowState, points: Tensor, margins: Tensor) -> None:
         better = rises(state, margins)

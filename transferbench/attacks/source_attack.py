@@ -8,6 +8,7 @@ A row is one (example, try). The attacker knows neither labels nor the victim's 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -72,7 +73,7 @@ class SourceAttack(Protocol):
         may overwrite `gradient`."""
 
 
-class SignAscent:
+class SignAscent(ABC):
     """Steps of one size along the sign of the gradient, or of its running mean with `momentum`, inside the threat.
 
     The base of most attacks here: what they add is `begin`, what a row knows, and `loss`; some take another `direction`
@@ -121,8 +122,9 @@ class SignAscent:
         """What a row knows besides its points, from the clean images. Called without gradients."""
         return {}
 
+    @abstractmethod
     def loss(self, point: Tensor, source: SourceNetwork, state: RowState, copy: int) -> Tensor:
-        raise NotImplementedError
+        """As of SourceAttack."""
 
     def step(self, state: RowState, gradient: Tensor) -> Tensor:
         state["step"] += 1

@@ -6,6 +6,7 @@ test images, and shown to every victim.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -77,7 +78,7 @@ def checked(id: str, params: Mapping[str, Any], images: Sequence[AttackerImages]
     return Budget(params["steps"], float(params["step"]), params["batch"], params["images"], params["deltas"])
 
 
-class UniversalAscent:
+class UniversalAscent(ABC):
     """Steps of one size along the sign of the gradient, clamped to +-eps, from U(-eps, eps).
 
     The base of the universal attacks: they add `loss`. `step` is a share of eps.
@@ -104,8 +105,9 @@ class UniversalAscent:
             "step": torch.zeros(1, dtype=torch.int64),
         }
 
+    @abstractmethod
     def loss(self, delta: Tensor, images: Tensor, source: SourceNetwork, state: RowState) -> Tensor:
-        raise NotImplementedError
+        """As of UniversalAttack."""
 
     def step(self, state: RowState, gradient: Tensor) -> Tensor:
         state["step"] += 1
