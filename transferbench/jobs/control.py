@@ -12,7 +12,7 @@ from transferbench.base.results import Cost, CraftResult, StoredFile
 from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine import controls
 from transferbench.jobs.craft import CraftJob
-from transferbench.jobs.crafted_set import CraftedSetJob
+from transferbench.jobs.crafted_set import CraftedSetJob, attack_specification, stored_set
 from transferbench.jobs.inputs import ExamplesInput, ImagesInput
 from transferbench.jobs.job import Job, Need, Output, Results
 from transferbench.jobs.resources import Resources
@@ -66,10 +66,7 @@ class ControlJob(CraftedSetJob):
     def specification(self) -> dict[str, Any]:
         images = self.images
         return {
-            "attack": self.attack.as_dict(),
-            "seed": self.seed,
-            "norm": self.threat.norm,
-            "eps": self.threat.eps.text,
+            **attack_specification(self.attack, self.threat, self.seed),
             **({"start": images.start, "stop": images.stop} if images is not None else {}),
             **({"stratified": True} if images is not None and images.stratified else {}),
         }
@@ -85,9 +82,7 @@ class ControlJob(CraftedSetJob):
         return found if self.images is None else [*found, Need(self.images, content["data"])]
 
     def _file(self, results: Results) -> StoredFile:
-        file = results.of(self.made).examples
-        assert file is not None, "a finished crafting job has stored its points"
-        return file
+        return stored_set(results, self.made)
 
     def run(
         self,

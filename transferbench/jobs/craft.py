@@ -18,7 +18,7 @@ from transferbench.base.results import Cost, CraftResult, Execution
 from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine.crafting import Crafting
 from transferbench.engine.memory import Rows
-from transferbench.jobs.crafted_set import CraftedSetJob
+from transferbench.jobs.crafted_set import CraftedSetJob, attack_specification
 from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
 from transferbench.jobs.job import Job, Output, Results
 from transferbench.jobs.resources import PreparedNetwork, Resources
@@ -70,10 +70,7 @@ class CraftJob(CraftedSetJob, EvaluationJob[CraftResult]):
     def specification(self) -> dict[str, Any]:
         return {
             **self._place(),
-            "attack": self.attack.as_dict(),
-            "seed": self.seed,
-            "norm": self.threat.norm,
-            "eps": self.threat.eps.text,
+            **attack_specification(self.attack, self.threat, self.seed),
         }
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:

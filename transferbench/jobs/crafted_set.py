@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
-from transferbench.base.results import CraftResult
+from transferbench.base.results import CraftResult, StoredFile
 from transferbench.base.specifications import AttackSpec, Keep, ThreatModel
-from transferbench.jobs.job import Job, Output
+from transferbench.jobs.job import Job, Output, Results
 from transferbench.store.store import Store
 
 
@@ -25,14 +25,13 @@ class CraftedSetJob(Job[CraftResult]):
         return result.examples is not None and store.has_examples(result.examples)
 
 
-class CraftedSet(Protocol):
-    """What a judging job needs to know of the job that made its set."""
+def stored_set(results: Results, job: Job[CraftResult]) -> StoredFile:
+    """The file of a set that is finished."""
+    file = results.of(job).examples
+    assert file is not None, "a finished crafting job has stored its points"
+    return file
 
-    @property
-    def attack(self) -> AttackSpec: ...
-    @property
-    def threat(self) -> ThreatModel: ...
-    @property
-    def seed(self) -> int: ...
-    @property
-    def tries(self) -> int: ...
+
+def attack_specification(attack: AttackSpec, threat: ThreatModel, seed: int) -> dict[str, Any]:
+    """What is done with which attack, in a job's specification."""
+    return {"attack": attack.as_dict(), "seed": seed, "norm": threat.norm, "eps": threat.eps.text}

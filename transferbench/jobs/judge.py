@@ -19,6 +19,7 @@ from transferbench.engine.chain import Target
 from transferbench.engine.judge import check_admissible
 from transferbench.jobs.control import ControlJob
 from transferbench.jobs.craft import CraftJob
+from transferbench.jobs.crafted_set import stored_set
 from transferbench.jobs.evaluation import FORWARD, EvaluationJob
 from transferbench.jobs.inputs import ExamplesInput
 from transferbench.jobs.job import Job, Need, Output, Results
@@ -53,9 +54,7 @@ class JudgeJob(EvaluationJob[JudgeResult]):
         return {**content, "version": []}
 
     def _file(self, results: Results) -> StoredFile:
-        file = results.of(self.crafted).examples
-        assert file is not None, "a finished crafting job has stored its points"
-        return file
+        return stored_set(results, self.crafted)
 
     def needs(self, resources: Resources, content: Mapping[str, Any], results: Results) -> list[Need]:
         return [*super().needs(resources, content, results), Need(ExamplesInput(self._file(results)))]

@@ -23,6 +23,7 @@ from transferbench.engine.memory import Rows
 from transferbench.engine.querying import Querying
 from transferbench.engine.verdicts import Examples
 from transferbench.jobs.craft import CraftJob
+from transferbench.jobs.crafted_set import attack_specification, stored_set
 from transferbench.jobs.evaluation import CLASSES, FORWARD, BatchDependentError, EvaluationJob
 from transferbench.jobs.inputs import ExamplesInput
 from transferbench.jobs.job import Job, Need, Output, Results
@@ -96,10 +97,7 @@ class QueryJob(EvaluationJob[QueryResult]):
         return {
             **self._place(),
             **specified(self.source, "source"),
-            "attack": self.attack.as_dict(),
-            "seed": self.seed,
-            "norm": self.threat.norm,
-            "eps": self.threat.eps.text,
+            **attack_specification(self.attack, self.threat, self.seed),
         }
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
@@ -115,9 +113,7 @@ class QueryJob(EvaluationJob[QueryResult]):
 
     def _file(self, results: Results) -> StoredFile:
         assert self.crafted is not None
-        file = results.of(self.crafted).examples
-        assert file is not None, "a finished crafting job has stored its points"
-        return file
+        return stored_set(results, self.crafted)
 
     def needs(self, resources: Resources, content: Mapping[str, Any], results: Results) -> list[Need]:
         needs = [

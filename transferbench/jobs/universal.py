@@ -16,7 +16,7 @@ from transferbench.base.progress import OnProgress, Progress, ignore
 from transferbench.base.results import Cost, CraftResult
 from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine.universal import UniversalCrafting
-from transferbench.jobs.crafted_set import CraftedSetJob
+from transferbench.jobs.crafted_set import CraftedSetJob, attack_specification
 from transferbench.jobs.evaluation import CLASSES
 from transferbench.jobs.inputs import AttackerImagesInput
 from transferbench.jobs.job import Job, Need, Output, Results
@@ -76,10 +76,7 @@ class UniversalJob(CraftedSetJob):
             "dataset": self.dataset,
             **({"preprocessing": self.preprocessing} if self.preprocessing else {}),
             **({"attacker_images": self.attacker_images} if self.attacker_images else {}),
-            "attack": self.attack.as_dict(),
-            "seed": self.seed,
-            "norm": self.threat.norm,
-            "eps": self.threat.eps.text,
+            **attack_specification(self.attack, self.threat, self.seed),
         }
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
