@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean
 from types import ModuleType
 from typing import get_args
 
@@ -20,7 +21,7 @@ from support.nets import Small
 from transferbench import data, suites
 from transferbench.base.ids import without_seed
 from transferbench.engine import preflight
-from transferbench.leaderboard import build, markdown, rows, transfer
+from transferbench.leaderboard import build, markdown, rows, source_only, transfer
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.methods import Network
 from transferbench.models import cards
@@ -96,6 +97,22 @@ def test_the_committed_table_shows_what_the_readme_claims() -> None:
     for method in ("finetune", "probe", "delta", "l2sp"):
         rates = matrix[method, "letters-natural"].rates
         assert rates["letters-madry"] < rates["letters-natural"] / 2
+
+
+def test_the_attacks_page_says_what_the_committed_board_shows() -> None:
+    text = (ROOT / "docs" / "attacks.md").read_text().partition("## What beats its control")[2].partition("\n## ")[0]
+    shown = {name: float(rate) for name, rate in re.findall(r"`([a-z0-9-]+)`\s\(?(\d+\.\d)", text)}
+    board = ROOT / "leaderboards" / "letters-to-digits"
+    records = [one for one in read_all(board) if one.victim.startswith("finetune-natural-")]
+    found: dict[str, list[source_only.Comparison]] = {}
+    for one in (pair for record in records for pair in source_only.comparisons(record)):
+        if one.other.name == "random-sign" and one.attack.name != source_only.ALL:
+            found.setdefault(one.attack.name, []).append(one)
+    rates = {name: [100 * one.attack.bits.bit_count() / one.correct for one in pairs] for name, pairs in found.items()}
+    assert len(shown) >= 14
+    assert shown == {name: pytest.approx(mean(rates[name]), abs=0.05) for name in shown}
+    below = {name for name, pairs in found.items() if mean(one.difference[0] for one in pairs if one.difference) < 0}
+    assert below == {"source-bsr", "l4a", "fff"}
 
 
 def test_the_protocol_lists_every_flag() -> None:
