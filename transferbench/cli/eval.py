@@ -90,5 +90,5 @@ def command(out: Path | None, **given: Any) -> None:
             shutil.rmtree(settings.root, ignore_errors=True)
         raise
     say(console.evaluation_report(record, subjects.victim.card.weights))
-    say(f"files: {settings.root}/ (leaderboard.csv, leaderboard.md, cost.csv, records/, examples/)")
+    say(f"files: {settings.root}/ (leaderboard.csv, leaderboard.md, source_only.csv, cost.csv, records/, examples/)")
     say(f"page: {settings.root / 'index.html'}")
