@@ -79,6 +79,8 @@ class Params(BaseParams):
 class Method(BaseMethod[Params]):
     """Fine-tuning with a penalty on the distance of the stages' feature maps from the source's."""
 
+    extends = "finetune"
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         if source is not None and not source.layers.stages:
             raise InputError("delta needs the stages of the source network, and this one names none")

@@ -30,6 +30,7 @@ class Params(delta.Params):
 class Method(delta.Method):
     """DELTA from re-initialised weights."""
 
+    extends = "delta"
     can_keep_head = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:

@@ -75,6 +75,7 @@ class Method(delta_r.Method):
     """DELTA-R with spatial dropout after every stage, then weight averaging and new batch norm statistics."""
 
     params: Params
+    extends = "delta-r"
 
     def phases(self) -> list[Phase]:
         params = self.params

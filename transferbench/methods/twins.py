@@ -62,7 +62,13 @@ class Method(madry.Method):
     """Madry's attack on the adaptive branch, and the loss of both."""
 
     params: Params
+    extends = "madry"
     needs_source = True
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        if params.form == "trades":
+            self.extends = "trades"
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
