@@ -5,6 +5,8 @@ its description, and labelled paragraphs (`Paper:`, `Loss:`, `Phases:`, `Options
 docs/methods.md. It has an integer `VERSION`, a frozen dataclass `Params` of hyper-parameters whose defaults are those
 of the paper's code, and a class `Method`. training/loop.py runs it. Named settings of a method are literals in its
 file: a literal `IDS = {"id": "one line"}` and `PRESETS = {"id": {name: value}}`; a change of one raises the `VERSION`.
+A literal `NEEDS = {"id": "batch norm"}` says what a method needs of a network, for `list methods`; `student` refuses
+others.
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ from transferbench.models.features import changed_channels, record_features, spa
 
 VERSION = 3
 
+NEEDS = {"delta": "named stages"}
+
 _TEMPERATURE = 5.0
 
 

@@ -16,6 +16,8 @@ from transferbench.methods import Network, NotNegative, Positive, delta, reiniti
 
 VERSION = 3
 
+NEEDS = {"delta-r": "named stages"}
+
 
 @dataclass(frozen=True)
 class Params(delta.Params):

@@ -30,6 +30,8 @@ from transferbench.models.features import spatial_dropout
 
 VERSION = 3
 
+NEEDS = {"renofeation": "named stages"}
+
 
 @dataclass(frozen=True)
 class Params(delta_r.Params):

@@ -30,6 +30,8 @@ from transferbench.models import twin_norms
 
 VERSION = 1
 
+NEEDS = {"twins": "batch norm"}
+
 
 @dataclass(frozen=True)
 class Params(madry.Params):
