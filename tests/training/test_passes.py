@@ -60,11 +60,14 @@ def passes(
         ("trades", {"k": 2, "bn": "dual"}, 5, 4),
         # The source's features.
         ("delta", {}, 2, 1),
+        # Two thirds of 9 steps with the source's features, k steps and a loss on features alone; then the head.
+        ("fare", {"k": 2, "steps": 9}, 6 / 8 * 4 + 3 / 8, 6 / 8 * 3 + 3 / 8),
+        ("fare", {"k": 2, "steps": 9, "probe": "adversarial"}, 6 / 8 * 4 + 3 / 8 * 3, 6 / 8 * 3 + 3 / 8 * 3),
         # APGD looks at its first point and at one after every step.
         ("apgd-at", {"at_iter": 2}, 4, 4),
     ],
 )
-def test_passes_by_hand(id: str, given: dict[str, Any], forwards: int, backwards: int, source: Network) -> None:
+def test_passes_by_hand(id: str, given: dict[str, Any], forwards: float, backwards: float, source: Network) -> None:
     assert passes(id, source, given) == TrainingPasses(forwards * ROWS, backwards * ROWS)
 
 

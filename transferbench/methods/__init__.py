@@ -212,7 +212,7 @@ class BaseMethod(Generic[P]):
         """The number of consecutive steps on each batch (free adversarial training)."""
         self.keeps_head = False
         """Whether `student` keeps the source's classifier; set before it is called."""
-        self.further_networks: list[nn.Module] = []
+        self.further_networks: list[Network] = []
         """Networks beside student and source that `student` makes and the method runs: their passes are counted."""
 
     @property

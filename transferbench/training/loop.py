@@ -87,7 +87,7 @@ def fit(
         student = method.student(teacher, fresh, len(train.classes))
         student.model.to(options.device)
         counter = PassCounter(TrainingPasses(**saved["passes"]) if "passes" in saved else None)
-        for network in (student.model, *([] if teacher is None else [teacher.model]), *method.further_networks):
+        for network in (student, *([] if teacher is None else [teacher]), *method.further_networks):
             counter.count(network)
         is_counted = "passes" in saved or "model" not in saved
         if "model" in saved:
