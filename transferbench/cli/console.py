@@ -32,6 +32,7 @@ _FILES = (
     "source_only.csv",
     "queries.csv",
     "extensions.csv",
+    "image_files.csv",
 )
 _FOLDERS = ("figures", "galleries", "records", "cards", "victims", "examples")
 

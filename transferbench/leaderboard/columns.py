@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 from transferbench.base.ids import PGD20, PRETRAINED_NEURON, RENOFEATION, SOURCE_PGD
 from transferbench.base.names import file_stem
+from transferbench.base.results import FileFormat
+from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard.column import Cell, Column, Group
 from transferbench.leaderboard.corruptions import Score
 from transferbench.leaderboard.families import (
     BoardColumn,
     RateColumn,
     accuracy,
+    as_file,
     change,
     corrupted,
     cost,
@@ -30,6 +33,7 @@ from transferbench.leaderboard.families import (
 from transferbench.leaderboard.links import card_link, page_of
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.rates import Rate
+from transferbench.results.records import ChainRecord, CraftedRecord, Record
 
 
 def _neurons(m: Measurements) -> Cell:
@@ -53,6 +57,31 @@ def _corruptions_mce(threat: str) -> Callable[[Measurements], Score | None]:
     return lambda m: found.mce if (found := m.corruptions.get(threat)) else None
 
 
+def _chain_of(norm: Norm) -> Callable[[Record], ChainRecord | None]:
+    return lambda record: record.chain(norm)
+
+
+def _pretrained(record: Record) -> CraftedRecord | None:
+    return record.crafted_set(PRETRAINED_NEURON)
+
+
+def image_files() -> list[BoardColumn]:
+    """Of the norms' chains and the pre-trained-neuron attack, by format."""
+    columns: list[BoardColumn] = []
+    formats: dict[FileFormat, str] = {"8bit": "8 bits a value", "jpeg90": "JPEG of quality 90"}
+    for format, words in formats.items():
+        for norm in NORMS:
+            meaning = (
+                f"share of the {norm} chain's fooling points that still fool when saved with {words} and read, %; "
+                "judged, not attacked"
+            )
+            name, heading = f"{norm.lower()}_{format}", f"{norm} {format}"
+            columns.append(as_file(name, meaning, heading, format, _chain_of(norm), norm))
+        meaning = f"likewise of the examples that pretrained_asr counts, with {words}, %"
+        columns.append(as_file(f"pretrained_{format}", meaning, f"pre-trained {format}", format, _pretrained, None))
+    return columns
+
+
 RANK: BoardColumn = Column(
     "rank",
     "1 + the number of rows of the same suite, target, n and seed that beat this one in union accuracy "
@@ -60,6 +89,7 @@ RANK: BoardColumn = Column(
     lambda m: "" if m.rank is None else m.rank,
     "rank",
     Group.VICTIM,
+    page_order=-2,
 )
 VICTIM: BoardColumn = Column(
     "victim",
@@ -89,13 +119,15 @@ UNION = RateColumn(
     "union_acc",
     "share that survives all three chains, %",
     "union",
-    Group.ROBUST,
+    Group.VICTIM,
     rate=lambda m: m.union,
     interval=ends_of("union"),
     summary="union",
     readme=True,
     terminal="union",
     metric="robust_accuracy",
+    # It ranks, and stands beside the rank.
+    page_order=-1,
 )
 PGD = RateColumn(
     "pgd20_linf_acc",
@@ -298,6 +330,7 @@ LEADERBOARD: list[BoardColumn] = [
         _corruptions_mce("corruptions_3d"),
         summary="3D mCE",
     ),
+    *image_files(),
     Column(
         "images",
         "size of the attacked images, CxHxW, with what files went through: radii mean something at one size only",
