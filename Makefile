@@ -49,7 +49,7 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 	$(BIN)/transferbench publish runs/letters-to-digits
 
 docs: setup ## the tables of methods and attacks in docs/, from the plugins' docstrings
-	$(BIN)/python tests/support/plugin_tables.py
+	PYTHONPATH=tests $(BIN)/python -m support.plugin_tables
 
 index: setup ## the lists of RobustBench's models and of all architectures, from the installed packages
 	$(BIN)/python -m transferbench.models.make_index

@@ -249,3 +249,11 @@ def test_square_after_gradients_tells_of_masking(broke: int, masked: bool) -> No
     account = [AttackTally("apgd-ce", 1, 3, 9), AttackTally("square", 1, broke, 9)]
     assert preflight.gradients_masked(account) is masked
     assert not preflight.gradients_masked([AttackTally("square", 1, 5, 9)])
+
+
+def test_a_smoke_runs_two_rows_are_compared_with_no_larger_batch(small: Small) -> None:
+    """What it looks at must not grow with the rows in flight: a large network would take minutes a row."""
+    asked = [preflight.check_model(small.model, small.x[:16], None, most, rows=2).rows for most in (4, 256)]
+    assert asked[0] == asked[1] < 64
+    whole = [preflight.check_model(small.model, small.x[:16], None, most).rows for most in (4, 256)]
+    assert whole[1] > whole[0] + 128

@@ -206,6 +206,59 @@ def test_what_is_not_the_same_thing_is_not_compared(changes: dict[str, Any]) -> 
         assert [row for row in rows if "E-AT" in str(row["paper"])] == []
 
 
+def test_a_number_of_a_figure_has_no_decimals_and_its_footnote() -> None:
+    numbers = published_numbers.read(Path(__file__).parents[2] / "leaderboards" / "published.csv")
+    number = next(one for one in numbers if one.table.startswith("E-AT Table 1") and one.method == "eat")
+    clean = number._replace(measure="clean", value=84.0, provenance="figure reading")
+    rows = published.compare([eat()], [clean])
+    # 36 of 40 are 90 %.
+    assert [(row["published"], row["difference"], row["provenance"]) for row in rows] == [
+        ("84", "+6", "figure reading")
+    ]
+    rendered = published.render(rows, 1, True)
+    assert "| 84 | +6 |" in rendered["published.md"]
+    assert "figure reading: read off a figure" in rendered["published.md"]
+    assert ",84,+6," in rendered["published.csv"]
+    equal = published.compare([eat()], [clean._replace(value=90.0)])
+    assert equal[0]["difference"] == "+0"
+
+
+def test_numbers_that_were_selected_on_test_images_say_so() -> None:
+    """AutoLoRa's table of TWINS, beside a victim of the same source on the same images."""
+    numbers = published_numbers.read(Path(__file__).parents[2] / "leaderboards" / "published.csv")
+    chains = [eat_chain("Linf", "8/255", first(18)), chain("pgd10_linf", first(20), "Linf")]
+    network = "robustbench:imagenet/Linf/Salman2020Do_R50"
+    twins = record("twins-s0", method="twins", network=network, source="RB_Salman2020Do_R50@imagenet/Linf",
+                   source_dataset="imagenet", target_dataset="caltech256", chains=chains, crafted=[])  # fmt: skip
+    rows = published.compare([twins], numbers)
+    assert [(row["measure"], row["published"]) for row in rows] == [
+        ("clean", "69.41"),
+        ("Linf", "42.27"),
+        ("PGD-10", "47.79"),
+    ]
+    page = published.render(rows, len(numbers), True)["published.md"]
+    footnotes = dict(line.split(". ", 1) for line in page.splitlines() if re.match(r"\d+\. ", line))
+    mark = next(number for number, note in footnotes.items() if "best on test images" in note)
+    lines = [line for line in page.splitlines() if line.startswith("| twins-s0")]
+    assert len(lines) == 3
+    assert all(mark in line.split("|")[-2].replace(" ", "").split(",") for line in lines)
+    assert "there AutoAttack's standard version" in str(rows[1]["notes"])
+
+
+def test_every_number_says_how_it_was_read_and_where_the_code_selects_on_test_images() -> None:
+    path = Path(__file__).parents[2] / "leaderboards" / "published.csv"
+    with path.open(encoding="utf-8", newline="") as stream:
+        lines = list(csv.DictReader(stream))
+    assert {line["provenance"] for line in lines} == set(published_numbers.PROVENANCES)
+    of_code = [line for line in lines if "AutoLoRa" in line["paper"] or line["method"] == "AutoLoRa"]
+    assert of_code
+    assert all("best on test images" in line["note"] for line in of_code)
+    readme = (path.parent / "README.md").read_text(encoding="utf-8")
+    papers = len({line["paper"] for line in lines})
+    words = {11: "eleven"}
+    assert f"holds {len(lines)} numbers of {words[papers]} papers" in readme
+
+
 def rb(folder: Path, dataset: str, threat: str, id: str, **info: Any) -> None:
     path = folder / "model_info" / dataset / threat / f"{id}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -259,6 +312,9 @@ def test_robustbenchs_numbers_come_from_a_checkout(tmp_path: Path) -> None:
             "union",
         ),
         (lambda _: "", "no column"),
+        (lambda text: text.replace(",provenance\n", ",origin\n", 1), "no column 'provenance'"),
+        (lambda text: text.replace(",table\n", ",tabel\n", 1), "line 2: unknown provenance 'tabel'.*'table'"),
+        (lambda text: text.replace(",76,", ",76.3,", 1), "'76.3' is a figure reading: give whole percents"),
     ],
 )
 def test_impossible_published_numbers_are_refused(change: Any, complaint: str, tmp_path: Path) -> None:

@@ -155,16 +155,21 @@ def test_trades_with_apgd_attacks_from_the_image_itself(source: Network) -> None
 
 
 def test_a_step_of_ramp(source: Network) -> None:
-    given = {**STEP, "pair_lmda": 2.5, "partial_batches": False, "l_eps": "0.02,0.3", "seed": 5}
-    method, model, batch = start_of("ramp", source, given)
-    plain = Network(model, LAYERS)
-    first, second = (method.worst(plain, batch, norm) for norm in ("Linf", "L1"))
-    with torch.no_grad():
-        losses = [F.cross_entropy(model(x), batch.y, reduction="none") for x in (first, second)]
-    worst = torch.stack([a if u >= v else b for a, b, u, v in zip(first, second, *losses, strict=True)])
-    model.train()
-    p, q = model(first).softmax(1), model(second).softmax(1)
-    right = [row for row in range(len(p)) if int(p[row].argmax()) == int(batch.y[row])]
+    """With the first seed for which some images of the batch are right at the first norm's point and some are wrong:
+    which one that is depends on the last bits of the fixture's training."""
+    for seed in range(5, 40):
+        given = {**STEP, "pair_lmda": 2.5, "partial_batches": False, "l_eps": "0.02,0.3", "seed": seed}
+        method, model, batch = start_of("ramp", source, given)
+        plain = Network(model, LAYERS)
+        first, second = (method.worst(plain, batch, norm) for norm in ("Linf", "L1"))
+        with torch.no_grad():
+            losses = [F.cross_entropy(model(x), batch.y, reduction="none") for x in (first, second)]
+        worst = torch.stack([a if u >= v else b for a, b, u, v in zip(first, second, *losses, strict=True)])
+        model.train()
+        p, q = model(first).softmax(1), model(second).softmax(1)
+        right = [row for row in range(len(p)) if int(p[row].argmax()) == int(batch.y[row])]
+        if right:
+            break
     assert 0 < len(right) < len(p), "some are right and some are wrong"
     pairing = sum((p[row] * (p[row] / q[row]).log()).sum() for row in right) / len(right)
     loss = F.cross_entropy(model(worst), batch.y) + 2.5 * pairing

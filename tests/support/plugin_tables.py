@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from support import method_networks
 from transferbench import attacks
 from transferbench.attacks.source_attack import passes_of
 from transferbench.base import registry
@@ -22,10 +23,11 @@ from transferbench.base.specifications import AttackSpec, ThreatModel
 from transferbench.engine import controls
 
 ROOT = Path(__file__).resolve().parents[2]
-Kind = Literal["methods", "attacks", "presets"]
+Kind = Literal["methods", "attacks", "presets", "method networks"]
 PAGES: dict[Kind, Path] = {
     "methods": ROOT / "docs" / "methods.md",
     "presets": ROOT / "docs" / "methods.md",
+    "method networks": ROOT / "docs" / "methods.md",
     "attacks": ROOT / "docs" / "attacks.md",
 }
 LABELS = ("Paper", "Loss", "Phases", "Presets", "Options", "Threats", "Holds", "Counts", "Deviations")
@@ -119,6 +121,7 @@ def _code(id: str) -> str:
 
 HEADERS: dict[Kind, tuple[str, ...]] = {
     "methods": ("id", "paper", "loss", "phases", "deviations and options"),
+    "method networks": ("methods", *method_networks.KINDS),
     "presets": ("id", "method", "what it is", "settings that are not the method's defaults"),
     "attacks": (
         "attack",
@@ -139,6 +142,8 @@ def rows(kind: Kind) -> list[list[str]]:
     """A row for every file of the package that holds plugins of the kind, by its first id; for every preset."""
     if kind == "presets":
         return _presets()
+    if kind == "method networks":
+        return method_networks.rows()
     by_module: dict[str, list[str]] = {}
     for entry in registry.entries(kind).values():
         if entry.module.startswith("transferbench.") and not registry.preset_of(entry):

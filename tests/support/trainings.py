@@ -30,6 +30,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     **{id: {"k": 2, "eps": "0.1"} for id in ("twins", "alf", "aff", "fft-5-trades", "fft-50-trades", "lp-50-trades")},
     **{id: {"at_iter": 2, "l_eps": "0.1"} for id in ("fft-5", "fft-50", "lp-50")},
     "roli": {"k": 2, "eps": "0.1"},
+    "fare": {"k": 2, "eps": "0.1", "lr": 1e-3},
     "trades": {"k": 2, "eps": "0.1"},
     "free": {"m": 2, "eps": "0.1"},
     "igam": {

@@ -19,6 +19,8 @@ FAB_T = "fab-t"
 SQUARE = "square"
 PGD20 = "pgd20_linf"
 """The chain of Madry's PGD-20, beside those named after their norm."""
+PGD10 = "pgd10_linf"
+"""Likewise PGD-10."""
 
 RENOFEATION = "renofeation"
 """The threat of Renofeation's own evaluator."""

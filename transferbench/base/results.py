@@ -160,11 +160,20 @@ class JobResult:
 
 
 @dataclass(frozen=True)
+class TrainingPasses:
+    """Rows through the networks of a training (training/passes.py)."""
+
+    forwards: int
+    backwards: int
+
+
+@dataclass(frozen=True)
 class TrainResult(JobResult):
     """A trained network. `folder` holds it, relative to the run's folder; `validation_accuracy` is a share, None
     where no validation images were kept apart.
 
-    `identity` is its card's (models/cards.py): an edited card is another network's.
+    `identity` is its card's (models/cards.py): an edited card is another network's. `passes` is None in results from
+    before they were counted.
     """
 
     folder: str
@@ -173,6 +182,7 @@ class TrainResult(JobResult):
     log: list[dict[str, int | float | str]]
     identity: str = ""
     head: str = ""
+    passes: TrainingPasses | None = None
 
     @property
     def notes(self) -> tuple[str, ...]:

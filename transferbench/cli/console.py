@@ -31,6 +31,7 @@ _FILES = (
     "transfer.csv",
     "source_only.csv",
     "queries.csv",
+    "extensions.csv",
     "image_files.csv",
 )
 _FOLDERS = ("figures", "galleries", "records", "cards", "victims", "examples")

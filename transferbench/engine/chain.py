@@ -11,7 +11,7 @@ from torch import Tensor
 
 from transferbench import attacks
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
-from transferbench.base.settings import ENGINE, MIN_ROWS, EngineOptions
+from transferbench.base.settings import ENGINE, EngineOptions
 from transferbench.base.specifications import Chain
 from transferbench.engine import draws, preflight
 from transferbench.engine.bf16 import NEAR, in_bf16
@@ -71,9 +71,7 @@ class Target:
         InputError when the pre-flight refuses the model (a module or a function) or the examples.
         """
         sample, most = x[: options.preflight_rows], batch_size or default_slots(x[0].numel())
-        # A smoke run looks at two rows, and at no larger batch.
-        largest = most if options.preflight_rows >= MIN_ROWS else 0
-        report = preflight.check_model(model, x, y, largest, options.preflight_rows)
+        report = preflight.check_model(model, x, y, most, options.preflight_rows)
         model = report.model
         preflight.check_labels(y, report.num_classes)
         copyable = options.search_copy and not report.batch_dependent

@@ -81,8 +81,10 @@ def check_model(given: object, x: Tensor, y: Tensor | None, most: int = 64, rows
     """Test a model (a module or a function) on the first `rows` images (with darker copies where there are fewer).
 
     `y` is None for a model whose classes are not the images' (a source with other labels). `most`: the number of rows
-    in flight, at which rows are compared as well. InputError when the model is refused.
+    in flight, at which rows are compared as well, unless `rows` are fewer than the engine ever shows (a smoke run's
+    two). InputError when the model is refused.
     """
+    most = most if rows >= MIN_ROWS else 0
     x = company(x[:rows], max(rows, 2))
     canonical = Canonical(given, x)
     model, share = canonical.network, LOW_PRECISION_SHARE if canonical.low_precision else SHARE

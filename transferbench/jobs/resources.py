@@ -194,8 +194,9 @@ class Resources:
             first = self.images(sample).on(self.device)
             most = self.settings.batch_size or default_slots(first.pixels[0].numel())
             source = fitted(self.network(wanted), first.shape)
-            report = check_model(source.model, first.pixels, None, most)
-            copyable = self.settings.engine.search_copy and not report.batch_dependent
+            engine = self.settings.engine
+            report = check_model(source.model, first.pixels, None, most, engine.preflight_rows)
+            copyable = engine.search_copy and not report.batch_dependent
             model = SourceModel.prepare(report.model, source.layers, first.pixels, copyable)
             rows = most
             if first.pixels.is_cuda and self.settings.batch_size is None and not report.batch_dependent:

@@ -138,7 +138,7 @@ class TrainJob(Job[TrainResult]):
         model, card, fitted = train_victim(
             self.recipe, methods.build(self.method, dict(self.settings)), source, splits, options
         )
-        result = TrainResult("", "", fitted.validation_accuracy, fitted.log)
+        result = TrainResult("", "", fitted.validation_accuracy, fitted.log, passes=fitted.passes)
         return Output(result, dict(model.state_dict()), card.model_dump(mode="json"))
 
     def keep(self, store: Store, key: str, output: Output) -> TrainResult:
@@ -155,6 +155,7 @@ class TrainJob(Job[TrainResult]):
             output.result.log,
             identity=card.identity,
             head=card.head,
+            passes=output.result.passes,
         )
 
     def is_intact(self, result: TrainResult, store: Store, keep: Keep) -> bool:

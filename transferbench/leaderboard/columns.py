@@ -28,6 +28,7 @@ from transferbench.leaderboard.families import (
     of_source,
     over_all,
     radius,
+    variant_text,
 )
 from transferbench.leaderboard.links import card_link, page_of
 from transferbench.leaderboard.measurements import Measurements
@@ -347,6 +348,40 @@ LEADERBOARD: list[BoardColumn] = [
         text=True,
         summary="search",
         summary_order=3,
+        optional=True,
+    ),
+    Column(
+        "preset_of",
+        "the method whose setting the row's method names",
+        lambda m: m.record.preset_of,
+        "preset of",
+        Group.MORE,
+        text=True,
+        optional=True,
+    ),
+    Column(
+        "variant",
+        "hyper-parameters of the method that are an extension of their own",
+        lambda m: variant_text(m.record),
+        "variant",
+        Group.MORE,
+        text=True,
+        optional=True,
+    ),
+    Column(
+        "train_forwards",
+        "rows forward through the networks of its training, inner attacks included",
+        lambda m: "" if m.record.train_forwards is None else m.record.train_forwards,
+        "train forwards",
+        Group.COST,
+        optional=True,
+    ),
+    Column(
+        "train_backwards",
+        "rows backward, likewise; a pass counts as one however far it goes",
+        lambda m: "" if m.record.train_backwards is None else m.record.train_backwards,
+        "train backwards",
+        Group.COST,
         optional=True,
     ),
     Column(

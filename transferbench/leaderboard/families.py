@@ -108,6 +108,11 @@ def flagged(record: Record) -> list[str]:
     return [f"{name}{shares.get(name, '')}" for name in record.flags]
 
 
+def variant_text(record: Record) -> str:
+    """`tune=lora`, of several separated by spaces; empty for a method at its defaults."""
+    return " ".join(f"{name}={value}" for name, value in sorted(record.variant.items()))
+
+
 def radius(name: str, meaning: str, norm: Norm) -> BoardColumn:
     """The radius of a norm's chain."""
 

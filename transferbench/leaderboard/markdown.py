@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from transferbench.base.specifications import NORMS
-from transferbench.leaderboard import external, figures, image_files, queries, source_only, transfer
+from transferbench.leaderboard import extensions, external, figures, image_files, queries, source_only, transfer
 from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
@@ -134,7 +134,8 @@ def render(records: Sequence[Record], rows: Sequence[Row], externals: Sequence[E
 
 def _sections(records: Sequence[Record], rows: Sequence[Row]) -> list[str]:
     """The parts of the page that not every board has."""
-    parts = [module.markdown(records) for module in (source_only, queries, image_files, transfer)]
+    modules = (extensions, source_only, queries, image_files, transfer)
+    parts = [module.markdown(records) for module in modules]
     return [part for part in (*parts, figures.markdown(rows)) if part]
 
 

@@ -8,15 +8,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from transferbench.base import atomic_files
-from transferbench.base.ids import APGD_CE, APGD_T, L1_SCREEN, PGD20
+from transferbench.base.ids import APGD_CE, APGD_T, L1_SCREEN, PGD10, PGD20
 from transferbench.base.specifications import NORMS, Epsilon
 from transferbench.leaderboard.column import Column, Row, build_row
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.measurements import Measurements
-from transferbench.leaderboard.published_numbers import CLEAN, MEASURES, PGD_20, UNION, Published, read, robustbench
+from transferbench.leaderboard.published_numbers import (
+    CLEAN,
+    MEASURES,
+    PGD_10,
+    PGD_20,
+    PROVENANCES,
+    UNION,
+    Published,
+    read,
+    robustbench,
+)
 from transferbench.leaderboard.rates import Rate
 from transferbench.leaderboard.tables import csv_table, table
 from transferbench.results.records import ChainRecord, Record
+
+_CHAINS = {PGD_20: PGD20, PGD_10: PGD10}
+"""The chains of measures that are not called as their norm."""
 
 
 class Comparison(NamedTuple):
@@ -32,7 +45,15 @@ class Comparison(NamedTuple):
 
 
 def _notes(one: Comparison) -> str:
-    return "; ".join([*_differences(one), *one.number.notes])
+    number = one.number
+    provenance = "" if number.robustbench else f"{number.provenance}: {PROVENANCES[number.provenance]}"
+    return "; ".join(filter(None, [*_differences(one), *number.notes, provenance]))
+
+
+def _difference(one: Comparison) -> str:
+    # Of -0.0 the sign is no result.
+    difference = round(one.rate.points - one.number.value, one.number.decimals) + 0.0
+    return f"{difference:+.{one.number.decimals}f}"
 
 
 COLUMNS: list[Column[Comparison]] = [
@@ -43,10 +64,11 @@ COLUMNS: list[Column[Comparison]] = [
     Column("low", "lower end of its 95 % Wilson interval, %", lambda one: one.rate.interval[0]),
     Column("high", "upper end, %", lambda one: one.rate.interval[1]),
     Column("n", "attacked test examples here", lambda one: one.record.n),
-    Column("published", "the published rate, %", lambda one: f"{one.number.value:.2f}"),
-    Column("difference", "measured minus published, points", lambda one: f"{one.rate.points - one.number.value:+.2f}"),
+    Column("published", "the published rate, %", lambda one: f"{one.number.value:.{one.number.decimals}f}"),
+    Column("difference", "measured minus published, points", _difference),
     Column("paper", "paper of the number", lambda one: one.number.paper),
     Column("table", "table in the paper", lambda one: one.number.table),
+    Column("provenance", "how the published number was read", lambda one: one.number.provenance),
     Column("notes", "every known difference, separated by semicolons", _notes),
 ]
 
@@ -73,7 +95,7 @@ def _comparison(measurements: Measurements, number: Published) -> Comparison | N
     if number.measure == UNION:
         union = measurements.union
         return None if union is None else Comparison(record, number, union, record.chain("Linf"))
-    chain = record.chain(PGD20 if number.measure == PGD_20 else number.measure)
+    chain = record.chain(_CHAINS.get(number.measure, number.measure))
     return None if chain is None else Comparison(record, number, measurements.robust[chain.name], chain)
 
 
@@ -100,7 +122,7 @@ def _differences(one: Comparison) -> list[str]:
         notes.append("classifier here: " + ("the source's" if record.head == "kept" else "new"))
     if record.batch is not None:
         notes.append(f"answers here depend on the batch, of {record.batch}")
-    if one.chain is not None and one.number.measure != PGD_20:
+    if one.chain is not None and one.number.measure not in _CHAINS:
         attacks = [attack for attack in one.chain.attacks if attack["id"] != L1_SCREEN]
         if attacks != [{"id": APGD_CE}, {"id": APGD_T}]:
             notes.append(f"protocol here: {record.protocol}")

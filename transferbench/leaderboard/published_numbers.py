@@ -12,14 +12,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.base.specifications import NORMS
 
 CLEAN = "clean"
 UNION = "union"
 PGD_20 = "PGD-20"
-MEASURES = (CLEAN, *NORMS, UNION, PGD_20)
+PGD_10 = "PGD-10"
+MEASURES = (CLEAN, *NORMS, UNION, PGD_20, PGD_10)
 """What a number can be a rate of, in the order of tables."""
+
+TABLE, FIGURE, THIRD_PARTY = "table", "figure reading", "third party"
+PROVENANCES = {
+    TABLE: "printed as a number by the paper or its code",
+    FIGURE: "read off a figure, in whole percents",
+    THIRD_PARTY: "from the notes of a third party, not from the paper",
+}
+"""How a number was read: the column `provenance`, and its footnote."""
 
 METHODS = {
     "E-AT fine-tuning": "eat",
@@ -40,6 +50,18 @@ METHODS = {
     "MAX": "max",
     "MSD": "msd",
     "Linf-AT": "apgd-at",
+    "RAMP fine-tuning": "ramp",
+    "RAMP": "ramp",
+    "Vanilla RFT": "madry",
+    "TWINS": "twins",
+    "RoLI-Full": "roli",
+    "RanLI-Full": "madry",
+    "FFT-5 TRADES": "fft-5-trades",
+    "FFT-50 TRADES": "fft-50-trades",
+    "LP-50 TRADES": "lp-50-trades",
+    "FFT-5": "fft-5",
+    "FFT-50": "fft-50",
+    "LP-50": "lp-50",
 }
 """The papers' words, longest first where one begins with another; what follows them is noted as a variant."""
 NETWORKS = {
@@ -50,6 +72,13 @@ NETWORKS = {
     "ResNet-101": "torchvision:resnet101",
     "MobileNetV2": "torchvision:mobilenet_v2",
 }
+PUBLIC_NETWORKS = {
+    ("ResNet-50", "CIFAR-10 Linf-AT, Engstrom2019"): "robustbench:cifar10/Linf/Engstrom2019Robustness",
+    ("WideResNet-28-10", "CIFAR-10 Linf-AT, Carmon2019 (extra data)"): "robustbench:cifar10/Linf/Carmon2019Unlabeled",
+    ("ResNet-50", "ImageNet Linf-AT 4/255"): "robustbench:imagenet/Linf/Salman2020Do_R50",
+    ("Swin-B", "ImageNet Linf-AT"): "robustbench:imagenet/Linf/Liu2023Comprehensive_Swin-B",
+}
+"""Architectures that are one network here, by the source they were fine-tuned from."""
 DATASETS = {
     "CIFAR-10": "cifar10",
     "CIFAR-100": "cifar100",
@@ -59,10 +88,12 @@ DATASETS = {
     "Flower102": "flowers102",
     "StanfordDogs120": "dogs120",
     "Stanford40": "stanford40",
+    "Caltech-256": "caltech256",
 }
 CHAINS = {
     "APGD-CE+APGD-T (E-AT protocol)": "",
     "AutoAttack (as worded by RAMP; E-AT-style protocol)": "the paper says AutoAttack and describes E-AT's protocol",
+    "AutoAttack standard": "there AutoAttack's standard version",
 }
 """Attacks that are the norms' chains here, with a note on the wording."""
 
@@ -81,12 +112,19 @@ class Published(NamedTuple):
     value: float
     notes: tuple[str, ...]
     robustbench: str = ""
+    provenance: str = TABLE
+
+    @property
+    def decimals(self) -> int:
+        """Decimals that the number, and a difference from it, can be shown with."""
+        return 0 if self.provenance == FIGURE else 2
 
 
 def read(path: Path) -> list[Published]:
     """The numbers of a published.csv whose method, network, data set and measure exist here.
 
-    InputError for a missing column, a value that is no percentage, or a union above one of its norms.
+    InputError for a missing column, a value that is no percentage, an unknown provenance, a figure reading with
+    decimals, or a union above one of its norms.
     """
     try:
         with path.open(encoding="utf-8", newline="") as stream:
@@ -94,7 +132,7 @@ def read(path: Path) -> list[Published]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--published {path}: cannot be read ({error})") from None
     needed = ("paper", "table", "method", "architecture", "source_dataset", "target_dataset", "metric", "norm", "eps")
-    for column in (*needed, "attack", "value_percent", "note", "source"):
+    for column in (*needed, "attack", "value_percent", "note", "source", "provenance"):
         if not rows or column not in rows[0]:
             raise InputError(f"--published {path}: there is no column {column!r}")
     numbers = []
@@ -105,6 +143,15 @@ def read(path: Path) -> list[Published]:
             value = -1.0
         if not 0 <= value <= 100:
             raise InputError(f"--published {path}, line {line}: {row['value_percent']!r} is no percentage")
+        provenance = row["provenance"]
+        if provenance not in PROVENANCES:
+            raise InputError(
+                f"--published {path}, line {line}: {registry.unknown('provenance', provenance, PROVENANCES)}"
+            )
+        if provenance == FIGURE and not value.is_integer():
+            raise InputError(
+                f"--published {path}, line {line}: {row['value_percent']!r} is a figure reading: give whole percents"
+            )
         numbers.append(_translation(row, value))
     _refuse_impossible_unions(path, rows)
     return [number for number in numbers if number is not None]
@@ -128,7 +175,8 @@ def _refuse_impossible_unions(path: Path, rows: Sequence[dict[str, str]]) -> Non
 
 def _translation(row: dict[str, str], value: float) -> Published | None:
     words = next((words for words in METHODS if row["method"] == words or row["method"].startswith(f"{words} ")), None)
-    network, target = NETWORKS.get(row["architecture"]), DATASETS.get(row["target_dataset"])
+    public = PUBLIC_NETWORKS.get((row["architecture"], row["source_dataset"]))
+    network, target = public or NETWORKS.get(row["architecture"]), DATASETS.get(row["target_dataset"])
     measure = _measure(row)
     if words is None or network is None or target is None or measure is None:
         return None
@@ -156,6 +204,7 @@ def _translation(row: dict[str, str], value: float) -> Published | None:
         eps,
         value,
         tuple(filter(None, notes)),
+        provenance=row["provenance"],
     )
 
 
@@ -167,8 +216,8 @@ def _measure(row: dict[str, str]) -> str | None:
         return UNION
     if row["metric"] == "robust_acc" and row["norm"] in NORMS and row["attack"] in CHAINS:
         return row["norm"]
-    if row["metric"] == "robust_acc" and row["norm"] == "Linf" and row["attack"] == "PGD-20":
-        return PGD_20
+    if row["metric"] == "robust_acc" and row["norm"] == "Linf" and row["attack"] in (PGD_20, PGD_10):
+        return row["attack"]
     return None
 
 

@@ -5,6 +5,8 @@ its description, and labelled paragraphs (`Paper:`, `Loss:`, `Phases:`, `Options
 docs/methods.md. It has an integer `VERSION`, a frozen dataclass `Params` of hyper-parameters whose defaults are those
 of the paper's code, and a class `Method`. training/loop.py runs it. Named settings of a method are literals in its
 file: a literal `IDS = {"id": "one line"}` and `PRESETS = {"id": {name: value}}`; a change of one raises the `VERSION`.
+A literal `NEEDS = {"id": "batch norm"}` says what a method needs of a network, for `list methods`; `student` refuses
+others.
 """
 
 from __future__ import annotations
@@ -193,6 +195,10 @@ class BaseMethod(Generic[P]):
     """Whether the source's weights enter the training; otherwise nothing but its architecture does."""
     can_keep_head = True
     """Whether the student may start with the source's classifier."""
+    extends = ""
+    """The id of the method that this one adds to, by its paper; empty for a baseline. A preset's is its method."""
+    variants: tuple[str, ...] = ()
+    """Hyper-parameters of which a value other than the default is an extension of its own (`tune=lora`)."""
 
     def __init__(self, params: P) -> None:
         self.params = params
@@ -206,6 +212,14 @@ class BaseMethod(Generic[P]):
         """The number of consecutive steps on each batch (free adversarial training)."""
         self.keeps_head = False
         """Whether `student` keeps the source's classifier; set before it is called."""
+        self.further_networks: list[Network] = []
+        """Networks beside student and source that `student` makes and the method runs: their passes are counted."""
+
+    @property
+    def variant(self) -> dict[str, str]:
+        """The `variants` that are not at their defaults."""
+        pairs = ((name, getattr(self.params, name)) for name in self.variants)
+        return {name: str(value) for name, value in pairs if value != getattr(self.defaults, name)}
 
     @property
     def passes_per_step(self) -> float:
@@ -270,6 +284,7 @@ class AdversarialMethod(BaseMethod[A]):
     """A method that attacks while it trains. `radius` alone says how far, `main` what is trained."""
 
     needs_source = False
+    variants: tuple[str, ...] = ("tune", "eps_schedule")
 
     def __init__(self, params: A) -> None:
         super().__init__(params)
@@ -347,6 +362,7 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
         raise InputError(f"method {id}: {first_problem(error)}") from None
     method: BaseMethod[Any] = module.Method(params)
     method.id, method.defaults = id, TypeAdapter(params_class).validate_python(preset)
+    method.extends = registry.preset_of(registry.find("methods", id)) or method.extends
     if params.from_scratch and method.needs_source:
         raise InputError(f"method {id}: from_scratch=True, but it takes its features or weights from a source")
     if params.head_init != "random" and (params.from_scratch or not method.can_keep_head):
@@ -354,6 +370,20 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
     if params.new_head == "no" and (params.from_scratch or not method.can_keep_head):
         raise InputError(f"method {id}: new_head=no, but the network starts without the source's classifier")
     return method
+
+
+def lineage(method: BaseMethod[Any]) -> list[str]:
+    """The ids of the methods that a method adds to: what it extends, what that extends, and so on to a baseline.
+
+    InputError where one of them does not exist.
+    """
+    ids: list[str] = []
+    following = method.extends
+    while following and following not in ids:
+        ids.append(following)
+        entry = registry.find("methods", following)
+        following = registry.preset_of(entry) or entry.load().Method.extends
+    return ids
 
 
 def batch_norms(model: nn.Module) -> dict[str, nn.Module]:

@@ -60,3 +60,5 @@ class Params(eat.Params):
 
 class Method(eat.Method):
     """E-AT's loop with exactly one norm."""
+
+    extends = "madry"

@@ -37,6 +37,8 @@ from transferbench.models.features import changed_channels, record_features, spa
 
 VERSION = 3
 
+NEEDS = {"delta": "named stages"}
+
 _TEMPERATURE = 5.0
 
 
@@ -78,6 +80,8 @@ class Params(BaseParams):
 
 class Method(BaseMethod[Params]):
     """Fine-tuning with a penalty on the distance of the stages' feature maps from the source's."""
+
+    extends = "finetune"
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         if source is not None and not source.layers.stages:

@@ -16,6 +16,8 @@ from transferbench.methods import Network, NotNegative, Positive, delta, reiniti
 
 VERSION = 3
 
+NEEDS = {"delta-r": "named stages"}
+
 
 @dataclass(frozen=True)
 class Params(delta.Params):
@@ -30,6 +32,7 @@ class Params(delta.Params):
 class Method(delta.Method):
     """DELTA from re-initialised weights."""
 
+    extends = "delta"
     can_keep_head = False
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:

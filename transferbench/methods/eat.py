@@ -84,6 +84,8 @@ class Params(AdversarialParams):
 class Method(AdversarialMethod[Params]):
     """Adversarial training in one norm per batch, drawn by the norms' running robust accuracies."""
 
+    extends = "sat"
+
     @property
     def passes_per_step(self) -> float:
         return self.params.at_iter + 1

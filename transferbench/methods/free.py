@@ -63,6 +63,8 @@ class Params(AdversarialParams):
 class Method(AdversarialMethod[Params]):
     """`delta` is the perturbation of the batch's slots; its gradient is that of the last step's backward pass."""
 
+    extends = "madry"
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         self.replays = self.params.m
         self.delta: Tensor | None = None

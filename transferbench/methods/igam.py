@@ -194,6 +194,7 @@ class Method(BaseMethod[Params]):
         if not self.keeps_head:
             heads.linear(model, source.layers, num_classes)
         self.teacher = Network(model, source.layers)
+        self.further_networks = [self.teacher]
         if not self.params.teacher_steps and not self.keeps_head:
             raise InputError(
                 "teacher_steps=0: the source is no teacher of the target's classes; train one on the target first, or "

@@ -37,6 +37,8 @@ class Params(BaseParams):
 class Method(BaseMethod[Params]):
     """Fine-tuning with a penalty on the distance of the weights from `start`, the source's."""
 
+    extends = "finetune"
+
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)
         without = "\0" if self.params.head == "seed" else f"{student.layers.head}."

@@ -53,6 +53,7 @@ class Method(probe.Method):
     """A linear probe first, then fine-tuning with a penalty on the distance of the penultimate features."""
 
     params: Params
+    extends = "finetune"
 
     @property
     def passes_per_step(self) -> float:

@@ -82,6 +82,8 @@ class Params(AdversarialParams):
 class Method(AdversarialMethod[Params]):
     """Cross-entropy at PGD's end points."""
 
+    extends = "finetune"
+
     @property
     def passes_per_step(self) -> float:
         return self.params.k + 1

@@ -25,6 +25,8 @@ Params = sat.Params
 class Method(eat.Method):
     """E-AT's attacks; the loss is at each example's worst norm."""
 
+    extends = "apgd-at"
+
     @property
     def passes_per_step(self) -> float:
         return len(self.params.l_norms.split(",")) * self.params.at_iter + 1

@@ -76,6 +76,8 @@ class Params(AdversarialParams):
 class Method(AdversarialMethod[Params]):
     """Cross-entropy at the points of a joint attack in three norms."""
 
+    extends = "apgd-at"
+
     @property
     def passes_per_step(self) -> float:
         return self.params.at_iter + 1

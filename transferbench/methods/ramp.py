@@ -53,6 +53,7 @@ class Method(eat.Method):
     """`old`: the state when the steps of a projection began; `natural`: the copy that trains on clean images."""
 
     params: Params
+    extends = "eat"
 
     def __init__(self, params: Params) -> None:
         super().__init__(params)

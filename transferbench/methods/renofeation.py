@@ -30,6 +30,8 @@ from transferbench.models.features import spatial_dropout
 
 VERSION = 3
 
+NEEDS = {"renofeation": "named stages"}
+
 
 @dataclass(frozen=True)
 class Params(delta_r.Params):
@@ -75,6 +77,7 @@ class Method(delta_r.Method):
     """DELTA-R with spatial dropout after every stage, then weight averaging and new batch norm statistics."""
 
     params: Params
+    extends = "delta-r"
 
     def phases(self) -> list[Phase]:
         params = self.params

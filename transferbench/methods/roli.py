@@ -59,6 +59,7 @@ class Method(madry.Method):
     """Adversarial training in two phases, of the head and then of what is tuned."""
 
     params: Params
+    extends = "madry"
     needs_source = True
 
     def phases(self) -> list[Phase]:

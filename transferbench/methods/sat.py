@@ -26,5 +26,7 @@ class Params(eat.Params):
 class Method(eat.Method):
     """E-AT with equal probabilities of the norms."""
 
+    extends = "apgd-at"
+
     def weights(self) -> list[float]:
         return [1.0] * len(self.attacks)

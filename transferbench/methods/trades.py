@@ -106,6 +106,9 @@ class Params(AdversarialParams):
 class Method(AdversarialMethod[Params]):
     """Clean cross-entropy plus the divergence at PGD's end points."""
 
+    extends = "madry"
+    variants = (*AdversarialMethod.variants, "bn")
+
     @property
     def passes_per_step(self) -> float:
         return self.params.k + 2

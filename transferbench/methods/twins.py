@@ -30,6 +30,8 @@ from transferbench.models import twin_norms
 
 VERSION = 1
 
+NEEDS = {"twins": "batch norm"}
+
 
 @dataclass(frozen=True)
 class Params(madry.Params):
@@ -62,7 +64,13 @@ class Method(madry.Method):
     """Madry's attack on the adaptive branch, and the loss of both."""
 
     params: Params
+    extends = "madry"
     needs_source = True
+
+    def __init__(self, params: Params) -> None:
+        super().__init__(params)
+        if params.form == "trades":
+            self.extends = "trades"
 
     def student(self, source: Network | None, fresh: Callable[[], Network], num_classes: int) -> Network:
         student = super().student(source, fresh, num_classes)

@@ -24,6 +24,8 @@ from transferbench.models.features import submodule
 
 VERSION = 2
 
+NEEDS = {"unfreeze": "named stages"}
+
 
 @dataclass(frozen=True)
 class Params(BaseParams):

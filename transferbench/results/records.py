@@ -73,7 +73,9 @@ class SparseModel(StrictModel):
     @model_serializer(mode="wrap")
     def _sparse(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = handler(self)
-        return {name: value for name, value in values.items() if name not in self.newer or value not in (None, [], "")}
+        return {
+            name: value for name, value in values.items() if name not in self.newer or value not in (None, [], {}, "")
+        }
 
 
 class DrawsRecord(StrictModel):
@@ -255,9 +257,24 @@ class Record(SparseModel):
     of a record without chains. `stratified`: the examples are the first of each class in turn, n in all.
     `unmeasured_threat`: the threat that the model was trained for, where the record has
     other ones alone.
+
+    `preset_of`: the method whose setting `method` names. `extends`: the methods that it adds to, the nearest first;
+    `variant`: its hyper-parameters that are an extension of their own (methods/__init__.py). `train_forwards`,
+    `train_backwards`: rows through the networks of its training (training/passes.py).
     """
 
-    newer = ("corruptions", "clean_job", "unmeasured_threat", "queried", "stratified")
+    newer = (
+        "corruptions",
+        "clean_job",
+        "unmeasured_threat",
+        "queried",
+        "stratified",
+        "preset_of",
+        "extends",
+        "variant",
+        "train_forwards",
+        "train_backwards",
+    )
 
     schema_version: Literal[3] = 3
     suite: str
@@ -293,6 +310,11 @@ class Record(SparseModel):
     corruptions: list[CorruptionRecord] = Field(default=[])
     clean_job: str = ""
     unmeasured_threat: str = ""
+    preset_of: str = ""
+    extends: list[str] = Field(default=[])
+    variant: dict[str, str] = Field(default={})
+    train_forwards: int | None = Field(default=None, ge=0)
+    train_backwards: int | None = Field(default=None, ge=0)
     versions: dict[str, str]
     precision: Literal["fp32"] = "fp32"
     folded: bool

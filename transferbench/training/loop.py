@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -19,10 +19,12 @@ from transferbench.base import keyed_random, schedules
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint, State
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.progress import OnProgress, Progress, ignore
+from transferbench.base.results import TrainingPasses
 from transferbench.data import Dataset
 from transferbench.methods import BaseMethod, Batch, Network, Phase, batch_norms, decay_of, frozen_copy
 from transferbench.training.batches import Loader
 from transferbench.training.monitor import RobustnessMonitor
+from transferbench.training.passes import PassCounter
 
 LogRow = dict[str, int | float | str]
 """step, phase, lr, and either the loss by its parts or the monitor's accuracies."""
@@ -51,12 +53,13 @@ FIT_OPTIONS = FitOptions()
 @dataclass(frozen=True)
 class Trained:
     """The network in eval mode, its validation accuracy in [0, 1] (None without validation images), the log (a row
-    every 10 steps), wall time in s."""
+    every 10 steps), wall time in s, and the passes (None where it continued from a checkpoint that did not count)."""
 
     network: Network
     validation_accuracy: float | None
     log: list[LogRow]
     seconds: float
+    passes: TrainingPasses | None = None
 
 
 def fit(
@@ -83,6 +86,10 @@ def fit(
         torch.manual_seed(keyed_random.stream("init", params.seed))
         student = method.student(teacher, fresh, len(train.classes))
         student.model.to(options.device)
+        counter = PassCounter(TrainingPasses(**saved["passes"]) if "passes" in saved else None)
+        for network in (student, *([] if teacher is None else [teacher]), *method.further_networks):
+            counter.count(network)
+        is_counted = "passes" in saved or "model" not in saved
         if "model" in saved:
             student.model.load_state_dict(saved["model"])
             method.recall(saved["method"])
@@ -90,12 +97,13 @@ def fit(
             method.prepare(student, teacher, loader.epoch)
         phases = method.phases()
         training = _Training(method, student, teacher, loader, options, sum(phase.steps for phase in phases))
-        training.log = saved["log"]
+        training.log, training.counter = saved["log"], counter
 
         def state(phase: int) -> State:
             seconds = saved["seconds"] + time.perf_counter() - began
             weights = {"model": student.model.state_dict(), "method": method.memory()}
-            return {**weights, "phase": phase, "log": training.log, "seconds": seconds}
+            passes = {"passes": asdict(counter.passes)} if is_counted else {}
+            return {**weights, **passes, "phase": phase, "log": training.log, "seconds": seconds}
 
         for number, phase in enumerate(phases):
             if number < saved["phase"]:
@@ -109,9 +117,11 @@ def fit(
         torch.manual_seed(keyed_random.stream("finish", params.seed))
         method.finish(student, loader.epoch)
         method.strip(student)
+    counter.remove()
     student.model.eval().requires_grad_(False)
     accuracy = None if val is None else _accuracy(student.model, val, options.device)
-    return Trained(student, accuracy, training.log, saved["seconds"] + time.perf_counter() - began)
+    seconds = saved["seconds"] + time.perf_counter() - began
+    return Trained(student, accuracy, training.log, seconds, counter.passes if is_counted else None)
 
 
 def check(method: BaseMethod[Any], has_source: bool, train: Dataset) -> None:
@@ -157,6 +167,7 @@ class _Training:
     options: FitOptions
     total: int
     log: list[LogRow] = field(default_factory=list)
+    counter: PassCounter = field(default_factory=PassCounter)
 
     def record(self, step: int, phase: Phase, lr: float, values: dict[str, float]) -> None:
         """Append a row to the log and report progress."""
@@ -273,4 +284,7 @@ class _PhaseSteps:
             training.record(batch.step, phase, lr, {name: float(part.detach()) for name, part in parts.items()})
         monitor = training.options.monitor
         if monitor is not None and training.monitor_due(batch.step):
+            passes = training.counter.passes
             training.record(batch.step, phase, lr, monitor.measure(model, training.options.device))
+            # Measuring is no part of the training.
+            training.counter.passes = passes

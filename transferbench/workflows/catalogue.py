@@ -27,6 +27,8 @@ def lines(kind: str, data_dir: Path | None = None) -> dict[str, str]:
         return {id: f"{line}{_parameters(entries[id])}" for id, line in descriptions.items()}
     if kind == "datasets":
         return {id: f"{_presence(entry, data_dir):<9}{descriptions[id]}" for id, entry in entries.items()}
+    if kind == "methods":
+        return {id: f"{line}{_needs(entries[id])}" for id, line in descriptions.items()}
     if kind != "models":
         return descriptions
     from transferbench.models import catalogue
@@ -42,6 +44,12 @@ def _parameters(entry: registry.Entry) -> str:
     known = {} if entry.problem else registry.parameters(entry)
     words = {name: ("yes" if value else "no") if isinstance(value, bool) else value for name, value in known.items()}
     return "; " + " ".join(f"{name}={value}" for name, value in words.items()) if words else ""
+
+
+def _needs(entry: registry.Entry) -> str:
+    """What a method needs of a network beside a linear classifier: `; the network needs batch norm`."""
+    need = "" if entry.problem else registry.literal(entry, "NEEDS").get(entry.id, "")
+    return f"; the network needs {need}" if need else ""
 
 
 def _description(entry: registry.Entry) -> str:

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -52,13 +52,15 @@ def _is_current(path: Path, record: Record) -> bool:
 class Subject:
     """The network that a record is about. `training` is its training's result, None for one that this run did not
     train; `source_dataset` is what its source was trained on, empty without a source; `unmeasured_threat` the one
-    that it was trained for and is not measured under."""
+    that it was trained for and is not measured under. `extends` and `variant` are the record's."""
 
     card: ModelCard
     sha256: str
     source_dataset: str = ""
     training: TrainResult | None = None
     unmeasured_threat: str = ""
+    extends: tuple[str, ...] = ()
+    variant: dict[str, str] = field(default_factory=dict)
 
 
 def assemble_record(
@@ -73,6 +75,7 @@ def assemble_record(
     """The record of one victim over the n attacked `examples`. A chain or crafted set of which a shard has no result is
     left out; the row that the record makes then has no rank. `fingerprints`: those of corrupted images, by job."""
     card = subject.card
+    passes = None if subject.training is None else subject.training.passes
     finished = evaluation.finished_chains(results)
     chains = evaluation.chain_results(results)
     clean_bits = results.find(evaluation.clean_bits)
@@ -142,6 +145,11 @@ def assemble_record(
         corruptions=corruptions.records(evaluation, results, fingerprints or {}),
         clean_job="" if clean_bits is None else clean_bits.key,
         unmeasured_threat=subject.unmeasured_threat,
+        preset_of=card.preset_of,
+        extends=list(subject.extends),
+        variant=subject.variant,
+        train_forwards=None if passes is None else passes.forwards,
+        train_backwards=None if passes is None else passes.backwards,
         versions=packages(),
         folded=bool(attacked) and all(result.folded for result in next(iter(chains.values()))),
         origin=origin(suite, keep),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -49,7 +50,9 @@ def check(suite: Suite) -> None:
         trainings: list[Source | SuiteRow] = [*block.sources, *block.rows]
         for row in trainings:
             if row.method is not None:
-                params = methods.build(row.method, dict(row.set)).params
+                method = methods.build(row.method, dict(row.set))
+                methods.lineage(method)
+                params = method.params
                 if isinstance(row, SuiteRow):
                     few_shot.check(block.target_dataset, block.shots_rule, block.shots, params.validation)
 
@@ -223,5 +226,8 @@ def _record(
         sha256 = training.sha256
     source_dataset = card_of[victim.source].dataset if victim.source else ""
     subject = Subject(card_of[victim.name], sha256, source_dataset, training)
+    if victim.train is not None:
+        method = methods.build(victim.train.method, dict(victim.train.settings))
+        subject = replace(subject, extends=tuple(methods.lineage(method)), variant=method.variant)
     examples = _examples(suite, scheduler, evaluation)
     return assemble_record(suite, evaluation, subject, results, examples, scheduler.settings.keep)
