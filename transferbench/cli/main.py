@@ -29,6 +29,7 @@ COMMANDS = (
     "publish",
     "card",
     "list",
+    "doctor",
     "inspect",
     "import-tf1",
 )
