@@ -148,6 +148,7 @@ def spoil_table(run: Path) -> None:
 def spoil_bits(record: dict[str, Any]) -> None:
     chain = record["chains"][1]["robust"]
     chain["hex"] = f"{int(chain['hex'], 16) ^ int(record['clean']['hex'], 16):0{len(chain['hex'])}x}"
+    record["chains"][1]["files"] = []
 
 
 def name_twice(run: Path) -> None:
@@ -165,17 +166,47 @@ def forget_job(run: Path) -> None:
 def empty_crafted(record: dict[str, Any]) -> None:
     """A source-only attack that was judged on nothing, and so flips nothing."""
     for crafted in record["crafted"]:
-        crafted["jobs"] = []
+        crafted["jobs"], crafted["files"] = [], []
         for bits in crafted["flips"]:
             bits["hex"] = "0" * len(bits["hex"])
+
+
+def take_try(record: dict[str, Any]) -> None:
+    record["crafted"][0]["flips"].pop()
+    record["crafted"][0]["files"] = []
+
+
+def empty_file(record: dict[str, Any]) -> None:
+    bits = record["chains"][0]["files"][0]["fooling"]
+    assert int(bits["hex"], 16), "no point fools as a file: nothing would be forged"
+    bits["hex"] = "0" * len(bits["hex"])
+
+
+def spoil_files(run: Path) -> None:
+    """Fewer points that still fool, in the record and in the store."""
+
+    def forget(result: dict[str, Any]) -> None:
+        result["files"][0]["fooling"] = [False] * len(result["files"][0]["fooling"])
+
+    change_record(run, empty_file)
+    change_result(run, "attack", forget, "finetune-s0: Linf")
 
 
 FORGERIES: dict[str, tuple[Callable[[Path], object], str]] = {
     "crafted sets without jobs": (lambda run: change_record(run, empty_crafted), "not judged exactly once"),
     "a try less": (
-        lambda run: change_record(run, lambda record: record["crafted"][0]["flips"].pop()),
+        lambda run: change_record(run, take_try),
         "tries, the store",
     ),
+    "image files that were not judged": (
+        lambda run: change_record(run, lambda record: record["chains"][0].update(files=[])),
+        "image files are not the store's",
+    ),
+    "an image file in the record": (
+        lambda run: change_record(run, empty_file),
+        "8bit files, fooling",
+    ),
+    "image files in record and store": (spoil_files, "8bit files: .* predictions are others"),
     "a flag": (lambda run: change_record(run, lambda record: record["flags"].append("randomised")), "flags"),
     "a seed": (lambda run: change_record(run, lambda record: record.update(seed=5)), "another seed"),
     "a batch": (lambda run: change_record(run, lambda record: record.update(batch=64)), "its batch is None"),

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
+
+FileFormat = Literal["8bit", "jpeg90"]
+"""Of image files: 8 bits a value without loss (PNG), and JPEG of quality 90."""
 
 R = TypeVar("R")
 _ADAPTERS: dict[type, Any] = {}
@@ -112,6 +115,23 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
+class FileVerdicts:
+    """Fooling points that were saved as image files of a `format` and read again.
+
+    `fooling`: per example whether one still fools. `control`: whether the clean image of an example with a fooling
+    point is misclassified when it is saved likewise.
+    """
+
+    format: FileFormat
+    fooling: tuple[bool, ...]
+    control: tuple[bool, ...]
+
+    def plus(self, other: FileVerdicts) -> FileVerdicts:
+        """Those of this one's examples and then the other's."""
+        return FileVerdicts(self.format, self.fooling + other.fooling, self.control + other.control)
+
+
+@dataclass(frozen=True)
 class Execution:
     """How a job was run: wall time in seconds, peak resident memory in MiB, processor or GPU."""
 
@@ -166,7 +186,8 @@ class AttackResult(JobResult):
     `flag_rows`: the number of clean-correct examples of each flag that is counted. `batch`: the rows in flight, where
     the verdicts belong to one batch size and order; None where they do not depend on it. `draws`: how a randomised
     model was judged. `searched_again`: the examples that a search in bf16 left near the boundary, searched once more in
-    fp32; None for a search in fp32.
+    fp32; None for a search in fp32. `files`: what the fooling points do as image files (engine/image_files.py); empty
+    where answers depend on the batch.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -181,6 +202,7 @@ class AttackResult(JobResult):
     batch: int | None = None
     draws: DrawCounts | None = None
     searched_again: int | None = None
+    files: tuple[FileVerdicts, ...] = ()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -201,7 +223,7 @@ class JudgeResult(JobResult):
     """A crafted set shown to one victim: per example whether it is correct on the clean image, and per try and example
     whether it is correct there and wrong at the crafted point.
 
-    `flags` and `batch` as of an AttackResult, from pre-flight alone.
+    `flags` and `batch` as of an AttackResult, from pre-flight alone; `files` likewise, of all points that flip.
     """
 
     correct: tuple[bool, ...]
@@ -209,6 +231,7 @@ class JudgeResult(JobResult):
     cost: Cost
     flags: tuple[str, ...] = ()
     batch: int | None = None
+    files: tuple[FileVerdicts, ...] = ()
 
     def any_flip(self) -> list[bool]:
         """Per example, whether any try flips it."""

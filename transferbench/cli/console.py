@@ -24,7 +24,15 @@ from transferbench.results.records import Record
 from transferbench.results.verification import VerificationCounts
 from transferbench.workflows.job_progress import make_console
 
-_FILES = ("leaderboard.md", "leaderboard.csv", "cost.csv", "transfer.csv", "source_only.csv", "queries.csv")
+_FILES = (
+    "leaderboard.md",
+    "leaderboard.csv",
+    "cost.csv",
+    "transfer.csv",
+    "source_only.csv",
+    "queries.csv",
+    "image_files.csv",
+)
 _FOLDERS = ("figures", "galleries", "records", "cards", "victims", "examples")
 
 

@@ -15,9 +15,11 @@ from transferbench import attacks
 from transferbench.base import registry
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, Progress, ignore
-from transferbench.base.results import AttackResult, AttackTally, Cost, Execution
+from transferbench.base.results import AttackResult, AttackTally, Cost, Execution, FileVerdicts
 from transferbench.base.specifications import Chain, Keep
+from transferbench.engine import image_files
 from transferbench.engine.chain import Engine, MixedRowsError, run_chain, run_flagged
+from transferbench.engine.judge import Judge
 from transferbench.engine.reference import BATCH_SIZE, run_reference
 from transferbench.engine.verdicts import ChainResult, Examples
 from transferbench.jobs.evaluation import CLASSES, BatchDependentError, EvaluationJob
@@ -77,6 +79,7 @@ class AttackJob(EvaluationJob[AttackResult]):
         flag_rows = Counter[str]()
         for result in results:
             flag_rows.update(result.flag_rows)
+        files = zip(*(result.files for result in results), strict=True)
         whole = replace(
             first,
             verdicts=tuple(verdict for result in results for verdict in result.verdicts),
@@ -88,6 +91,7 @@ class AttackJob(EvaluationJob[AttackResult]):
             folded=all(result.folded for result in results),
             halvings=max(result.halvings for result in results),
             execution=Execution.of_all([result.execution for result in results]),
+            files=tuple(reduce(FileVerdicts.plus, parts) for parts in files),
         )
         keep = Keep.parse(whole.kept)
         most = None if keep.rule in ("all", "fooled") else keep.count
@@ -103,7 +107,7 @@ class AttackJob(EvaluationJob[AttackResult]):
         }
 
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
-        content = self._content(resources, results)
+        content = {**self._content(resources, results), "files": image_files.VERSION}
         # Only attacks search; their engine alone does it in another precision.
         if self.backend == "transferbench":
             content["precision"] = resources.settings.engine.precision
@@ -135,6 +139,9 @@ class AttackJob(EvaluationJob[AttackResult]):
             # Found at the end points only.
             raise BatchDependentError(target.rows.most, target.judge.draws) from None
         keep = resources.settings.keep
+        checked = target.judge.checks
+        files = () if target.batch_dependent else _as_files(target.judge, done, examples)
+        done.cost.checks += target.judge.checks - checked
         result = AttackResult(
             verdicts=tuple(done.verdicts),
             by_attack=tuple(done.by_attack),
@@ -147,6 +154,7 @@ class AttackJob(EvaluationJob[AttackResult]):
             folded=target.search.folded,
             halvings=target.rows.halvings,
             kept=str(keep),
+            files=files,
         )
         return Output(result, _end_points(done, examples, keep))
 
@@ -165,6 +173,11 @@ class AttackJob(EvaluationJob[AttackResult]):
     def end_points(self, keep: Keep) -> int:
         rows = (self.images.stop or 0) - self.images.start
         return {"none": 0, "sample": min(rows, keep.count)}.get(keep.rule, rows)
+
+
+def _as_files(judge: Judge, done: ChainResult, examples: Examples) -> tuple[FileVerdicts, ...]:
+    fooled = torch.tensor([verdict.rank >= 0 for verdict in done.verdicts], device=examples.x.device)
+    return image_files.judge_files(judge, examples, done.points[None], fooled[None])
 
 
 def _end_points(done: ChainResult, examples: Examples, keep: Keep) -> dict[str, torch.Tensor]:

@@ -12,11 +12,13 @@ import torch
 from transferbench.attacks.universal_attack import applied
 from transferbench.base.checkpoint import NO_CHECKPOINT, Checkpoint
 from transferbench.base.progress import OnProgress, ignore
-from transferbench.base.results import Cost, JudgeResult, StoredFile
+from transferbench.base.results import Cost, FileVerdicts, JudgeResult, StoredFile
 from transferbench.base.specifications import ThreatModel
 from transferbench.data import Dataset
+from transferbench.engine import image_files
 from transferbench.engine.chain import Target
 from transferbench.engine.judge import check_admissible
+from transferbench.engine.verdicts import Examples
 from transferbench.jobs.control import ControlJob
 from transferbench.jobs.craft import CraftJob
 from transferbench.jobs.crafted_set import stored_set
@@ -51,7 +53,7 @@ class JudgeJob(EvaluationJob[JudgeResult]):
     def content(self, resources: Resources, results: Results) -> dict[str, Any]:
         content = self._content(resources, results)
         content[f"input {len(self.network.jobs)}"] = self._file(results).sha256
-        return {**content, "version": []}
+        return {**content, "version": [], "files": image_files.VERSION}
 
     def _file(self, results: Results) -> StoredFile:
         return stored_set(results, self.crafted)
@@ -97,6 +99,11 @@ def judge_points(
         wrong = torch.ne(target.judge.logits(attempt, shard.ids).argmax(1), shard.labels).tolist()
         flips.append([right and flipped for right, flipped in zip(correct, wrong, strict=True)])
         checkpoint.offer(partial(dict, correct=correct, flips=flips))
-    checks = len(shard) * (len(points) + 1) * target.judge.draws
+    files: tuple[FileVerdicts, ...] = ()
+    checked = target.judge.checks
+    if not target.batch_dependent:
+        examples, fooled = Examples(images, shard.labels, shard.ids), torch.tensor(flips, device=images.device)
+        files = image_files.judge_files(target.judge, examples, points, fooled)
+    checks = len(shard) * (len(points) + 1) * target.judge.draws + target.judge.checks - checked
     batch = target.rows.most if target.batch_dependent else None
-    return JudgeResult(tuple(correct), tuple(map(tuple, flips)), Cost(checks=checks), target.flags, batch)
+    return JudgeResult(tuple(correct), tuple(map(tuple, flips)), Cost(checks=checks), target.flags, batch, files)

@@ -9,7 +9,7 @@ from typing import Any
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.leaderboard import markdown, queries, source_only, transfer
+from transferbench.leaderboard import image_files, markdown, queries, source_only, transfer
 from transferbench.leaderboard.column import Column, Row, present
 from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
 from transferbench.leaderboard.escape import markdown_cell
@@ -29,6 +29,7 @@ def render(records: Sequence[Record]) -> dict[str, str]:
         "transfer.csv": csv_table(transfer.TRANSFER, transfer.rows(records)),
         "source_only.csv": csv_table(source_only.SOURCE_ONLY, source_only.rows(records)),
         **_where_measured("queries.csv", queries.QUERIES, queries.rows(records)),
+        **_where_measured("image_files.csv", image_files.IMAGE_FILES, image_files.rows(records)),
         "leaderboard.md": markdown.render(records, rows),
     }
 

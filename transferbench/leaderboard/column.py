@@ -23,6 +23,7 @@ class Group(Enum):
     ROBUST = "robustness", True
     CORRUPTIONS = "corruptions", True
     CRAFTED = "attacks with the source alone", True
+    FILES = "fooling points as image files", False
     SOURCE = "source on its own task", False
     CHANGE = "change from the source", False
     EXPECTED = "expected robustness", False

@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 from transferbench.base.ids import PGD20, PRETRAINED_NEURON, RENOFEATION, SOURCE_PGD
 from transferbench.base.names import file_stem
+from transferbench.base.results import FileFormat
+from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard.column import Cell, Column, Group
 from transferbench.leaderboard.corruptions import Score
 from transferbench.leaderboard.families import (
     BoardColumn,
     RateColumn,
     accuracy,
+    as_file,
     change,
     corrupted,
     cost,
@@ -29,6 +32,7 @@ from transferbench.leaderboard.families import (
 from transferbench.leaderboard.links import card_link, page_of
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.rates import Rate
+from transferbench.results.records import ChainRecord, CraftedRecord, Record
 
 
 def _neurons(m: Measurements) -> Cell:
@@ -50,6 +54,31 @@ def _corruptions_acc(threat: str) -> Callable[[Measurements], Score | None]:
 
 def _corruptions_mce(threat: str) -> Callable[[Measurements], Score | None]:
     return lambda m: found.mce if (found := m.corruptions.get(threat)) else None
+
+
+def _chain_of(norm: Norm) -> Callable[[Record], ChainRecord | None]:
+    return lambda record: record.chain(norm)
+
+
+def _pretrained(record: Record) -> CraftedRecord | None:
+    return record.crafted_set(PRETRAINED_NEURON)
+
+
+def image_files() -> list[BoardColumn]:
+    """Of the norms' chains and the pre-trained-neuron attack, by format."""
+    columns: list[BoardColumn] = []
+    formats: dict[FileFormat, str] = {"8bit": "8 bits a value", "jpeg90": "JPEG of quality 90"}
+    for format, words in formats.items():
+        for norm in NORMS:
+            meaning = (
+                f"share of the {norm} chain's fooling points that still fool when saved with {words} and read, %; "
+                "judged, not attacked"
+            )
+            name, heading = f"{norm.lower()}_{format}", f"{norm} {format}"
+            columns.append(as_file(name, meaning, heading, format, _chain_of(norm), norm))
+        meaning = f"likewise of the examples that pretrained_asr counts, with {words}, %"
+        columns.append(as_file(f"pretrained_{format}", meaning, f"pre-trained {format}", format, _pretrained, None))
+    return columns
 
 
 RANK: BoardColumn = Column(
@@ -297,6 +326,7 @@ LEADERBOARD: list[BoardColumn] = [
         _corruptions_mce("corruptions_3d"),
         summary="3D mCE",
     ),
+    *image_files(),
     Column(
         "images",
         "size of the attacked images, CxHxW, with what files went through: radii mean something at one size only",

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from transferbench.base.ids import PRETRAINED_NEURON
+from transferbench.base.results import FileFormat
 from transferbench.base.specifications import Norm, ThreatName
 from transferbench.leaderboard.column import Cell, Column, Group
 from transferbench.leaderboard.corruptions import Score
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.rates import Rate
-from transferbench.results.records import Record
+from transferbench.results.records import ChainRecord, CraftedRecord, Record
 
 BoardColumn = Column[Measurements]
 RateOf = Callable[[Measurements], Rate | None]
+FilesOf = Callable[[Record], ChainRecord | CraftedRecord | None]
 ScoreOf = Callable[[Measurements], Score | None]
 
 
@@ -155,6 +157,24 @@ def crafted_radius(name: str, meaning: str, heading: str, threat: ThreatName) ->
         return "" if crafted is None else crafted.eps
 
     return Column(name, meaning, value, heading, Group.MORE, text=True)
+
+
+def as_file(name: str, meaning: str, heading: str, format: FileFormat, of: FilesOf, norm: Norm | None) -> RateColumn:
+    """The share of fooling points that still fool as image files of a format."""
+
+    def rate(m: Measurements) -> Rate | None:
+        attacked = of(m.record)
+        file = None if attacked is None else next((one for one in attacked.files if one.format == format), None)
+        return None if file is None or attacked is None else Rate(file.fooling.count, fooled_by(m.record, attacked))
+
+    return RateColumn(name, meaning, heading, Group.FILES, rate=rate, norm=norm, optional=True)
+
+
+def fooled_by(record: Record, attacked: ChainRecord | CraftedRecord) -> int:
+    """The number of clean-correct examples that a chain, or any try of a crafted set, fools."""
+    if isinstance(attacked, CraftedRecord):
+        return attacked.any_of()
+    return record.clean.count - attacked.robust.count
 
 
 def over_all(column: RateColumn) -> BoardColumn:

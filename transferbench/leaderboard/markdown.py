@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from transferbench.base.specifications import NORMS
-from transferbench.leaderboard import figures, queries, source_only, transfer
+from transferbench.leaderboard import figures, image_files, queries, source_only, transfer
 from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
@@ -107,7 +107,7 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
 
 def _sections(records: Sequence[Record], rows: Sequence[Row]) -> list[str]:
     """The parts of the page that not every board has."""
-    parts = [source_only.markdown(records), queries.markdown(records), transfer.markdown(records)]
+    parts = [module.markdown(records) for module in (source_only, queries, image_files, transfer)]
     return [part for part in (*parts, figures.markdown(rows)) if part]
 
 

@@ -7,9 +7,18 @@ from functools import reduce
 from typing import Any, Literal
 
 from transferbench.base.errors import FaultError
-from transferbench.base.results import AttackResult, AttackTally, Cost, DrawCounts, JudgeResult, QueryResult, Verdict
+from transferbench.base.results import (
+    AttackResult,
+    AttackTally,
+    Cost,
+    DrawCounts,
+    FileVerdicts,
+    JudgeResult,
+    QueryResult,
+    Verdict,
+)
 from transferbench.base.specifications import AttackSpec, Chain, ThreatModel, parse_norm
-from transferbench.results.records import Bits, ChainRecord, CraftedRecord, DrawsRecord, QueriedRecord
+from transferbench.results.records import Bits, ChainRecord, CraftedRecord, DrawsRecord, FileRecord, QueriedRecord
 
 
 def _verdicts(shards: Sequence[AttackResult]) -> list[Verdict]:
@@ -57,7 +66,22 @@ def chain_record(
         precision="bf16" if again else "",
         searched_again=sum(again) if again else None,
         draws=next((draws_record(shard.draws) for shard in shards if shard.draws is not None), None),
+        files=file_records([shard.files for shard in shards], clean),
     )
+
+
+def file_records(shards: Sequence[Sequence[FileVerdicts]], clean: Bits) -> list[FileRecord]:
+    """What fooling points do as image files, over the shards; none where a shard does not say. An example counts where
+    `clean` has it right, as it does in verdicts."""
+    right = clean.list()
+
+    def bits(of_shards: Sequence[bool]) -> Bits:
+        return Bits.of([bit and ok for bit, ok in zip(of_shards, right, strict=True)])
+
+    if not all(shards):
+        return []
+    wholes = [reduce(FileVerdicts.plus, parts) for parts in zip(*shards, strict=True)]
+    return [FileRecord(format=one.format, fooling=bits(one.fooling), control=bits(one.control)) for one in wholes]
 
 
 def draws_record(counts: DrawCounts) -> DrawsRecord:
@@ -99,6 +123,7 @@ def crafted_record(
         ],
         jobs=[shard.key for shard in shards],
         attacker_images=attacker_images,
+        files=file_records([shard.files for shard in shards], clean),
     )
 
 

@@ -20,6 +20,7 @@ from transferbench.base.corruptions import CorruptionThreat, benchmark
 from transferbench.base.dataset_id import DatasetId
 from transferbench.base.errors import InputError
 from transferbench.base.ids import CONTROLS, RANDOM_SIGN
+from transferbench.base.results import FileFormat
 from transferbench.base.specifications import Norm, ThreatName
 from transferbench.base.strict_model import StrictModel, first_problem
 
@@ -86,16 +87,25 @@ class DrawsRecord(StrictModel):
     single: int = Field(ge=0)
 
 
+class FileRecord(StrictModel):
+    """Fooling points saved as image files: `fooling`, the examples of which one still fools when it is read again, and
+    `control`, those of them all whose clean image, saved likewise, is misclassified (base/results.FileVerdicts)."""
+
+    format: FileFormat
+    fooling: Bits
+    control: Bits
+
+
 class ChainRecord(SparseModel):
     """One chain: `robust`, the examples that survived all attacks, the counts of each attack, and the passes.
 
     `backend` is the engine where it is not this package's. `ties` counts verdicts with a logit margin below 1e-4 of
     the logit range. `jobs` are the keys of the shards' jobs in the run's store, which holds the verdict and the end
     point of every example. `precision` is the search's where it is not fp32; `searched_again` then counts the examples
-    that were searched once more in fp32.
+    that were searched once more in fp32. `files`: what the fooling points do as image files.
     """
 
-    newer = ("draws", "backend", "precision", "searched_again")
+    newer = ("draws", "backend", "precision", "searched_again", "files")
 
     name: str
     norm: Norm
@@ -111,6 +121,7 @@ class ChainRecord(SparseModel):
     backend: Literal["", "autoattack"] = ""
     precision: Literal["", "bf16"] = ""
     searched_again: Annotated[int, Field(ge=0)] | None = None
+    files: list[FileRecord] = Field(default=[])
 
 
 class CraftedRecord(SparseModel):
@@ -119,10 +130,10 @@ class CraftedRecord(SparseModel):
     `flips[k]`: the examples that are correct on the clean image and misclassified at the point of try k. Rates count an
     example that any try flips, over the clean-correct examples. `jobs` are the keys of the judging jobs. The attack of
     a control that was made of a set is `{id: shuffled, of: <the set's attack>}`. `attacker_images`: the data set whose
-    training images a universal delta was made on.
+    training images a universal delta was made on. `files`: what the points that flip do as image files.
     """
 
-    newer = ("attacker_images",)
+    newer = ("attacker_images", "files")
 
     source: str
     norm: ThreatName
@@ -131,6 +142,7 @@ class CraftedRecord(SparseModel):
     flips: Annotated[list[Bits], Field(min_length=1)]
     jobs: list[str]
     attacker_images: str = ""
+    files: list[FileRecord] = Field(default=[])
 
     @property
     def is_control(self) -> bool:
@@ -299,6 +311,15 @@ class Record(SparseModel):
                 raise ValueError(f"{name} has {bits.n} verdicts, the record says n={self.n}")
             if bits.number & wrong:
                 raise ValueError(f"{name} counts an example that was wrong on clean")
+        for fooled, files in (
+            *((self.clean.number & ~chain.robust.number, chain.files) for chain in self.chains),
+            *((crafted.flipped(), crafted.files) for crafted in self.crafted),
+        ):
+            for file in files:
+                if file.fooling.n != self.n or file.control.n != self.n:
+                    raise ValueError(f"the {file.format} files are not of n={self.n} examples")
+                if (file.fooling.number | file.control.number) & ~fooled:
+                    raise ValueError(f"a {file.format} file counts of an example without a fooling point")
         for asked in self.queried:
             if len(asked.queries) != self.n or max(asked.queries) > asked.budget:
                 raise ValueError(f"{asked.attack['id']} has not n={self.n} numbers of at most {asked.budget} queries")

@@ -27,6 +27,7 @@ from transferbench.base.results import (
     CleanResult,
     CorrectResult,
     CraftResult,
+    FileVerdicts,
     JudgeResult,
     QueryResult,
     StoredFile,
@@ -44,6 +45,7 @@ from transferbench.results.records import (
     CorruptedRecord,
     CorruptionRecord,
     CraftedRecord,
+    FileRecord,
     QueriedRecord,
     Record,
     Stamp,
@@ -51,6 +53,7 @@ from transferbench.results.records import (
     dump,
     read_all,
 )
+from transferbench.results.saved_images import read_again
 from transferbench.store.reader import FinishedJob, Reader
 
 _BATCH = 37
@@ -266,6 +269,7 @@ class _RecordVerifier:
         wrong_on_clean = np.zeros(self.record.n, dtype=bool)
         broke: dict[str, int] = {}
         ties = 0
+        files: list[tuple[NDArray[np.int64], Sequence[FileVerdicts]]] = []
         for shard in shards:
             stored = shard.specification.chain.as_dict()
             if any(stored[name] != getattr(chain, name) for name in ("norm", "eps", "attacks")):
@@ -282,6 +286,7 @@ class _RecordVerifier:
                     broke[verdict.attack] = broke.get(verdict.attack, 0) + 1
                 ties += verdict.tie
             self._shard(chain, shard, at)
+            files.append((at, shard.result(AttackResult).files))
         where = f"{chain.name}: "
         if not verdicts_of.all():
             raise VerificationError(f"{where}{int((verdicts_of == 0).sum())} examples have no verdict")
@@ -310,6 +315,7 @@ class _RecordVerifier:
             spent = sum(getattr(shard.result(AttackResult).cost, name) for shard in shards)
             if spent != getattr(chain, name):
                 raise VerificationError(f"{where}{getattr(chain, name)} {name} in the record, {spent} in the store")
+        self._same_files(chain.name, chain.files, files)
 
     def _shard(self, chain: ChainRecord, shard: FinishedJob, at: NDArray[np.int64]) -> None:
         """Verify the verdicts of the examples at the positions: predictions, end points and distances."""
@@ -348,12 +354,16 @@ class _RecordVerifier:
             raise VerificationError(f"{where}: a verdict is fooled, and its prediction the label")
         self._predictions(where, points, pred[broken])
         self.counts.points += len(rows)
+        every = images.copy()
+        every[broken] = points
+        self._files(where, result.files, [(every, attacked)], images, labels)
 
     def _crafted_set(self, record: CraftedRecord) -> None:
         """Verify a crafted set: points inside the threat, flips by the model's predictions, bits by the flips."""
         flipped = np.zeros((len(record.flips), self.record.n), dtype=bool)
         correct = np.zeros(self.record.n, dtype=bool)
         judged = np.zeros(self.record.n, dtype=int)
+        files: list[tuple[NDArray[np.int64], Sequence[FileVerdicts]]] = []
         name = f"{record.attack['id']} of {record.source}"
         for judge in map(self._job, record.jobs):
             crafted = self._craft_job(judge, record)
@@ -381,6 +391,8 @@ class _RecordVerifier:
                 raise VerificationError(f"{where}: the store's delta was made on other images than the record says")
             self._made_with(where, record.source, self._crafted_with(crafted))
             right = np.array(result.correct)
+            self._files(where, result.files, list(zip(sets, np.array(result.flips), strict=True)), images, labels)
+            files.append((at, result.files))
             for attempt, points in enumerate(sets):
                 admissible(where, record.norm, record.eps, images, points)
                 flips = np.array(result.flips[attempt])
@@ -400,6 +412,51 @@ class _RecordVerifier:
             flipped &= np.array(self.record.clean.list())
         for attempt, bits in enumerate(record.flips):
             self._same(f"{name}, try {attempt}", bits, flipped[attempt])
+        self._same_files(name, record.files, files)
+
+    def _files(
+        self,
+        where: str,
+        files: Sequence[FileVerdicts],
+        tries: Sequence[tuple[Array, Array]],
+        images: Array,
+        labels: Array,
+    ) -> None:
+        """Verify what fooling points do as image files; `tries` are (points, which of them fool), of all examples."""
+        for file in files:
+            still, near = np.zeros(len(images), dtype=bool), np.zeros(len(images), dtype=bool)
+            for points, fooling in tries:
+                rows = np.flatnonzero(fooling)
+                logits = self._logits(read_again(file.format, points[rows]))
+                still[rows] |= logits.argmax(1) != labels[rows]
+                near[rows] |= _margin(logits) < _TIE
+            of_any = np.logical_or.reduce([fooling for _, fooling in tries])
+            self._count_others(f"{where}, {file.format} files", still != np.array(file.fooling), near)
+            if (np.array(file.control) & ~of_any).any():
+                raise VerificationError(f"{where}: a control counts of an example that nothing fools")
+            rows = np.flatnonzero(of_any)
+            clean = read_again(file.format, images[rows])
+            self._right(
+                f"{where}, clean {file.format} files", clean, labels[rows], ~np.array(file.control)[rows], of_any[rows]
+            )
+
+    def _same_files(
+        self,
+        where: str,
+        recorded: Sequence[FileRecord],
+        shards: Sequence[tuple[NDArray[np.int64], Sequence[FileVerdicts]]],
+    ) -> None:
+        """Compare the record's bits about image files with the store's, given by (positions, those of a shard)."""
+        formats = [one.format for one in shards[0][1]] if all(files for _, files in shards) else []
+        if [one.format for one in recorded] != formats:
+            raise VerificationError(f"{where}: the record's image files are not the store's")
+        clean = np.array(self.record.clean.list())
+        for place, record in enumerate(recorded):
+            for name in ("fooling", "control"):
+                bits = np.zeros(self.record.n, dtype=bool)
+                for at, files in shards:
+                    bits[at] = getattr(files[place], name)
+                self._same(f"{where}, {record.format} files, {name}", getattr(record, name), bits & clean)
 
     def _queried(self, record: QueriedRecord) -> None:
         """Verify a query attack: the numbers of queries, the fooling points inside the threat and misclassified, and
@@ -559,7 +616,11 @@ class _RecordVerifier:
 
     def _differ(self, where: str, logits: Array, other: Array) -> None:
         """Count the rows whose prediction is another (`other` bool). VerificationError unless they are ties."""
-        tied = other & (_margin(logits) < _TIE) if len(logits) else other
+        self._count_others(where, other, _margin(logits) < _TIE if len(logits) else other)
+
+    def _count_others(self, where: str, other: Array, near: Array) -> None:
+        """The same, where `near` (bool) says which rows are at a tie."""
+        tied = other & near
         self.counts.changed_ties += int(tied.sum())
         self.counts.disagreements += int((other & ~tied).sum())
         if (other & ~tied).any() and not self._unsteady:
