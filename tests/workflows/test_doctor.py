@@ -88,7 +88,7 @@ def registry_entries() -> tuple[Any, ...]:
     return robustbench.entries()
 
 
-def test_folders_that_are_none(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_that_are_none(here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (here / "file").write_text("")
     (here / "loop").symlink_to("loop")
     for name, words, state in (
@@ -100,8 +100,11 @@ def test_folders_that_are_none(here: Path, capsys: pytest.CaptureFixture[str]) -
         assert words in found["data_folder"]["problem"]
         assert words in found["model_folder"]["problem"]
         assert by_id(found["data"])["cifar10"] == state
+        monkeypatch.setenv("TRANSFERBENCH_DATA", name)
         assert main(["doctor", "--data-dir", name, "--model-dir", name]) == 0
-        assert words in capsys.readouterr().out
+        lines = [line for line in capsys.readouterr().out.splitlines() if words in line]
+        assert sum(name in line and "the benchmarks of a checkout" in line for line in lines) == 1
+        assert len(lines) == 3
 
 
 def test_folders_without_permission(

@@ -56,7 +56,7 @@ class Doctor:
     broken_plugins: tuple[str, ...]
     devices: Devices
     data_folder: Folder
-    data_variable: str
+    benchmark_data: Folder | None
     data: tuple[FileState, ...]
     model_folder: Folder
     weights: tuple[FileState, ...]
@@ -109,8 +109,9 @@ class Doctor:
 
     def _about_files(self) -> Iterator[str]:
         yield from ("", f"data sets in {_place(self.data_folder, '--data-dir')}")
-        if self.data_variable:
-            yield f"  ({DATA_VARIABLE}={self.data_variable} is read by the benchmarks of a checkout only)"
+        if self.benchmark_data is not None:
+            problem = self.benchmark_data.problem or "found"
+            yield f"  {DATA_VARIABLE}={self.benchmark_data.path}, for the benchmarks of a checkout alone: {problem}"
         yield from (_file_line(one) for one in self.data)
         yield from ("", f"weights in {_place(self.model_folder, '--model-dir')}")
         yield from (_file_line(one) for one in self.weights)
@@ -122,6 +123,7 @@ def examine(data_dir: Path | None = None, model_dir: Path | None = None) -> Doct
     """Look at everything. Raises nothing for what a machine can lack."""
     from transferbench import __version__
 
+    variable = os.environ.get(DATA_VARIABLE, "")
     data, models = data_dir or Path("data"), model_dir or Path("models")
     return Doctor(
         version=__version__,
@@ -133,15 +135,19 @@ def examine(data_dir: Path | None = None, model_dir: Path | None = None) -> Doct
         extras={name: tuple(parts) for name, parts in installed_packages.extras().items()},
         broken_plugins=tuple(_broken_plugins()),
         devices=_devices(),
-        data_folder=Folder(str(data), present_files.folder_problem(data)),
-        data_variable=os.environ.get(DATA_VARIABLE, ""),
+        data_folder=_folder(data),
+        benchmark_data=_folder(Path(variable)) if variable else None,
         data=tuple(present_files.data_sets(data)),
-        model_folder=Folder(str(models), present_files.folder_problem(models)),
+        model_folder=_folder(models),
         weights=tuple(present_files.weights(models)),
         caches={
             name: Folder(str(path), present_files.folder_problem(path)) for name, path in present_files.caches().items()
         },
     )
+
+
+def _folder(path: Path) -> Folder:
+    return Folder(str(path), present_files.folder_problem(path))
 
 
 def _devices() -> Devices:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from packaging.requirements import InvalidRequirement, Requirement
-from packaging.version import InvalidVersion
+from packaging.version import InvalidVersion, Version
 
 from transferbench.base.registry import reason
 
@@ -66,7 +66,7 @@ def _state(requirement: Requirement) -> PackageState:
     if not version:
         return PackageState(name, "", needs, f"its metadata names no version: {how}")
     try:
-        fits = requirement.specifier.contains(version, prereleases=True)
+        fits = requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
         return PackageState(name, version, needs, "its version is not one that can be compared")
     return PackageState(name, version, needs, "" if fits else f"another version is needed: {how}")
