@@ -68,5 +68,5 @@ def _state(requirement: Requirement) -> PackageState:
     try:
         fits = requirement.specifier.contains(Version(version), prereleases=True)
     except InvalidVersion:
-        return PackageState(name, version, needs, "its version is not one that can be compared")
+        return PackageState(name, version, needs, "its version cannot be compared")
     return PackageState(name, version, needs, "" if fits else f"another version is needed: {how}")
