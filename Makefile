@@ -41,7 +41,7 @@ docs: setup ## the documentation site, built into site/ without a network
 
 dist: setup ## wheel and source archive, built into dist/ without a network
 	rm -rf dist
-	$(BIN)/hatchling build -d dist
+	$(BIN)/python -m hatchling build -d dist
 
 bench: setup ## speed against the reference, written to docs/performance.md
 	$(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-only
