@@ -16,6 +16,7 @@ from support.records import record, three
 from transferbench.leaderboard import build, page
 from transferbench.leaderboard.column import Group, Row
 from transferbench.leaderboard.columns import COST, LEADERBOARD
+from transferbench.leaderboard.pooled_rows import pooled_rows
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.results.records import read_all
 
@@ -35,9 +36,15 @@ def browser() -> Iterator[Browser]:
 def board(browser: Browser) -> Iterator[Browser]:
     """The committed board, open; nothing may have been complained of, and nothing asked of the network, at the end."""
     browser.get_log("browser"), browser.get_log("performance")
-    browser.get((BOARD / "index.html").as_uri())
+    open_victims(browser, BOARD)
     yield browser
     quiet(browser)
+
+
+def open_victims(browser: Browser, folder: Path) -> None:
+    """The page, with its table of every victim unfolded."""
+    browser.get((folder / "index.html").as_uri())
+    browser.execute_script("document.getElementById('victims').open = true")
 
 
 def quiet(browser: Browser) -> None:
@@ -62,7 +69,7 @@ def shown(browser: Browser) -> list[str]:
 
 
 def click_head(browser: Browser, column: str) -> None:
-    browser.execute_script("document.querySelector(`th[data-column='${arguments[0]}'] button`).click()", column)
+    browser.execute_script("document.querySelector(`#board th[data-column='${arguments[0]}'] button`).click()", column)
 
 
 def choose(browser: Browser, selector: str, value: str) -> None:
@@ -98,12 +105,15 @@ def test_every_heading_sorts(board: Browser) -> None:
         for _ in range(2):
             click_head(board, column)
             said = board.execute_script(
-                "return document.querySelector(`th[data-column='${arguments[0]}']`).ariaSort", column
+                "return document.querySelector(`#board th[data-column='${arguments[0]}']`).ariaSort", column
             )
             assert said in ("ascending", "descending")
             assert shown(board) == in_order(rows, column, said == "descending"), f"{column} {said}"
     assert (
-        board.execute_script("return [...document.querySelectorAll('th[aria-sort]:not([aria-sort=none])')].length") == 1
+        board.execute_script(
+            "return [...document.querySelectorAll('#board th[aria-sort]:not([aria-sort=none])')].length"
+        )
+        == 1
     )
 
 
@@ -145,7 +155,7 @@ def test_groups_of_columns_are_shown_and_hidden(board: Browser) -> None:
 @with_browser
 def test_a_norm_that_was_not_measured_drops_its_row(browser: Browser, tmp_path: Path) -> None:
     page.write(tmp_path, three())
-    browser.get((tmp_path / "index.html").as_uri())
+    open_victims(browser, tmp_path)
     assert set(shown(browser)) == {"whole-s0", "part-s0"}
     choose(browser, "#norm", "L1")
     assert shown(browser) == ["whole-s0"]
@@ -175,8 +185,8 @@ def test_every_heading_says_what_it_is(board: Browser) -> None:
     assert not board.find_element("id", "tip").is_displayed()
     from selenium.webdriver import ActionChains
 
-    board.execute_script("document.querySelector('.scroll').scrollLeft = 0")
-    ActionChains(board).move_to_element(board.find_element("css selector", "th.clean_acc button")).perform()
+    board.execute_script("document.querySelector('#victims .scroll').scrollLeft = 0")
+    ActionChains(board).move_to_element(board.find_element("css selector", "#board th.clean_acc button")).perform()
     assert board.find_element("id", "tip").text == COLUMNS["clean_acc"].meaning
 
 
@@ -195,7 +205,7 @@ def test_the_keyboard_reaches_everything(board: Browser) -> None:
     for _ in range(visible):
         board.switch_to.active_element.send_keys(Keys.TAB)
     assert board.execute_script("return window.reached.size") >= visible
-    head = board.find_element("css selector", "th.union_acc button")
+    head = board.find_element("css selector", "#board th.union_acc button")
     board.execute_script("arguments[0].focus()", head)
     head.send_keys(Keys.ENTER)
     assert shown(board) == in_order(rows_of(BOARD), "union_acc", True)
@@ -236,7 +246,7 @@ def test_names_that_would_do_harm_are_text(browser: Browser, tmp_path: Path) -> 
         for name in HOSTILE
     ]
     page.write(tmp_path, records)
-    browser.get((tmp_path / "index.html").as_uri())
+    open_victims(browser, tmp_path)
     assert sorted(shown(browser)) == sorted(HOSTILE)
     for one in (tmp_path / "pages").glob("*.html"):
         browser.get(one.as_uri())
@@ -251,7 +261,7 @@ def test_a_thousand_rows_sort_at_once(browser: Browser, tmp_path: Path) -> None:
     """The clock is looked at by the benchmark; here the order, and that every row is still there."""
     many = thousand()
     page.write(tmp_path, many)
-    browser.get((tmp_path / "index.html").as_uri())
+    open_victims(browser, tmp_path)
     click_head(browser, "victim")
     assert shown(browser) == sorted(one.victim for one in many)
     choose(browser, "#search", "v0999")
@@ -268,7 +278,7 @@ def test_text_can_be_read_in_both_themes(browser: Browser, theme: str) -> None:
     browser.refresh()
     pairs = browser.execute_script(
         "const paper = getComputedStyle(document.body).backgroundColor;"
-        "return ['body', '.low', '.dim', '#board td a', '#board tr.first td.rank']"
+        "return ['body', '.low', '.dim', '#board td a', '#board tr.first td.rank', '#methods button.open']"
         ".map(one => [getComputedStyle(document.querySelector(one)).color, paper])"
     )
     for ink, paper in pairs:
@@ -307,6 +317,96 @@ def test_a_phone_scrolls_the_table_and_not_the_page(browser: Browser) -> None:
     finally:
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     quiet(browser)
+
+
+def methods_shown(browser: Browser) -> list[str]:
+    found: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('#methods tbody')].map(body => body.id)"
+    )
+    return found
+
+
+@with_browser
+def test_the_first_table_is_over_seeds_and_a_click_opens_them(board: Browser) -> None:
+    records = read_all(BOARD)
+    over_seeds = pooled_rows(records, rows_of(BOARD))
+    bodies = board.find_elements("css selector", "#methods tbody")
+    assert len(bodies) == len(over_seeds) > 10
+    for body, one in list(zip(bodies, over_seeds, strict=True))[:3]:
+        seeds = body.find_elements("css selector", "tr.seed")
+        assert [row.is_displayed() for row in seeds] == [False] * len(one.seeds)
+        body.find_element("css selector", "button.open").click()
+        assert [row.find_element("css selector", "td.method").text for row in seeds] == [
+            row["victim"] for row in one.rows
+        ]
+        links = [row.find_element("css selector", "a").get_attribute("href") for row in seeds]
+        assert all(
+            unquote(link).endswith(f"pages/{row['victim']}.html") for link, row in zip(links, one.rows, strict=True)
+        )
+    letters = board.find_element("css selector", "#methods td.letters [data-tip]")
+    board.execute_script("arguments[0].focus()", letters)
+    tip = board.find_element("id", "tip").text
+    assert all(name in tip for name in over_seeds[0].beats)
+
+
+@with_browser
+def test_the_first_table_sorts_rows_with_their_seeds(board: Browser) -> None:
+    before = methods_shown(board)
+    for head in board.find_elements("css selector", "#methods th"):
+        column = head.get_attribute("data-column")
+        board.execute_script("arguments[0].querySelector('button').click()", head)
+        cells = board.execute_script(
+            "return [...document.querySelectorAll(`#methods tbody tr:first-child td.${arguments[0]}`)]"
+            ".map(cell => cell.dataset.k)",
+            column,
+        )
+        cells = [cell for cell in cells if cell]
+        keys = (
+            cells
+            if "text" in head.get_attribute("class").split()
+            else [float(re.split("(?<=.)-", c)[0]) for c in cells]
+        )
+        assert keys == sorted(keys, reverse=head.get_attribute("aria-sort") == "descending"), column
+    assert sorted(methods_shown(board)) == sorted(before)
+
+
+@with_browser
+def test_the_column_that_ranks_stands_beside_the_rank_on_every_screen(browser: Browser) -> None:
+    for width in (390, 800, 1600):
+        metrics = {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 500}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        open_victims(browser, BOARD)
+        for table in ("methods", "board"):
+            heads = browser.execute_script(
+                "return [...document.querySelectorAll(`#${arguments[0]} th`)].slice(0, 3)"
+                ".map(head => [head.dataset.column, head.getBoundingClientRect().right])",
+                table,
+            )
+            assert [name for name, _ in heads[:2]] == ["rank", "union_acc"]
+            assert heads[1][1] < width
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@with_browser
+def test_a_link_to_a_row_opens_it(browser: Browser) -> None:
+    browser.get((BOARD / "index.html").as_uri() + "#row-digits-eat-robust")
+    body = browser.find_element("id", "row-digits-eat-robust")
+    assert body.find_element("css selector", "tr.seed").is_displayed()
+    browser.get((BOARD / "index.html").as_uri() + "#victim-lwf-robust-s1")
+    assert browser.find_element("id", "victim-lwf-robust-s1").is_displayed()
+    quiet(browser)
+
+
+@with_browser
+def test_print_shows_tables_whole_and_no_controls(browser: Browser) -> None:
+    open_victims(browser, BOARD)
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    assert not browser.find_element("id", "theme").is_displayed()
+    assert not browser.find_element("id", "search").is_displayed()
+    style = "return getComputedStyle(document.querySelector('.scroll')).overflowX"
+    assert browser.execute_script(style) == "visible"
+    assert browser.find_element("css selector", "#methods button.open").is_displayed(), "the methods' names"
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
 
 
 def test_the_page_is_a_function_of_what_lies_beside_it(tmp_path: Path) -> None:

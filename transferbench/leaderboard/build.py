@@ -9,10 +9,11 @@ from typing import Any
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.leaderboard import image_files, markdown, queries, source_only, transfer
+from transferbench.leaderboard import downloads, image_files, markdown, queries, source_only, transfer
 from transferbench.leaderboard.column import Column, Row, present
 from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
 from transferbench.leaderboard.escape import markdown_cell
+from transferbench.leaderboard.pooled_rows import METHODS, methods
 from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
 from transferbench.leaderboard.tables import csv_table, table
 from transferbench.models import cards
@@ -23,8 +24,11 @@ from transferbench.results.records import Record, read_all, stamped
 def render(records: Sequence[Record]) -> dict[str, str]:
     """File name -> content, a pure function of the records: building twice gives the same bytes."""
     rows = leaderboard_rows(records)
+    over_seeds = methods(records, rows)
     return {
         "leaderboard.csv": csv_table(present(LEADERBOARD, rows), rows),
+        "methods.csv": csv_table(present(METHODS, over_seeds), over_seeds),
+        "leaderboard.json": downloads.json_text(over_seeds, rows),
         "cost.csv": csv_table(COST, cost_rows(records)),
         "transfer.csv": csv_table(transfer.TRANSFER, transfer.rows(records)),
         "source_only.csv": csv_table(source_only.SOURCE_ONLY, source_only.rows(records)),
@@ -43,6 +47,7 @@ def write(folder: Path, records: Sequence[Record]) -> None:
     """Write the tables, each atomically."""
     for name, content in render(records).items():
         atomic_files.write_text(folder / name, content)
+    downloads.write_parquet(folder, leaderboard_rows(records))
 
 
 def rebuild(folder: Path) -> list[Record]:
@@ -68,7 +73,7 @@ def check(folder: Path) -> list[str]:
             complaints.append(f"{path}: missing; transferbench leaderboard --rebuild {folder} makes it")
         elif path.read_bytes() != content.encode():
             complaints.append(f"{path}: differs from its records; transferbench leaderboard --rebuild {folder}")
-    return complaints
+    return [*complaints, *downloads.check_parquet(folder, leaderboard_rows(records))]
 
 
 def write_cards(folder: Path, records: Sequence[Record], card_of: dict[str, ModelCard]) -> None:

@@ -88,6 +88,7 @@ RANK: BoardColumn = Column(
     lambda m: "" if m.rank is None else m.rank,
     "rank",
     Group.VICTIM,
+    page_order=-2,
 )
 VICTIM: BoardColumn = Column(
     "victim",
@@ -117,13 +118,15 @@ UNION = RateColumn(
     "union_acc",
     "share that survives all three chains, %",
     "union",
-    Group.ROBUST,
+    Group.VICTIM,
     rate=lambda m: m.union,
     interval=ends_of("union"),
     summary="union",
     readme=True,
     terminal="union",
     metric="robust_accuracy",
+    # It ranks, and stands beside the rank.
+    page_order=-1,
 )
 PGD = RateColumn(
     "pgd20_linf_acc",

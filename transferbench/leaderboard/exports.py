@@ -16,9 +16,9 @@ from transferbench.base.names import file_stem
 from transferbench.base.specifications import NORMS
 from transferbench.base.strict_model import first_problem
 from transferbench.leaderboard.escape import plain
-from transferbench.leaderboard.markdown import mean_and_range, rank_range, summary_columns
+from transferbench.leaderboard.markdown import mean_and_range, summary_columns
 from transferbench.leaderboard.measurements import Measurements
-from transferbench.leaderboard.pooling import pooled
+from transferbench.leaderboard.pooling import pooled, rank_range
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.results.records import ChainRecord, Record
 

@@ -11,10 +11,16 @@ from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.families import BoardColumn
-from transferbench.leaderboard.pooling import pooled, values
+from transferbench.leaderboard.pooled_rows import PooledRow, pooled_rows
+from transferbench.leaderboard.pooling import pooled, rank_range, values
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
 from transferbench.results.records import Record
+
+GROUPS = (
+    "Groups: rows of one target that share a letter are not told apart in union accuracy over their seeds (exact "
+    "conditional test with the image as the unit, Holm-corrected over all pairs, at .05)."
+)
 
 
 def summary_columns(rows: Sequence[Row]) -> list[BoardColumn]:
@@ -36,28 +42,45 @@ def mean_and_range(rows: Sequence[Row], column: BoardColumn) -> str:
     return f"{mean(numbers):.2f} ({min(numbers):.2f}-{max(numbers):.2f})"
 
 
-def rank_range(rows: Sequence[Row]) -> str:
-    """`1` or `3-4`: the ranks over seeds; empty where no row has one."""
-    ranks = sorted({int(row["rank"]) for row in rows if row["rank"] != ""})
-    return "" if not ranks else str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}"
-
-
-def summary(rows: Sequence[Row]) -> str:
-    """The table over seeds: one line per (method, source)."""
-    return _over_seeds(rows, summary_columns(rows))
+def summary(found: Sequence[PooledRow], rows: Sequence[Row]) -> str:
+    """The table over seeds: one line per (method, source), with the letters of the groups."""
+    return _over_seeds([(one.label, one.source, one.letters, one.rows) for one in found], summary_columns(rows), True)
 
 
 def readme_excerpt(rows: Sequence[Row]) -> str:
     """The part of the summary that README.md shows."""
-    return _over_seeds(rows, [column for column in summary_columns(rows) if column.readme])
+    lines = [(method, source, "", group) for method, source, group in pooled(rows)]
+    return _over_seeds(lines, [column for column in summary_columns(rows) if column.readme], False)
 
 
-def _over_seeds(rows: Sequence[Row], columns: Sequence[BoardColumn]) -> str:
+def _over_seeds(
+    found: Sequence[tuple[str, str, str, Sequence[Row]]], columns: Sequence[BoardColumn], groups: bool
+) -> str:
     lines = []
-    for method, source, group in pooled(rows):
-        names = [markdown_cell(method), markdown_cell(source)]
-        lines.append([*names, rank_range(group), *(mean_and_range(group, column) for column in columns)])
-    return table(["method", "source", "rank", *(column.summary for column in columns)], lines, 2)
+    for method, source, letters, rows in found:
+        names = [markdown_cell(method), markdown_cell(source), rank_range(rows), *([letters] if groups else [])]
+        lines.append([*names, *(mean_and_range(rows, column) for column in columns)])
+    header = ["method", "source", "rank", *(["groups"] if groups else [])]
+    return table([*header, *(column.summary for column in columns)], lines, 2)
+
+
+def _gains(found: Sequence[PooledRow]) -> str:
+    """The differences to plain fine-tuning, in points; empty where there is none."""
+    lines = []
+    for one in found:
+        if one.gain is not None:
+            ends = f"[{100 * one.gain.low:+.2f}, {100 * one.gain.high:+.2f}]"
+            p = f"{one.gain.p:.2g}"
+            names = [markdown_cell(one.label), markdown_cell(one.source), markdown_cell(one.baseline)]
+            lines.append([*names, f"{100 * one.gain.difference + 0.0:+.2f}", ends, p])
+    if not lines:
+        return ""
+    header = ["method", "source", "compared with", "difference", "95 % interval", "p"]
+    return (
+        "## Against plain fine-tuning\n\nUnion accuracy less that of plain fine-tuning of the same source on the same "
+        "images, in points over the seeds that both have; interval and exact test have the image as their unit. The p "
+        "are not corrected for their number; groups in the table above are.\n\n" + table(header, lines, 3)
+    )
 
 
 def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
@@ -71,7 +94,7 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
     radii = sorted({(NORMS.index(chain.norm), chain.eps) for chain in chains})
     fewest = min(victim.n for victim in victims)
     half_width = 100 * (wilson(fewest // 2, fewest)[1] - 0.5)
-    columns = summary_columns(rows)
+    columns, over_seeds = summary_columns(rows), pooled_rows(records, rows)
     norms = [f"{NORMS[place]} {eps}" for place, eps in radii]
     return (
         "\n\n".join(
@@ -87,7 +110,9 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
                 f"n = {_all_of(str(record.n) for record in victims)} attacked examples per victim (at 50 % the 95 % "
                 f"interval is about +-{half_width:.1f}). Seeds: {', '.join(map(str, seeds))}; cells are the mean over "
                 "seeds, in brackets the range. All in %.",
-                summary(rows),
+                summary(over_seeds, rows),
+                GROUPS,
+                *([gains] if (gains := _gains(over_seeds)) else []),
                 "## Every victim",
                 "In brackets 95 % Wilson intervals. Ranks are formed within a seed: rows that no other "
                 "row beats (exact McNemar test on the union's verdicts, Holm-corrected, .05) share rank 1.",

@@ -11,19 +11,32 @@ from pathlib import Path
 from typing import Any
 
 from transferbench.base import atomic_files
+from transferbench.base.ids import without_seed
 from transferbench.base.names import file_stem
 from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard import figures, transfer, victim_page
-from transferbench.leaderboard.column import Group, Row
-from transferbench.leaderboard.columns import COST, LEADERBOARD, RANK, VICTIM
+from transferbench.leaderboard.column import Column, Group, Row, build_row
+from transferbench.leaderboard.columns import COST, LEADERBOARD, RANK, UNION, VICTIM
 from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.families import BoardColumn
 from transferbench.leaderboard.links import TEMPLATES, environment, page_of
+from transferbench.leaderboard.pooled_rows import METHODS, PooledRow, pooled_rows
 from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
 from transferbench.results.records import Record
 
 _ASSETS = ("page.css", "page.js")
-FILES = ("leaderboard.csv", "leaderboard.md", "cost.csv", "transfer.csv")
+DOWNLOADS = ("methods.csv", "leaderboard.csv", "leaderboard.json", "leaderboard.parquet")
+FILES = (
+    "leaderboard.md",
+    "cost.csv",
+    "transfer.csv",
+    "source_only.csv",
+    "queries.csv",
+    "image_files.csv",
+    "extensions.csv",
+    "external.csv",
+    "published.md",
+)
 
 
 def write(folder: Path, records: Sequence[Record]) -> Path:
@@ -87,6 +100,7 @@ def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
             up="",
             title=" / ".join(sorted({plain(record.suite) for record in victims})) or "No victim yet",
             subtitle="; ".join([*protocols, *constants]),
+            methods=_methods(pooled_rows(records, rows)),
             groups=list(layout),
             filters=[(name, label, options) for name, label, options in filters if len(options) > 1],
             norms=_norms(rows),
@@ -96,10 +110,59 @@ def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
             matrices=[_matrix(attack, matrix) for attack, matrix in transfer.matrices(records).items()],
             figures=[item for item in figures.TITLES.items() if (folder / f"figures/{item[0]}.svg").is_file()],
             sources=[(record.victim, page_of(record.victim)) for record in records if record.role == "source"],
+            downloads=[name for name in DOWNLOADS if (folder / name).is_file()],
             files=[name for name in FILES if (folder / name).is_file()],
         )
     )
     return text
+
+
+def _methods(over_seeds: Sequence[PooledRow]) -> dict[str, Any]:
+    """The first table: a row per method and source, each with the rows of its seeds below it."""
+    cells = [build_row(METHODS, one) for one in over_seeds]
+    columns = [column for column in METHODS if column.heading and any(row[column.name] != "" for row in cells)]
+    lines = []
+    for one, row in zip(over_seeds, cells, strict=True):
+        first = one.rows[0]
+        name = f"{first['target_dataset']}-{without_seed(str(first['victim']), int(first['seed']))}"
+        lines.append(
+            {
+                "anchor": f"row-{file_stem(name)}",
+                "first": row["rank"] == "1",
+                "cells": [_method_cell(column, row, one) for column in columns],
+                "seeds": [[_seed_cell(column, seed) for column in columns] for seed in one.rows],
+            }
+        )
+    heads = [{"label": one.heading, "tip": one.meaning, "text": one.text, "name": one.name} for one in columns]
+    return {"heads": heads, "lines": lines}
+
+
+def _method_cell(column: Column[PooledRow], row: Row, one: PooledRow) -> dict[str, str]:
+    ends = [str(row[end]) for end in column.interval or ()]
+    # A single seed has no range.
+    interval = "" if len(set(ends)) < 2 else "\u2013".join(ends)
+    tip = ""
+    if column.name == "letters" and one.letters:
+        tip = f"beats {_listed(one.beats)}; beaten by {_listed(one.beaten_by)}"
+    elif column.name == "less_finetune" and one.gain is not None:
+        tip = f"compared with {one.baseline} of {one.source}, over the seeds that both have; p = {one.gain.p:.2g}"
+    return {"name": column.name, "text": plain(row[column.name]), "interval": interval, "tip": plain(tip)}
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _seed_cell(column: Column[PooledRow], row: Row) -> dict[str, str]:
+    """The cell of one seed in a column of the table over seeds."""
+    if column.name == "method":
+        victim = str(row["victim"])
+        return {"name": column.name, "text": plain(victim), "interval": "", "link": page_of(victim)}
+    text = str(row["seed"]) if column.name == "seeds" else str(row.get(column.name, ""))
+    ends = [str(row[f"{column.name}_{side}"]) for side in ("low", "high") if f"{column.name}_{side}" in row]
+    if column.name == UNION.name:
+        ends = [str(row[end]) for end in UNION.interval or ()]
+    return {"name": column.name, "text": plain(text), "interval": "\u2013".join(filter(None, ends)), "link": ""}
 
 
 def _layout(rows: Sequence[Row]) -> dict[Group, list[BoardColumn]]:
@@ -145,6 +208,7 @@ def _line(row: Row, layout: dict[Group, list[BoardColumn]], folder: Path) -> dic
         "cells": [_cell(row, column, group, folder) for group, columns in layout.items() for column in columns],
         "group": f"{row['suite']} {row['target_dataset']} {row['n']} {row['seed']}",
         "norms": " ".join(_norms([row])),
+        "anchor": f"victim-{file_stem(str(row['victim']))}",
         "find": plain(" ".join(str(row[column.name]) for column in identity)).lower(),
         "first": row["rank"] == 1,
     }

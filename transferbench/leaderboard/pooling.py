@@ -73,3 +73,9 @@ def average(rows: Sequence[Row], column: str) -> float | None:
     """The mean of a column; None where no row has a number."""
     numbers = values(rows, column)
     return mean(numbers) if numbers else None
+
+
+def rank_range(rows: Sequence[Row]) -> str:
+    """`1` or `3-4`: the ranks over seeds; empty where no row has one."""
+    ranks = sorted({int(row["rank"]) for row in rows if row["rank"] != ""})
+    return "" if not ranks else str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]}-{ranks[-1]}"

@@ -48,11 +48,10 @@ def _order(row: Row) -> tuple[object, ...]:
 
 
 def _ranks(victims: Sequence[Record]) -> dict[str, int]:
-    """Ranks by victim among complete rows of the same suite, target, examples, image size, seed, radii and attacks."""
+    """Ranks by victim among complete rows of one seed that can be compared."""
     groups: dict[tuple[object, ...], list[Record]] = defaultdict(list)
     for record in victims:
-        attacked = (record.n, record.data_fingerprint, record.images)
-        groups[record.suite, record.target_dataset, *attacked, record.seed, _threats(record)].append(record)
+        groups[comparable(record), record.seed].append(record)
     rank_of: dict[str, int] = {}
     for group in groups.values():
         # A ranked row has every measurement that any row of its group has.
@@ -61,6 +60,12 @@ def _ranks(victims: Sequence[Record]) -> dict[str, int]:
         verdicts = {victim: bits.list() for victim, bits in unions.items() if bits is not None}
         rank_of |= dict(zip(verdicts, ranks(list(verdicts.values())), strict=True))
     return rank_of
+
+
+def comparable(record: Record) -> tuple[object, ...]:
+    """What two records must have alike to be compared: suite, target, examples, image size, radii and attacks."""
+    attacked = (record.n, record.data_fingerprint, record.images)
+    return record.suite, record.target_dataset, *attacked, _threats(record)
 
 
 def _threats(record: Record) -> str:

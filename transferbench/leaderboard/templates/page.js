@@ -30,6 +30,52 @@
   }
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") tip.hidden = true; });
 
+  // The table over seeds: a click opens the seeds of a row; headings sort rows together with their seeds.
+  const methods = document.getElementById("methods");
+  const unfold = (body, open) => {
+    body.querySelector("button.open").setAttribute("aria-expanded", String(open));
+    for (const row of body.querySelectorAll("tr.seed")) row.hidden = !open;
+  };
+  if (methods) {
+    for (const button of methods.querySelectorAll("button.open")) {
+      button.addEventListener("click", () =>
+        unfold(button.closest("tbody"), button.getAttribute("aria-expanded") !== "true"));
+    }
+    const bodies = [...methods.tBodies];
+    const columns = [...methods.tHead.rows[0].cells];
+    columns.forEach((head, place) => head.querySelector("button").addEventListener("click", () => {
+      const ranks = head.dataset.column === "rank";
+      const text = head.classList.contains("text");
+      const before = head.getAttribute("aria-sort");
+      const down = before === "none" ? !(text || ranks) : before === "ascending";
+      const key = (body) => {
+        const cell = body.rows[0].cells[place].dataset.k;
+        return cell === "" ? null : text ? cell : parseFloat(cell);
+      };
+      const order = bodies.map((body, at) => [key(body), at]);
+      order.sort(([x, a], [y, b]) => {
+        if (x === null || y === null) return (x === null) - (y === null) || a - b;
+        const by = x < y ? -1 : x > y ? 1 : 0;
+        return (down ? -by : by) || a - b;
+      });
+      methods.append(...order.map(([, at]) => bodies[at]));
+      columns.forEach((one) => one.setAttribute("aria-sort", "none"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    }));
+  }
+
+  // A link to a row opens what it is in.
+  const follow = () => {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const folded = target.closest("details");
+    if (folded) folded.open = true;
+    if (target.closest("#methods")) unfold(target, true);
+    target.scrollIntoView({ block: "center" });
+  };
+  addEventListener("hashchange", follow);
+  follow();
+
   const table = document.getElementById("board");
   if (!table) return;
   const body = table.tBodies[0];
