@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
+from huggingface_hub import parse_eval_result_entries
 from support.records import record, stamped, three
 
 from transferbench.base.errors import InputError
 from transferbench.cli.main import main
 from transferbench.leaderboard import build, exports, published_numbers
+from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.results.records import dump
 
 THEIRS = (
@@ -63,6 +66,20 @@ def test_every_norm_is_a_file_that_our_own_reader_finds(tmp_path: Path) -> None:
         path.write_text(text)
     rates = {(number.robustbench, number.measure): number.value for number in published_numbers.robustbench(tmp_path)}
     assert rates["RB_whole-s0@digits/L2", "L2"] == 55.0
+
+
+def test_the_hub_reads_its_evaluation_results() -> None:
+    """By Hugging Face's own reader; the numbers are those of leaderboard.csv."""
+    rows = {str(row["victim"]): row for row in leaderboard_rows(three())}
+    files = exports.eval_results(three())
+    assert set(files) == {f"huggingface/{victim}/.eval_results/transferbench.yaml" for victim in rows}
+    for victim, row in rows.items():
+        text = files[f"huggingface/{victim}/.eval_results/transferbench.yaml"]
+        entries = parse_eval_result_entries(yaml.safe_load(text))
+        names = {"clean": "clean_acc", "Linf": "linf_acc", "L2": "l2_acc", "L1": "l1_acc", "union": "union_acc"}
+        expected = {name: float(row[column]) for name, column in names.items() if row[column] != ""}
+        assert {one.task_id.removeprefix("test-"): one.value for one in entries} == expected
+        assert all(one.dataset_id == "digits" and "95 % interval" in str(one.notes) for one in entries)
 
 
 def test_latex_escapes_every_name_and_has_every_rate() -> None:

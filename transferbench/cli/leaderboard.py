@@ -27,8 +27,9 @@ from transferbench.cli.output import say
     "--export",
     type=options.NAMES,
     metavar="WHAT,WHAT",
-    help="Write exports/: robustbench (model_info files), latex (a table).",
+    help="Write exports/: robustbench (model_info), huggingface (.eval_results), latex, points (of a run, as .pt).",
 )
+@click.option("--data-dir", type=options.FOLDER, metavar="DIR", help="Folder with the data sets' files (for points).")
 @click.option("--robustbench", type=options.FOLDER, metavar="DIR", help="A checkout of RobustBench, for its numbers.")
 def command(
     dir: Path | None,
@@ -37,9 +38,13 @@ def command(
     rebuild: bool,
     published: Path | None,
     export: tuple[str, ...] | None,
+    data_dir: Path | None,
     robustbench: Path | None,
 ) -> None:
-    """Check, rebuild, show or export the board in DIR (default: all of leaderboards/)."""
+    """Check, rebuild, show or export the board in DIR (default: all of leaderboards/).
+
+    `transferbench leaderboard import DIR` reads somebody else's evaluation of a victim (`--help` after `import`).
+    """
     from transferbench.cli import console
     from transferbench.leaderboard import build, exports
     from transferbench.workflows import boards
@@ -53,7 +58,7 @@ def command(
         if html or (rebuild and (folder / "index.html").is_file()):
             say(f"page: {boards.write_page(folder)}")
         if export:
-            files = boards.export(folder, export)
+            files = boards.export(folder, export, data_dir)
             say(f"files: {folder / 'exports'}/ ({len(files)})")
         if check:
             faults = boards.check(folder)

@@ -42,6 +42,15 @@ class LazyCommands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """`leaderboard import` is a command of its own; a folder of the name is `./import`."""
+        if args[:2] == ["leaderboard", "import"]:
+            module = importlib.import_module("transferbench.cli.leaderboard_import")
+            return "leaderboard import", module.command, args[2:]
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None

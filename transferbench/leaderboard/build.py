@@ -9,7 +9,7 @@ from typing import Any
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
-from transferbench.leaderboard import downloads, image_files, markdown, queries, source_only, transfer
+from transferbench.leaderboard import downloads, external, image_files, markdown, queries, source_only, transfer
 from transferbench.leaderboard.column import Column, Row, present
 from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
 from transferbench.leaderboard.escape import markdown_cell
@@ -18,11 +18,14 @@ from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
 from transferbench.leaderboard.tables import csv_table, table
 from transferbench.models import cards
 from transferbench.models.cards import CardResult, ModelCard
+from transferbench.results.external import ExternalEvaluation
+from transferbench.results.external import read_all as read_externals
 from transferbench.results.records import Record, read_all, stamped
 
 
-def render(records: Sequence[Record]) -> dict[str, str]:
-    """File name -> content, a pure function of the records: building twice gives the same bytes."""
+def render(records: Sequence[Record], externals: Sequence[ExternalEvaluation] = ()) -> dict[str, str]:
+    """File name -> content, a pure function of records and external evaluations: building twice gives the same
+    bytes."""
     rows = leaderboard_rows(records)
     over_seeds = methods(records, rows)
     return {
@@ -34,7 +37,8 @@ def render(records: Sequence[Record]) -> dict[str, str]:
         "source_only.csv": csv_table(source_only.SOURCE_ONLY, source_only.rows(records)),
         **_where_measured("queries.csv", queries.QUERIES, queries.rows(records)),
         **_where_measured("image_files.csv", image_files.IMAGE_FILES, image_files.rows(records)),
-        "leaderboard.md": markdown.render(records, rows),
+        **_where_measured("external.csv", external.EXTERNAL, external.rows(records, externals)),
+        "leaderboard.md": markdown.render(records, rows, externals),
     }
 
 
@@ -44,8 +48,8 @@ def _where_measured(name: str, columns: Sequence[Column[Any]], rows: Sequence[Ro
 
 
 def write(folder: Path, records: Sequence[Record]) -> None:
-    """Write the tables, each atomically."""
-    for name, content in render(records).items():
+    """Write the tables, each atomically, with the folder's external evaluations."""
+    for name, content in render(records, read_externals(folder, records)).items():
         atomic_files.write_text(folder / name, content)
     downloads.write_parquet(folder, leaderboard_rows(records))
 
@@ -67,7 +71,11 @@ def check(folder: Path) -> list[str]:
     """The faults of a folder: records without a fresh stamp, files that differ from what its records give."""
     records = read_all(folder)
     complaints = [stamp_complaint(folder, record) for record in records if not stamped(record)]
-    for name, content in render(records).items():
+    try:
+        contents = render(records, read_externals(folder, records))
+    except InputError as error:
+        return [*complaints, str(error)]
+    for name, content in contents.items():
         path = folder / name
         if not path.is_file():
             complaints.append(f"{path}: missing; transferbench leaderboard --rebuild {folder} makes it")

@@ -1,4 +1,4 @@
-"""What others read: RobustBench's model_info files, and a LaTeX table."""
+"""What others read: RobustBench's model_info files, Hugging Face's evaluation results, and a LaTeX table."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from transferbench.base import atomic_files, registry
@@ -19,11 +20,15 @@ from transferbench.leaderboard.escape import plain
 from transferbench.leaderboard.markdown import mean_and_range, summary_columns
 from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.pooling import pooled, rank_range
+from transferbench.leaderboard.rates import Rate
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.results.records import ChainRecord, Record
 
 _STANDARD = (APGD_CE, APGD_T, FAB_T, SQUARE)
-KINDS = ("robustbench", "latex")
+KINDS = ("robustbench", "huggingface", "latex")
+
+POINTS = "points"
+"""The export that needs the run's stored points (workflows/exported_points.py)."""
 
 
 class ModelInfo(BaseModel):
@@ -149,6 +154,43 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
     }
 
 
+def eval_results(records: Sequence[Record]) -> dict[str, str]:
+    """Path below a model's repository on the Hugging Face hub -> file: `.eval_results/` as the hub reads it
+    (https://huggingface.co/docs/hub/eval-results), for every victim: clean, each norm, the union, in percent."""
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+
+    victims = {str(row["victim"]) for row in leaderboard_rows(records)}
+    files = {}
+    for record in (record for record in records if record.victim in victims):
+        measurements = Measurements(record)
+        rates: dict[str, Rate | None] = {"clean": measurements.clean, "union": measurements.union}
+        rates |= {norm: measurements.robust.get(norm) for norm in NORMS}
+        entries = [
+            EvalResultEntry(
+                dataset_id=record.target_dataset,
+                task_id=f"{record.suite}-{name}",
+                value=float(rate.percent),
+                notes=plain(_note(record, name, rate)),
+            )
+            for name, rate in rates.items()
+            if rate is not None
+        ]
+        path = f"huggingface/{file_stem(record.victim)}/.eval_results/transferbench.yaml"
+        files[path] = yaml.safe_dump(eval_result_entries_to_yaml(entries), sort_keys=False, allow_unicode=True)
+    return files
+
+
+def _note(record: Record, name: str, rate: Rate) -> str:
+    """What a reader must know beside the number: n, interval, radius, attacks, verified or not."""
+    chain = record.chain(name)
+    what = (
+        "no attack" if name == "clean" else record.protocol if chain is None else f"eps {chain.eps}, {record.protocol}"
+    )
+    state = "verified" if record.stamp is not None else "not verified"
+    low, high = rate.interval
+    return f"{record.sample} test examples, 95 % interval {low} to {high}; {what}; images {record.images}; {state}"
+
+
 def latex(records: Sequence[Record]) -> str:
     """The table over seeds, as leaderboard.md has it: booktabs, every name escaped."""
     import pandas as pd
@@ -167,8 +209,8 @@ def latex(records: Sequence[Record]) -> str:
 def check_kinds(kinds: Sequence[str]) -> None:
     """InputError for an export that does not exist."""
     for kind in kinds:
-        if kind not in KINDS:
-            raise InputError(registry.unknown("export", kind, KINDS))
+        if kind not in (*KINDS, POINTS):
+            raise InputError(registry.unknown("export", kind, (*KINDS, POINTS)))
 
 
 def write(folder: Path, records: Sequence[Record], kinds: Sequence[str]) -> list[Path]:
@@ -176,6 +218,8 @@ def write(folder: Path, records: Sequence[Record], kinds: Sequence[str]) -> list
     contents = model_infos(records) if "robustbench" in kinds else {}
     if "latex" in kinds:
         contents["leaderboard.tex"] = latex(records)
+    if "huggingface" in kinds:
+        contents |= eval_results(records)
     paths = []
     for name, content in contents.items():
         path = folder / "exports" / name

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from transferbench.base.specifications import NORMS
-from transferbench.leaderboard import figures, image_files, queries, source_only, transfer
+from transferbench.leaderboard import external, figures, image_files, queries, source_only, transfer
 from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
@@ -15,6 +15,7 @@ from transferbench.leaderboard.pooled_rows import PooledRow, pooled_rows
 from transferbench.leaderboard.pooling import pooled, rank_range, values
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
+from transferbench.results.external import ExternalEvaluation
 from transferbench.results.records import Record
 
 GROUPS = (
@@ -83,7 +84,7 @@ def _gains(found: Sequence[PooledRow]) -> str:
     )
 
 
-def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
+def render(records: Sequence[Record], rows: Sequence[Row], externals: Sequence[ExternalEvaluation] = ()) -> str:
     """The whole page."""
     if not rows:
         return "# Leaderboard\n\nNo victim has a record yet.\n"
@@ -122,6 +123,7 @@ def render(records: Sequence[Record], rows: Sequence[Row]) -> str:
                     1,
                 ),
                 *_sections(records, rows),
+                *([judged] if (judged := external.markdown(records, externals)) else []),
                 "## Columns",
                 "\n".join(f"- `{column.name}`: {column.meaning}" for column in present(LEADERBOARD, rows)),
             ]

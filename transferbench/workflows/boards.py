@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transferbench.leaderboard import build, exports, figures, page, published
 from transferbench.results.records import Record, read_all
+from transferbench.workflows import exported_points
 
 
 def records(folder: Path) -> list[Record]:
@@ -29,9 +30,11 @@ def check(folder: Path) -> list[str]:
     return [*build.check(folder), *page.check(folder, read_all(folder))]
 
 
-def export(folder: Path, kinds: Sequence[str]) -> list[Path]:
+def export(folder: Path, kinds: Sequence[str], data_dir: Path | None = None) -> list[Path]:
     """Write exports/; returns the files."""
-    return exports.write(folder, read_all(folder), kinds)
+    found = read_all(folder)
+    points = exported_points.write(folder, found, data_dir) if exports.POINTS in kinds else []
+    return [*exports.write(folder, found, kinds), *points]
 
 
 def compare_published(folder: Path, numbers: Path | None, checkout: Path | None) -> list[Path]:
