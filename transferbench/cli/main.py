@@ -27,6 +27,7 @@ COMMANDS = (
     "compare",
     "plan-n",
     "publish",
+    "submit",
     "card",
     "list",
     "doctor",
