@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint check bench gpu-check results docs index screenshot sources clean
+.PHONY: help setup demo test test-all lint check docs dist bench gpu-check results tables index screenshot sources pins clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -15,7 +15,7 @@ setup: $(READY) ## make .venv and install the package with its developer tools (
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("transferbench needs Python 3.11 or newer, this is %d.%d: make PYTHON=python3.12 setup" % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	@touch $(READY)
 
 demo: setup ## train and attack letters -> digits, print the table and name its page (1.5 to 3 minutes on two cores)
@@ -36,6 +36,13 @@ lint: setup ## ruff, formatting, types and import rules
 check: setup ## committed tables against their records, and the records' stamps
 	$(BIN)/transferbench leaderboard --check
 
+docs: setup ## the documentation site, built into site/ without a network
+	OMP_NUM_THREADS=1 $(BIN)/python docs/site/build.py site
+
+dist: setup ## wheel and source archive, built into dist/ without a network
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
 bench: setup ## speed against the reference, written to docs/performance.md
 	$(BIN)/python -m pytest -o addopts= -q tests/benchmarks --benchmark-only
 
@@ -48,7 +55,7 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 	$(BIN)/transferbench verify runs/letters-to-digits
 	$(BIN)/transferbench publish runs/letters-to-digits
 
-docs: setup ## the tables of methods and attacks in docs/, from the plugins' docstrings
+tables: setup ## the tables of methods and attacks in docs/, from the plugins' docstrings
 	PYTHONPATH=tests $(BIN)/python -m support.plugin_tables
 
 index: setup ## the lists of RobustBench's models and of all architectures, from the installed packages
@@ -65,4 +72,4 @@ screenshot: setup ## the README's picture of the page (needs chromium and chrome
 	PYTHONPATH=tests $(BIN)/python -m support.screenshot
 
 clean: ## remove what runs and tests leave behind (not .venv)
-	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build *.egg-info
+	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist site *.egg-info

@@ -129,10 +129,17 @@ def test_the_leaderboard_page_defines_every_column() -> None:
     assert all(f"`{column.name}`" in protocol for column in LEADERBOARD if column.optional and column.heading)
 
 
+def test_the_numbers_to_quote_are_columns() -> None:
+    text = (ROOT / "docs" / "which-number.md").read_text()
+    named = set(re.findall(r"`([a-z0-9]+(?:_[a-z0-9]+)+)`", text))
+    assert len(named) > 15
+    assert named <= {column.name for column in LEADERBOARD}
+
+
 @pytest.mark.parametrize("kind", plugin_tables.PAGES)
 def test_the_tables_of_plugins_are_those_of_their_docstrings(kind: plugin_tables.Kind) -> None:
     page = plugin_tables.PAGES[kind].read_text()
-    assert page == plugin_tables.refreshed(page, kind), "stale: make docs writes it"
+    assert page == plugin_tables.refreshed(page, kind), "stale: make tables writes it"
     with pytest.raises(ValueError, match=f"no place for the table of {kind}"):
         plugin_tables.refreshed("a page", kind)
 

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -23,15 +25,50 @@ def run(*words: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
-def wheel(tmp_path: Path) -> Path:
-    """Built from a copy of what the package is made of, so that nothing is left in the source tree."""
+def copied(tmp_path: Path) -> Path:
+    """A copy of what the package is made of, so that nothing is left in the source tree."""
     source = tmp_path / "source"
     source.mkdir()
-    for name in ("pyproject.toml", "README.md", "LICENSE", "transferbench"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "transferbench"):
         run("cp", "-r", ROOT / name, source / name, cwd=tmp_path)
+    return source
+
+
+def wheel(tmp_path: Path) -> Path:
+    source = copied(tmp_path)
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", tmp_path, source, cwd=tmp_path)
     (built,) = tmp_path.glob("transferbench-*.whl")
     return built
+
+
+def files_of_the_package() -> set[str]:
+    """All that is below transferbench/, but what Python leaves there."""
+    every = (path for path in (ROOT / "transferbench").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {str(path.relative_to(ROOT)) for path in every}
+
+
+def test_the_archives_hold_the_package_and_nothing_of_the_tests(tmp_path: Path) -> None:
+    """As `make dist` builds them; a wheel that is built from the source archive is the same."""
+    source = copied(tmp_path)
+    (source / "tests").mkdir()
+    (source / "tests" / "test_left_out.py").write_text("")
+    run(sys.executable, "-m", "hatchling", "build", "-d", tmp_path / "dist", cwd=source)
+    (built,), (archive,) = (tmp_path / "dist").glob("*.whl"), (tmp_path / "dist").glob("*.tar.gz")
+    package = files_of_the_package()
+    kinds = ("suites/croce2021.yaml", "py.typed", "leaderboard/templates/page.js", "models/catalogue/robustbench.json")
+    assert package >= {f"transferbench/{name}" for name in (*kinds, "models/embedded/letters-madry/model.safetensors")}
+    names = set(zipfile.ZipFile(built).namelist())
+    assert {name for name in names if ".dist-info/" not in name} == package
+    with tarfile.open(archive) as opened:
+        inside = {name.partition("/")[2] for name in opened.getnames()}
+        opened.extractall(tmp_path / "unpacked", filter="data")
+    assert inside - package == {
+        "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", "PKG-INFO",
+    }  # fmt: skip
+    assert package <= inside
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "again", cwd=unpacked)
+    assert set(zipfile.ZipFile(next((tmp_path / "again").glob("*.whl"))).namelist()) == names
 
 
 def photographs(folder: Path) -> Path:

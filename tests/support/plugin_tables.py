@@ -1,4 +1,4 @@
-"""The tables of plugins in docs/methods.md and docs/attacks.md, from the plugins' own docstrings: `make docs`.
+"""The tables of plugins in docs/methods.md and docs/attacks.md, from the plugins' own docstrings: `make tables`.
 
 The module docstring of a plugin may have labelled paragraphs (`Paper: ...`, `Loss: ...`); each becomes a cell, and a
 plugin without them still has a row. Files are read as syntax trees; settings of presets, budgets and controls of
@@ -183,7 +183,7 @@ def _cell(text: str) -> str:
 
 def refreshed(text: str, kind: Kind) -> str:
     """A page with its table of the kind as it should be. ValueError where the page does not mark the table's place."""
-    begin, end = f"<!-- generated: {kind} (make docs) -->\n\n", f"\n\n<!-- end: {kind} -->"
+    begin, end = f"<!-- generated: {kind} (make tables) -->\n\n", f"\n\n<!-- end: {kind} -->"
     before, found, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed:

@@ -232,6 +232,16 @@ def literal(entry: Entry, name: str) -> dict[str, Any]:
     return {}
 
 
+@cache
+def defines(entry: Entry, name: str) -> bool:
+    """Whether an entry's file defines a function of that name, read without importing it."""
+    file = None if entry.problem else _file_of(entry)
+    if file is None:
+        return False
+    body = ast.parse(file.read_bytes(), str(file)).body
+    return any(isinstance(node, ast.FunctionDef) and node.name == name for node in body)
+
+
 def _file_of(entry: Entry) -> Path | None:
     """The file of a plugin, None where it is not found."""
     if entry.module.startswith("transferbench."):

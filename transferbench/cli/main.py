@@ -30,6 +30,7 @@ COMMANDS = (
     "submit",
     "card",
     "list",
+    "doctor",
     "inspect",
     "import-tf1",
 )
