@@ -43,7 +43,7 @@ def command(
     """
     from transferbench.base.settings import RunSettings
     from transferbench.workflows import boards, external_evaluations
-    from transferbench.workflows.external_evaluations import Author, Places
+    from transferbench.workflows.external_evaluations import Author, Locations
     from transferbench.workflows.settings import placed
 
     if claim is not None and not 0 <= claim <= 100:
@@ -51,7 +51,7 @@ def command(
     threat = external_evaluations.threat_of(dir, victim, norm, eps)
     author = Author(by, link, claim)
     if points is not None and verdicts is None:
-        places = Places(data_dir, model_dir, placed(RunSettings(), device, 1).device)
+        places = Locations(data_dir, model_dir, placed(RunSettings(), device, 1).device)
         evaluation = external_evaluations.import_points(dir, victim, threat, points, author, places)
     elif verdicts is not None and points is None:
         evaluation = external_evaluations.import_verdicts(dir, victim, threat, verdicts, author)

@@ -34,7 +34,7 @@ class Judged(NamedTuple):
     def best_known(self) -> Rate | None:
         """The examples that survive both; None for a claim, and without a chain of ours."""
         chain = self.external.chain(self.record)
-        if chain is None or self.external.kind == "verdicts":
+        if chain is None or self.external.evidence == "verdicts":
             return None
         return Rate((chain.robust.number & ~self.external.fooled.number).bit_count(), self.record.n)
 
@@ -56,7 +56,7 @@ EXTERNAL: list[Column[Judged]] = [
     Column(
         "evidence",
         "points: adversarial points, judged here by the original model; verdicts: a claim that nobody checked",
-        lambda one: one.external.kind,
+        lambda one: one.external.evidence,
     ),
     Column("n", "examples, those of the record", lambda one: one.record.n),
     Column(

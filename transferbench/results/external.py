@@ -26,8 +26,8 @@ Percent = Annotated[float, Field(ge=0, le=100)]
 class ExternalEvaluation(StrictModel):
     """Another tool's evaluation of `victim` under one norm, on the first n examples of the record.
 
-    `kind`: `points` were judged here, `verdicts` are a claim. `fooled`: the examples that are right on the clean image
-    and wrong at their point, or are said to be. `claimed`: the robust accuracy that was claimed, in percent. Of points:
+    `evidence`: `points` were judged here, `verdicts` are a claim. `fooled`: the examples that are right on the clean
+    image and wrong at their point, or are said to be. `claimed`: the robust accuracy that was claimed, in percent. Of points:
     `inadmissible`, how many of the n lie outside the ball or the box, which count as no attack; `whole`: (robust, all)
     of all points of the file, which may be more than n; `sha256` of the file.
     """
@@ -39,7 +39,7 @@ class ExternalEvaluation(StrictModel):
     eps: str
     by: str = Field(min_length=1, max_length=200)
     link: str = Field(default="", max_length=500)
-    kind: Literal["points", "verdicts"]
+    evidence: Literal["points", "verdicts"]
     fooled: Bits
     claimed: Percent | None = None
     inadmissible: int = Field(default=0, ge=0)
@@ -48,7 +48,7 @@ class ExternalEvaluation(StrictModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> ExternalEvaluation:
-        if (self.kind == "points") != (self.whole is not None):
+        if (self.evidence == "points") != (self.whole is not None):
             raise ValueError("points have a count over the whole file, verdicts have none")
         return self
 

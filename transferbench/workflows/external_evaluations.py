@@ -41,7 +41,7 @@ class Author(NamedTuple):
     claimed: float | None = None
 
 
-class Places(NamedTuple):
+class Locations(NamedTuple):
     """Where data and weights are, and the device that judges."""
 
     data_dir: Path | None = None
@@ -49,11 +49,11 @@ class Places(NamedTuple):
     device: str = "cpu"
 
 
-HERE = Places()
+HERE = Locations()
 
 
 def import_points(
-    folder: Path, victim: str, threat: ThreatModel, file: Path, author: Author, places: Places = HERE
+    folder: Path, victim: str, threat: ThreatModel, file: Path, author: Author, places: Locations = HERE
 ) -> ExternalEvaluation:
     """Judge a file of adversarial points and write the evaluation to the folder.
 
@@ -84,7 +84,7 @@ def import_points(
         author,
         norm=parse_norm(threat.norm),
         eps=threat.eps.text,
-        kind="points",
+        evidence="points",
         fooled=Bits.of([hit and ok for hit, ok in zip(fooled[:n], record.clean.list(), strict=True)]),
         inadmissible=sum(outside[:n]),
         whole=(sum(ok and not hit for ok, hit in zip(right, fooled, strict=True)), len(points)),
@@ -115,7 +115,7 @@ def import_verdicts(folder: Path, victim: str, threat: ThreatModel, file: Path, 
         author,
         norm=norm,
         eps=threat.eps.text,
-        kind="verdicts",
+        evidence="verdicts",
         fooled=Bits.of([ok and not kept for ok, kept in zip(record.clean.list(), robust, strict=True)]),
         sha256=atomic_files.sha256_of(file),
     )
@@ -153,7 +153,7 @@ def describe(folder: Path, evaluation: ExternalEvaluation) -> str:
     """What was found, in a line: the rate, the claim, our own chain's, and what was left out."""
     judged = Judged(_record(folder, evaluation.victim), evaluation)
     n, ours, best = judged.record.n, judged.own, judged.best_known
-    if evaluation.kind == "verdicts":
+    if evaluation.evidence == "verdicts":
         text = f"{evaluation.victim}: {judged.robust.percent} % robust of n = {n}, a claim: no point was judged"
     else:
         text = (
@@ -188,7 +188,7 @@ def threat_of(folder: Path, victim: str, norm: str, eps: str) -> ThreatModel:
     return ThreatModel(chain.norm, Epsilon.parse(chain.eps))
 
 
-def _victim(folder: Path, record: Record, places: Places) -> Victim:
+def _victim(folder: Path, record: Record, places: Locations) -> Victim:
     """The network with the record's weights: of the run's folder, else the public one of its name."""
     trained = folder / "victims" / file_stem(record.victim)
     try:
@@ -202,7 +202,7 @@ def _victim(folder: Path, record: Record, places: Places) -> Victim:
     return victim.to(places.device)
 
 
-def _images(record: Record, victim: Victim, count: int, places: Places) -> Dataset:
+def _images(record: Record, victim: Victim, count: int, places: Locations) -> Dataset:
     """The first `count` test images, of which the record's n must be the first."""
     view = View.of(victim.card.preprocessing, victim.card.input_shape)
     test = data.load(record.target_dataset, "test", places.data_dir, view)
