@@ -2,8 +2,8 @@
 
 The pages are the repository's own Markdown files, which also read well on a code host; the site has the same tree, so
 that relative links are the same, and boards' pages are copied as they are. Nothing is fetched. Every warning of Sphinx
-(a link to a page or heading that is not there, a docstring that cannot be read) ends the build, as does a page that would
-ask another host for anything, or that links to a file or heading that the site lacks.
+(a link to a page or heading that is not there, a docstring that cannot be read) ends the build, as does a page that
+would ask another host for anything, or that links to a file or heading that the site lacks.
 """
 
 from __future__ import annotations

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from transferbench.base.errors import InputError
 from transferbench.cli.main import main
 from transferbench.leaderboard import build, exports, published_numbers
 from transferbench.leaderboard.rows import leaderboard_rows
+from transferbench.models.loaders import robustbench_package
 from transferbench.results.records import dump
 
 THEIRS = (
@@ -52,7 +55,8 @@ def test_every_norm_is_a_file_that_our_own_reader_finds(tmp_path: Path) -> None:
     }
     info = json.loads(found["model_info/digits/L2/whole-s0.json"])
     assert (info["eps"], info["clean_acc"], info["reported"]) == ("8/255", "90.00", "55.00")
-    assert info["autoattack_acc"] == "", "APGD alone is not AutoAttack"
+    assert "autoattack_acc" not in info, "APGD alone is not AutoAttack"
+    assert info["external"] == "55.00"
     assert info["eps_by_norm"] == dict.fromkeys(("Linf", "L2", "L1"), "8/255")
     assert info["unreliable"] is True, "the record has a flag"
     assert "first 40 test examples, not by AutoAttack" in info["footnote"]
@@ -66,6 +70,30 @@ def test_every_norm_is_a_file_that_our_own_reader_finds(tmp_path: Path) -> None:
         path.write_text(text)
     rates = {(number.robustbench, number.measure): number.value for number in published_numbers.robustbench(tmp_path)}
     assert rates["RB_whole-s0@digits/L2", "L2"] == 55.0
+
+
+@pytest.mark.parametrize("attacks", [("apgd-ce", "apgd-t"), ("apgd-ce", "apgd-t", "fab-t", "square")])
+def test_robustbench_lists_them_by_its_own_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], attacks: tuple[str, ...]
+) -> None:
+    """It reads the files of models that it knows, by data set and threat."""
+    robustbench_package.model_dicts()  # makes robustbench importable
+    whole = three()[1]
+    chains = [chain.model_copy(update={"attacks": [{"id": id} for id in attacks]}) for chain in whole.chains]
+    found = exports.model_infos([whole.model_copy(update={"chains": chains, "target_dataset": "cifar10"})])
+    for norm, id in (("Linf", "Carmon2019Unlabeled"), ("L2", "Augustin2020Adversarial")):
+        path = tmp_path / f"model_info/cifar10/{norm}/{id}.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(found[f"model_info/cifar10/{norm}/{whole.victim}.json"])
+    monkeypatch.chdir(tmp_path)
+    utils = importlib.import_module("robustbench.utils")
+    for norm in ("Linf", "L2"):
+        utils.list_available_models("cifar10", norm)
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if "2019" in line or "2020" in line]
+        chain = whole.chain(norm)
+        assert chain is not None
+        rates = [100 * whole.clean.count / whole.n, 100 * chain.robust.count / whole.n]
+        assert [float(cell) for cell in re.findall(r"([\d.]+)%", line)] == rates
 
 
 def test_the_hub_reads_its_evaluation_results() -> None:

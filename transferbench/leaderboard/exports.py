@@ -129,8 +129,10 @@ def _identity(measurements: Measurements) -> dict[str, Any]:
 def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any]:
     """The content of a model_info file.
 
-    `autoattack_acc` is filled where AutoAttack's whole standard version was run, and no other chain; the accuracy
-    under another chain is in `reported`, and the footnote says what was run.
+    `autoattack_acc` is there where AutoAttack's whole standard version was run, and no other chain. The accuracy under
+    another chain is `reported` and `external`, which is RobustBench's word for what was not measured by AutoAttack, and
+    the footnote says what was run: its own reader takes the first of `external` and `autoattack_acc` as a number, and
+    ends at an empty text.
     """
     record = measurements.record
     # With parameters of its own an attack is not the standard version's.
@@ -142,7 +144,7 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
         "images": record.images,
         "clean_acc": measurements.clean.percent,
         "reported": "" if standard else robust,
-        "autoattack_acc": robust if standard else "",
+        **({"autoattack_acc": robust} if standard else {"external": robust}),
         "unreliable": bool(record.flags),
         "footnote": plain(
             f"Measured by transferbench on the first {record.n} test examples"

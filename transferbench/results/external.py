@@ -27,9 +27,9 @@ class ExternalEvaluation(StrictModel):
     """Another tool's evaluation of `victim` under one norm, on the first n examples of the record.
 
     `evidence`: `points` were judged here, `verdicts` are a claim. `fooled`: the examples that are right on the clean
-    image and wrong at their point, or are said to be. `claimed`: the robust accuracy that was claimed, in percent. Of points:
-    `inadmissible`, how many of the n lie outside the ball or the box, which count as no attack; `whole`: (robust, all)
-    of all points of the file, which may be more than n; `sha256` of the file.
+    image and wrong at their point, or are said to be. `claimed`: the robust accuracy that was claimed, in percent. Of
+    points: `inadmissible`, how many of the n lie outside the ball or the box, which count as no attack; `whole`:
+    (robust, all) of all points of the file, which may be more than n. `sha256` is the file's.
     """
 
     victim: str
