@@ -12,7 +12,7 @@ from transferbench.leaderboard import paired
 from transferbench.leaderboard.column import Column, Row, build_row
 from transferbench.leaderboard.escape import markdown_cell
 from transferbench.leaderboard.families import fooled_by
-from transferbench.leaderboard.pooling import Series, labels
+from transferbench.leaderboard.pooling import Series, labelled
 from transferbench.leaderboard.rates import Rate
 from transferbench.leaderboard.tables import table
 from transferbench.results.records import CraftedRecord, FileRecord, Record
@@ -94,13 +94,11 @@ def markdown(records: Sequence[Record]) -> str:
     victims.sort(key=lambda record: (record.victim, record.suite))
     if not victims:
         return ""
-    series_of = {
-        one.victim: Series.of(one.victim, one.method, one.source, one.target_dataset, one.seed) for one in victims
-    }
-    label_of = labels(series_of.values())
+    named = labelled(victims)
+    label_of = dict(named.values())
     found: dict[Series, list[SavedPoints]] = {}
     for record in victims:
-        found.setdefault(series_of[record.victim], []).extend(_shown(record))
+        found.setdefault(named[record.victim][0], []).extend(_shown(record))
     every = [one for several in found.values() for one in several]
     columns = list(dict.fromkeys((one.attack, one.file.format) for one in every))
     lines = [

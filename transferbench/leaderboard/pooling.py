@@ -11,6 +11,7 @@ from typing import NamedTuple
 from transferbench.base.ids import without_seed
 from transferbench.leaderboard.column import Row
 from transferbench.leaderboard.columns import UNION
+from transferbench.results.records import Record
 
 
 class Series(NamedTuple):
@@ -32,6 +33,15 @@ class PooledRows(NamedTuple):
     label: str
     source: str
     rows: list[Row]
+
+
+def labelled(victims: Sequence[Record]) -> dict[str, tuple[Series, str]]:
+    """The series of each victim, and its label, by the victim's id."""
+    series_of = {
+        one.victim: Series.of(one.victim, one.method, one.source, one.target_dataset, one.seed) for one in victims
+    }
+    label_of = labels(series_of.values())
+    return {victim: (series, label_of[series]) for victim, series in series_of.items()}
 
 
 def labels(series: Iterable[Series]) -> dict[Series, str]:

@@ -10,7 +10,7 @@ from transferbench.base.query_rates import BUDGETS
 from transferbench.leaderboard import paired
 from transferbench.leaderboard.column import Column, Row, build_row
 from transferbench.leaderboard.escape import markdown_cell
-from transferbench.leaderboard.pooling import Series, labels
+from transferbench.leaderboard.pooling import Series, labelled
 from transferbench.leaderboard.rates import percent
 from transferbench.leaderboard.tables import table
 from transferbench.results.records import QueriedRecord, Record
@@ -88,14 +88,12 @@ def markdown(records: Sequence[Record]) -> str:
     victims = sorted((one for one in records if one.queried), key=lambda record: (record.victim, record.suite))
     if not victims:
         return ""
-    series_of = {
-        one.victim: Series.of(one.victim, one.method, one.source, one.target_dataset, one.seed) for one in victims
-    }
-    label_of = labels(series_of.values())
+    named = labelled(victims)
+    label_of = dict(named.values())
     found: dict[str, dict[Series, list[Asked]]] = {}
     for record in victims:
         for one in asked(record):
-            found.setdefault(one.attack.attack["id"], {}).setdefault(series_of[record.victim], []).append(one)
+            found.setdefault(one.attack.attack["id"], {}).setdefault(named[record.victim][0], []).append(one)
     parts = []
     for attack, by_series in found.items():
         budgets = sorted({one.within for several in by_series.values() for one in several})

@@ -14,7 +14,7 @@ from transferbench.base.specifications import NORMS
 from transferbench.leaderboard import paired
 from transferbench.leaderboard.column import Column, Row, build_row
 from transferbench.leaderboard.escape import markdown_cell
-from transferbench.leaderboard.pooling import Series, labels
+from transferbench.leaderboard.pooling import Series, labelled
 from transferbench.leaderboard.rates import percent
 from transferbench.leaderboard.tables import table
 from transferbench.results.records import CraftedRecord, Record
@@ -166,13 +166,11 @@ def markdown(records: Sequence[Record]) -> str:
     victims.sort(key=lambda record: (record.victim, record.suite))
     if not victims:
         return ""
-    series_of = {
-        one.victim: Series.of(one.victim, one.method, one.source, one.target_dataset, one.seed) for one in victims
-    }
-    label_of = labels(series_of.values())
+    named = labelled(victims)
+    label_of = dict(named.values())
     found: dict[Series, list[Comparison]] = {}
     for record in victims:
-        found.setdefault(series_of[record.victim], []).extend(comparisons(record))
+        found.setdefault(named[record.victim][0], []).extend(comparisons(record))
     parts = []
     for norm in dict.fromkeys(one.norm for several in found.values() for one in several):
         lines, attacks = [], []

@@ -31,7 +31,7 @@ def publish(run: Path, repository: Path) -> Path:
     stamp of `verify`, or when `repository` has no leaderboards/ folder.
     """
     records = read_all(run)
-    suite = _suite(run, records)
+    suite = verified_suite(run, records)
     if not (repository / BOARDS).is_dir():
         raise InputError(f"{repository.resolve()}: no folder {BOARDS}/ here: run publish at the repository's root")
     stems = [file_stem(record.victim) for record in records]
@@ -58,11 +58,11 @@ def publish(run: Path, repository: Path) -> Path:
     return board
 
 
-def _suite(run: Path, records: Sequence[Record]) -> str:
+def verified_suite(run: Path, records: Sequence[Record]) -> str:
     """The suite of the records, all of which are verified. InputError otherwise."""
     suites = sorted({record.suite for record in records})
     if len(suites) != 1 or not re.fullmatch(r"[a-z0-9][a-z0-9-]*", suites[0]):
-        raise InputError(f"{run}: records of one suite are published at a time, here are {', '.join(suites)}")
+        raise InputError(f"{run}: records of one suite are published together, here are {', '.join(suites)}")
     for record in records:
         if UNTRAINED in record.flags:
             raise InputError(f"{run}: {record.victim} is of a smoke run: it is never published")

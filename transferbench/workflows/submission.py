@@ -26,9 +26,10 @@ from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.models import cards
 from transferbench.results.external import FOLDER as EXTERNAL
 from transferbench.results.external import read_all as read_externals
-from transferbench.results.records import UNTRAINED, Record, read_all, stamped
+from transferbench.results.records import Record, read_all, stamped
 from transferbench.results.verification import verify
 from transferbench.store.reader import STORE
+from transferbench.workflows.publish import verified_suite
 
 MANIFEST, CHECKLIST = "manifest.json", "CHECKLIST.md"
 _TABLES = ("leaderboard.csv", "leaderboard.md")
@@ -71,7 +72,7 @@ def pack(run: Path, archive: Path, whole_run: bool = False) -> list[ChecklistIte
     record without a fresh stamp, a missing card, and an archive that exists already.
     """
     records = read_all(run)
-    suite = _suite(run, records)
+    suite = verified_suite(run, records)
     if archive.exists():
         raise InputError(f"{archive}: exists already: name another file with --out")
     for record in records:
@@ -157,18 +158,6 @@ def checklist_text(suite: str, items: Sequence[ChecklistItem]) -> str:
     """CHECKLIST.md."""
     lines = "\n".join(f"- [{'x' if item.holds else ' '}] {item.text}" for item in items)
     return f"# Submission: {suite}\n\n{lines}\n"
-
-
-def _suite(run: Path, records: Sequence[Record]) -> str:
-    suites = sorted({record.suite for record in records})
-    if len(suites) != 1:
-        raise InputError(f"{run}: records of one suite are submitted at a time, here are {', '.join(suites)}")
-    for record in records:
-        if UNTRAINED in record.flags:
-            raise InputError(f"{run}: {record.victim} is of a smoke run: it is never published")
-        if not stamped(record):
-            raise InputError(build.stamp_complaint(run, record))
-    return suites[0]
 
 
 def _card(run: Path, record: Record) -> Path:
@@ -259,7 +248,7 @@ def _complaints(folder: Path, manifest: Manifest, records: Sequence[Record]) -> 
     """What is wrong with the records and cards of an unpacked archive."""
     complaints: list[str] = []
     try:
-        suite = _suite(folder, records)
+        suite = verified_suite(folder, records)
     except InputError as error:
         return [str(error)]
     if suite != manifest.suite:
