@@ -30,11 +30,10 @@ from transferbench.jobs.inputs import (
     SampleInput,
     SplitsInput,
 )
+from transferbench.jobs.recent import RecentlyUsed, size_of
 from transferbench.models.victim import Victim, fitted
 from transferbench.training.splits import Splits
 
-_NETWORKS = 4
-"""Maximum number of cached networks: a source and a few victims in turn."""
 _SPLITS = 2
 _TESTS = 4
 """Maximum number of cached test splits: corrupted images are 75 data sets of their own."""
@@ -72,9 +71,9 @@ class Resources:
         self.device = device or settings.device
         self.decoding = Ahead(self.device)
         self._given: dict[str, Victim] = {}
-        self._networks: OrderedDict[NetworkInput, Victim] = OrderedDict()
-        self._targets: OrderedDict[tuple[str, str, SampleInput], Target] = OrderedDict()
-        self._sources: OrderedDict[tuple[str, str, SampleInput], PreparedSource] = OrderedDict()
+        self._networks: RecentlyUsed[NetworkInput, Victim] = RecentlyUsed()
+        self._targets: RecentlyUsed[tuple[str, str, SampleInput], Target] = RecentlyUsed()
+        self._sources: RecentlyUsed[tuple[str, str, SampleInput], PreparedSource] = RecentlyUsed()
         self._batch_forms: dict[PreparedNetwork, tuple[int, int]] = {}
         self._given_tests: dict[tuple[str, str], Dataset] = {}
         self._tests: OrderedDict[tuple[str, str], Dataset] = OrderedDict()
@@ -90,7 +89,7 @@ class Resources:
 
     def provide_target(self, name: str, sha256: str, sample: SampleInput, target: Target) -> None:
         """Use this prepared target for a network on a data set."""
-        self._targets[name, sha256, sample] = target
+        self._targets.add((name, sha256, sample), target, size_of(target.judge.model))
 
     def provide_splits(self, wanted: SplitsInput, splits: Splits) -> None:
         """Use these training and validation splits."""
@@ -149,14 +148,11 @@ class Resources:
         if wanted.name in self._given:
             return self._given[wanted.name]
         if wanted in self._networks and wanted not in self._shared:
-            self._networks.move_to_end(wanted)
             return self._networks[wanted]
         victim: Victim = self._read(wanted).to(self.device)
         for note in victim.card.weights_notes:
             self._notes.setdefault(f"{victim.id}: {note}", False)
-        self._networks[wanted] = victim
-        if len(self._networks) > _NETWORKS:
-            self._networks.popitem(last=False)
+        self._networks.add(wanted, victim, size_of(victim.model))
         return victim
 
     def target(self, wanted: NetworkInput, dataset: str, preprocessing: str) -> Target:
@@ -168,11 +164,11 @@ class Resources:
         if name not in self._targets:
             first = self.images(sample).on(self.device)
             victim.check_fits(first.id, first.shape, first.classes)
-            self._targets[name] = Target.prepare(
+            target = Target.prepare(
                 victim.model, first.pixels, first.labels, self.settings.batch_size, self.settings.engine
             )
-            if len(self._targets) > _NETWORKS:
-                self._targets.popitem(last=False)
+            # The search has a copy of the network.
+            self._targets.add(name, target, 2 * size_of(victim.model))
         return self._targets[name]
 
     def batch_form(self, prepared: PreparedNetwork) -> tuple[int, int] | None:
@@ -201,9 +197,8 @@ class Resources:
             rows = most
             if first.pixels.is_cuda and self.settings.batch_size is None and not report.batch_dependent:
                 rows = rows_that_fit(lambda x: model(x, "logits")["logits"], first.pixels)
-            self._sources[name] = PreparedSource(model, most if report.batch_dependent else None, rows)
-            if len(self._sources) > _NETWORKS:
-                self._sources.popitem(last=False)
+            prepared = PreparedSource(model, most if report.batch_dependent else None, rows)
+            self._sources.add(name, prepared, size_of(source.model))
         return self._sources[name]
 
     def test(self, dataset: str, preprocessing: str) -> Dataset:
