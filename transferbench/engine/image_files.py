@@ -57,17 +57,16 @@ def judge_files(judge: Judge, examples: Examples, points: Tensor, fooled: Tensor
     fools. The control: of the examples with a fooling point, those whose clean image, saved likewise, is misclassified.
     """
     x, y, ids = examples
+    attempts, at = fooled.nonzero(as_tuple=True)
     of_any = fooled.any(0).nonzero().flatten()
     verdicts = []
     for name, save in FORMATS.items():
         if name == "jpeg90" and x.shape[1] not in _MODES:
             continue
         fooling, control = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
-        for attempt, of_attempt in zip(points, fooled, strict=True):
-            at = of_attempt.nonzero().flatten()
-            if len(at):
-                fooling[at] |= torch.ne(judge.logits(save(attempt[at]), ids[at]).argmax(1), y[at])
         if len(of_any):
+            wrong = torch.ne(judge.logits(save(points[attempts, at]), ids[at]).argmax(1), y[at])
+            fooling[at[wrong]] = True
             control[of_any] = torch.ne(judge.logits(save(x[of_any]), ids[of_any]).argmax(1), y[of_any])
         verdicts.append(FileVerdicts(name, tuple(fooling.tolist()), tuple(control.tolist())))
     return tuple(verdicts)
