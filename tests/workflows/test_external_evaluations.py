@@ -8,7 +8,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from transferbench.results.records import Record, read
 from transferbench.results.records import read_all as read_records
 from transferbench.workflows import exported_points
 from transferbench.workflows.external_evaluations import Author, import_points, import_verdicts, threat_of
+from transferbench.workflows.point_files import read_points
 
 VICTIM = "finetune-s0"
 
@@ -210,3 +211,61 @@ def test_the_command_judges_and_writes_the_board_anew(run: Path, capsys: pytest.
     assert main([*words, "--points", "a", "--verdicts", "b"]) == 2
     assert main([*words, "--points", str(points_of(run)), "--claim", "101"]) == 2
     assert main(["leaderboard", "import", str(run), "--victim", "none", "--norm", "Linf", "--by", "x"]) == 2
+
+
+def _bad(name: str, image: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+    made: dict[str, Any] = {
+        "sparse": lambda: image.to_sparse(),
+        "meta": lambda: image.to("meta"),
+        "repeated": lambda: torch.zeros(1).expand(2**40, 1, 8, 8),
+        "no tensor": dict,
+    }
+    return cast("torch.Tensor | dict[str, torch.Tensor]", made[name]())
+
+
+@pytest.mark.parametrize("name", ["sparse", "meta", "repeated", "no tensor"])
+@pytest.mark.filterwarnings("error")
+def test_a_tensor_that_is_no_plain_one_is_refused(tmp_path: Path, name: str) -> None:
+    torch.save(_bad(name, torch.rand(3, 1, 8, 8)), tmp_path / "points.pt")
+    with pytest.raises(InputError, match=r"dense one|more than 16 GiB|tensors none"):
+        read_points(tmp_path / "points.pt")
+
+
+def test_a_damaged_or_lying_file_is_refused_and_byte_order_is_not(tmp_path: Path) -> None:
+    shape = "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 1, 8, 8), }".ljust(117)
+    for name, content in {
+        "a.pt": b"hello",
+        "a.npz": b"PK\x03\x04",
+        "a.npy": b"\x93NUMPY\x01\x00\x76\x00" + shape.encode() + b"\n",
+        "b.npy": b"\x93NUMPY\x01\x00\x76\x00" + shape.replace("(", "((((").encode()[:117] + b"\n",
+    }.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InputError, match="no file of tensors"):
+            read_points(tmp_path / name)
+    np.save(tmp_path / "text.npy", np.array(["a"]))
+    with pytest.raises(InputError, match="no file of tensors"):
+        read_points(tmp_path / "text.npy")
+    values = np.linspace(0, 1, 64, dtype=">f4").reshape(1, 1, 8, 8)
+    np.save(tmp_path / "big.npy", values)
+    assert read_points(tmp_path / "big.npy").numpy().tolist() == values.tolist()
+
+
+def test_nobody_elses_evaluation_is_replaced(run: Path) -> None:
+    first = import_points(run, VICTIM, threat_of(run, VICTIM, "Linf", ""), points_of(run), Author("a/b"))
+    with pytest.raises(InputError, match="has the points of 'a/b'"):
+        import_points(run, VICTIM, threat_of(run, VICTIM, "Linf", ""), points_of(run), Author("a_b"))
+    import_points(run, VICTIM, threat_of(run, VICTIM, "Linf", "0.01"), points_of(run), Author("a/b"))
+    assert first in read_all(run, read_records(run))
+    assert len(list((run / FOLDER).iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["--by", ""], ["--by", "a\nb"], ["--by", "a" * 201], ["--by", "a", "--link", "javascript:alert(1)"]]
+)
+def test_an_author_that_is_no_line_of_text_is_refused(
+    run: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    given = ["--victim", VICTIM, "--norm", "Linf", "--points", str(points_of(run)), *words]
+    assert main(["leaderboard", "import", str(run), *given]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (run / FOLDER).exists()

@@ -42,12 +42,15 @@ def command(
     outside the ball or the box is no attack. Verdicts alone are shown as a claim. Neither enters a rank.
     """
     from transferbench.base.settings import RunSettings
+    from transferbench.results import external
     from transferbench.workflows import boards, external_evaluations
     from transferbench.workflows.external_evaluations import Author, Locations
     from transferbench.workflows.settings import placed
 
     if claim is not None and not 0 <= claim <= 100:
         raise InputError(f"--claim {claim}: a robust accuracy in percent, 0 to 100")
+    external.checked_author(by)
+    external.checked_link(link)
     threat = external_evaluations.threat_of(dir, victim, norm, eps)
     author = Author(by, link, claim)
     if points is not None and verdicts is None:

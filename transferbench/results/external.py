@@ -6,11 +6,12 @@ It is untrusted input: every field is checked.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
@@ -20,7 +21,22 @@ from transferbench.base.strict_model import StrictModel, first_problem
 from transferbench.results.records import Bits, ChainRecord, Record
 
 FOLDER = "external"
+_LONGEST_NAME, _LONGEST_LINK = 200, 500
 Percent = Annotated[float, Field(ge=0, le=100)]
+
+
+def checked_author(by: str) -> str:
+    """The name. InputError for one that is empty, too long, or not a line of printable text."""
+    if not by.strip() or len(by) > _LONGEST_NAME or not by.isprintable():
+        raise InputError(f"by {by[:40]!r}: write a name of 1 to {_LONGEST_NAME} printable characters, in a line")
+    return by
+
+
+def checked_link(link: str) -> str:
+    """The address, or nothing. InputError for what is no http or https address."""
+    if link and (len(link) > _LONGEST_LINK or not link.isprintable() or not re.fullmatch(r"https?://\S+", link)):
+        raise InputError(f"link {link[:40]!r}: write an http(s) address of at most {_LONGEST_LINK} characters")
+    return link
 
 
 class ExternalEvaluation(StrictModel):
@@ -37,8 +53,8 @@ class ExternalEvaluation(StrictModel):
     data_fingerprint: str
     norm: Norm
     eps: str
-    by: str = Field(min_length=1, max_length=200)
-    link: str = Field(default="", max_length=500)
+    by: Annotated[str, AfterValidator(checked_author)]
+    link: Annotated[str, AfterValidator(checked_link)] = ""
     evidence: Literal["points", "verdicts"]
     fooled: Bits
     claimed: Percent | None = None
@@ -54,7 +70,7 @@ class ExternalEvaluation(StrictModel):
 
     @property
     def file_name(self) -> str:
-        return f"{file_stem(f'{self.victim}-{self.norm}-{self.by}')}.json"
+        return f"{file_stem(f'{self.victim}-{self.norm}-{self.eps}-{self.by}')}.json"
 
     def chain(self, record: Record) -> ChainRecord | None:
         """The record's own chain under the same threat, or None."""
@@ -63,11 +79,36 @@ class ExternalEvaluation(StrictModel):
 
 
 def write(folder: Path, evaluation: ExternalEvaluation) -> Path:
-    """Write it to external/ of a run's or board's folder; returns the file."""
+    """Write it to external/ of a run's or board's folder; returns the file.
+
+    It replaces an earlier one of the same author, threat and kind of evidence. InputError where the file of that name
+    is another's, or has points and this one has verdicts alone (or the reverse).
+    """
     (folder / FOLDER).mkdir(exist_ok=True)
     path = folder / FOLDER / evaluation.file_name
+    if path.exists():
+        earlier = _read(path)
+        if _identity(earlier) != _identity(evaluation):
+            raise InputError(
+                f"{path}: has the {earlier.evidence} of {earlier.by!r} at {earlier.norm} {earlier.eps} already: give "
+                "another --by, or delete it"
+            )
     atomic_files.write_text(path, evaluation.model_dump_json(indent=1) + "\n")
     return path
+
+
+def _identity(one: ExternalEvaluation) -> tuple[str, ...]:
+    return (one.victim, one.norm, one.eps, one.by, one.evidence)
+
+
+def _read(path: Path) -> ExternalEvaluation:
+    """InputError for a damaged file."""
+    try:
+        return ExternalEvaluation.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    except (ValidationError, InputError) as error:
+        raise InputError(f"{path}: {first_problem(error)}") from None
 
 
 def read_all(folder: Path, records: Sequence[Record]) -> list[ExternalEvaluation]:
@@ -75,12 +116,7 @@ def read_all(folder: Path, records: Sequence[Record]) -> list[ExternalEvaluation
     or examples than the records'."""
     found = []
     for path in sorted((folder / FOLDER).glob("*.json")):
-        try:
-            one = ExternalEvaluation.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read ({error})") from None
-        except (ValidationError, InputError) as error:
-            raise InputError(f"{path}: {first_problem(error)}") from None
+        one = _read(path)
         record = next((record for record in records if record.victim == one.victim), None)
         if record is None:
             raise InputError(f"{path}: is about {one.victim}, of which there is no record: delete it")
