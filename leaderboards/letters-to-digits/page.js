@@ -66,7 +66,10 @@
 
   // A link to a row opens what it is in.
   const follow = () => {
-    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    let id = location.hash.slice(1);
+    // A hash that is no encoded text (`#50%`) leads nowhere, and must not end this script.
+    try { id = decodeURIComponent(id); } catch { /* as it is */ }
+    const target = document.getElementById(id);
     if (!target) return;
     const folded = target.closest("details");
     if (folded) folded.open = true;

@@ -440,3 +440,14 @@ def test_the_committed_page_is_that_of_its_records() -> None:
     assert build.check(BOARD) == []
     assert (BOARD / "index.html").is_file()
     assert page.check(BOARD, read_all(BOARD)) == []
+
+
+@with_browser
+@pytest.mark.parametrize("hash", ["#50%", "#%E0%A4%A", '#"><script>'])
+def test_a_malformed_hash_does_not_end_the_script(browser: Browser, hash: str) -> None:
+    browser.get("about:blank")
+    browser.get((BOARD / "index.html").as_uri() + hash)
+    # The table is prepared after the hash was followed.
+    browser.execute_script("document.querySelector('#board thead button').click()")
+    assert browser.execute_script("return document.querySelector('#board th').getAttribute('aria-sort')") != "none"
+    assert [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

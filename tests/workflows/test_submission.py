@@ -180,3 +180,27 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "[x] all 3 records are verified" in out
     assert "its records, cards and tables agree" in out
     assert main(["submit", str(archive), "--check", "--with-run"]) == 2
+
+
+@pytest.mark.parametrize("name", ["missing/x.zip", f"{'s' * 300}.zip"])
+def test_an_archive_that_cannot_be_written_is_refused(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert main(["submit", str(run), "--out", str(tmp_path / name)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["examples/x", "records/notes.txt", "cards/\u202e.md", "galleries/a/b.png", "store.sqlite3"]
+)
+def test_a_file_that_pack_does_not_write_is_refused(archive: Path, tmp_path: Path, name: str) -> None:
+    bad = changed(archive, tmp_path / "bad.zip", lambda files: files.__setitem__(name, b""))
+    with pytest.raises(InputError, match=r"^\S+bad.zip: .* is no file of a submission$"):
+        submission.check(bad)
+
+
+@pytest.mark.parametrize("name", [submission.CHECKLIST, "leaderboard.csv"])
+def test_a_table_that_is_no_text_is_a_complaint(archive: Path, tmp_path: Path, name: str) -> None:
+    bad = changed(archive, tmp_path / "bad.zip", lambda files: files.__setitem__(name, b"\xff"))
+    assert submission.check(bad)[1]

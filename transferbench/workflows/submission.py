@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
 import tempfile
 import zipfile
@@ -36,8 +37,11 @@ _TABLES = ("leaderboard.csv", "leaderboard.md")
 _SHOWN = ("records/*.json", "cards/*.md", f"{EXTERNAL}/*.json", "galleries/*.png")
 _RUN = (STORE, "examples/**/*", "victims/**/*")
 """What `verify` needs besides: the store, the points, the weights."""
-_FOLDERS = ("records", "cards", EXTERNAL, "galleries", "examples", "victims")
+_ENDINGS = {"records": ".json", "cards": ".md", EXTERNAL: ".json", "galleries": ".png"}
+_RUN_FOLDERS = ("examples", "victims")
 _MOST_FILES, _MOST_BYTES = 200_000, 64 * 2**30
+_LONGEST_NAME = 180
+"""Bytes of the archive's name: file systems take 255, and a temporary file's mark comes on top."""
 _WHEN = (1980, 1, 1, 0, 0, 0)
 """Of every entry: the same run makes the same bytes."""
 
@@ -73,8 +77,13 @@ def pack(run: Path, archive: Path, whole_run: bool = False) -> list[ChecklistIte
     """
     records = read_all(run)
     suite = verified_suite(run, records)
+    # `exists` is an OSError for a name that is too long.
+    if len(os.fsencode(archive.name)) > _LONGEST_NAME:
+        raise InputError(f"--out: the name is longer than {_LONGEST_NAME} bytes: give another")
     if archive.exists():
         raise InputError(f"{archive}: exists already: name another file with --out")
+    if not archive.parent.is_dir():
+        raise InputError(f"--out {archive}: {archive.parent} is no folder: create it or give another")
     for record in records:
         if not _card(run, record).is_file():
             raise InputError(f"{run}: no card for {record.victim}: finish the run first")
@@ -121,7 +130,7 @@ def check(archive: Path, data_dir: Path | None = None, device: str = "cpu") -> t
         if complaints:
             return [], complaints
         found = checklist(folder, records, manifest.whole_run)
-        if checklist_text(manifest.suite, found) != (folder / CHECKLIST).read_text(encoding="utf-8"):
+        if checklist_text(manifest.suite, found) != _text(folder / CHECKLIST):
             complaints.append(f"{CHECKLIST}: is not the checklist of these records")
         elif manifest.whole_run:
             complaints += verify(folder, data_dir, None, device)
@@ -187,6 +196,8 @@ def _unpacked(archive: Path, folder: Path) -> Manifest:
             for entry in entries:
                 if entry.filename != MANIFEST:
                     _unpack(archive, packed, entry, manifest.files[entry.filename], folder)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{archive}: cannot be read ({error.strerror or error})") from None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
@@ -214,19 +225,23 @@ def _manifest(archive: Path, packed: zipfile.ZipFile, entries: Sequence[zipfile.
     if others:
         raise InputError(f"{archive}: {sorted(others)[0]} is in the archive or in its manifest alone")
     for entry in entries:
-        _check_name(archive, entry)
+        _check_name(archive, entry, manifest.whole_run)
         if entry.filename != MANIFEST and entry.file_size != manifest.files[entry.filename].size:
             raise InputError(f"{archive}: {entry.filename} has another size than its manifest says")
     return manifest
 
 
-def _check_name(archive: Path, entry: zipfile.ZipInfo) -> None:
-    """InputError for a name outside the folders that `pack` writes, and for what is no regular file."""
+def _check_name(archive: Path, entry: zipfile.ZipInfo, whole_run: bool) -> None:
+    """InputError for a name that `pack` does not write, and for what is no regular file."""
     parts = entry.filename.split("/")
-    at_top = len(parts) == 1 and parts[0] in (MANIFEST, CHECKLIST, STORE, *_TABLES)
-    inside = len(parts) > 1 and parts[0] in _FOLDERS and not {"", ".", ".."} & set(parts)
+    at_top = len(parts) == 1 and parts[0] in (MANIFEST, CHECKLIST, *_TABLES, *([STORE] if whole_run else []))
+    if len(parts) == 2 and parts[0] in _ENDINGS:
+        inside = parts[1].endswith(_ENDINGS[parts[0]])
+    else:
+        inside = whole_run and len(parts) > 1 and parts[0] in _RUN_FOLDERS and not {"", ".", ".."} & set(parts)
     kind = stat.S_IFMT(entry.external_attr >> 16)
-    if not (at_top or inside) or "\\" in entry.filename or "\0" in entry.filename or kind not in (0, stat.S_IFREG):
+    plain = entry.filename.isprintable() and "\\" not in entry.filename and kind in (0, stat.S_IFREG)
+    if not (at_top or inside) or not plain:
         raise InputError(f"{archive}: {entry.filename!r} is no file of a submission")
 
 
@@ -242,6 +257,11 @@ def _unpack(archive: Path, packed: zipfile.ZipFile, entry: zipfile.ZipInfo, file
             target.write(block)
     if size != file.size or digest.hexdigest() != file.sha256:
         raise InputError(f"{archive}: {entry.filename} is not the file that its manifest says")
+
+
+def _text(file: Path) -> str:
+    """A file that must equal a text; what is not UTF-8 equals none."""
+    return file.read_text(encoding="utf-8", errors="replace")
 
 
 def _complaints(folder: Path, manifest: Manifest, records: Sequence[Record]) -> list[str]:
@@ -261,6 +281,6 @@ def _complaints(folder: Path, manifest: Manifest, records: Sequence[Record]) -> 
         if (card.id, card.sha256, card.method) != (record.victim, record.weights_sha256, record.method):
             complaints.append(f"{record.victim}: its card is about another network, method or weights")
     for name, text in _tables(folder, records).items():
-        if (folder / name).read_text(encoding="utf-8") != text:
+        if _text(folder / name) != text:
             complaints.append(f"{name}: differs from the records")
     return complaints
