@@ -80,3 +80,15 @@ def test_images_of_two_channels_have_no_jpeg_file() -> None:
     examples = Examples(x, torch.tensor([0]), torch.arange(1))
     found = judge_files(Judge(_FirstValue(1), floor=4), examples, x[None] + 1, torch.tensor([[True]]))
     assert [one.format for one in found] == ["8bit"]
+
+
+def test_more_points_than_are_saved_at_a_time() -> None:
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.rand(2, 400, 1, 2, 2, generator=generator) * 200 / 255
+    x = torch.full((400, 1, 2, 2), 99.6 / 255)
+    examples = Examples(x, torch.zeros(400, dtype=torch.int64), torch.arange(400))
+    fooled = torch.rand(2, 400, generator=generator) < 0.7
+    eight_bits = judge_files(Judge(_FirstValue(100), floor=4), examples, levels, fooled)[0]
+    still = ((levels[..., 0, 0, 0] * 255).round() >= 100) & fooled
+    assert list(eight_bits.fooling) == still.any(0).tolist()
+    assert list(eight_bits.control) == fooled.any(0).tolist(), "99.6 is saved as 100"

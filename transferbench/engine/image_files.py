@@ -21,6 +21,8 @@ from transferbench.engine.verdicts import Examples
 VERSION = 1
 """Part of the keys of jobs that judge points: raised when a format is written differently."""
 JPEG_QUALITY = 90
+_PART = 256
+"""Points that are saved at a time: all tries of large photographs would fill the memory."""
 _MODES = {1: "L", 3: "RGB"}
 """Pillow's modes by the number of channels: other images have no JPEG file."""
 
@@ -59,15 +61,19 @@ def judge_files(judge: Judge, examples: Examples, points: Tensor, fooled: Tensor
     x, y, ids = examples
     attempts, at = fooled.nonzero(as_tuple=True)
     of_any = fooled.any(0).nonzero().flatten()
+    # torch splits nothing into one part of nothing.
+    parts = list(zip(attempts.split(_PART), at.split(_PART), strict=True)) if len(at) else []
+    clean_parts = of_any.split(_PART) if len(at) else ()
     verdicts = []
     for name, save in FORMATS.items():
         if name == "jpeg90" and x.shape[1] not in _MODES:
             continue
         fooling, control = torch.zeros_like(y, dtype=torch.bool), torch.zeros_like(y, dtype=torch.bool)
-        if len(of_any):
-            wrong = torch.ne(judge.logits(save(points[attempts, at]), ids[at]).argmax(1), y[at])
-            fooling[at[wrong]] = True
-            control[of_any] = torch.ne(judge.logits(save(x[of_any]), ids[of_any]).argmax(1), y[of_any])
+        for attempt, rows in parts:
+            wrong = torch.ne(judge.logits(save(points[attempt, rows]), ids[rows]).argmax(1), y[rows])
+            fooling[rows[wrong]] = True
+        for rows in clean_parts:
+            control[rows] = torch.ne(judge.logits(save(x[rows]), ids[rows]).argmax(1), y[rows])
         verdicts.append(FileVerdicts(name, tuple(fooling.tolist()), tuple(control.tolist())))
     return tuple(verdicts)
 

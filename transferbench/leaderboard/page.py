@@ -138,9 +138,10 @@ def _methods(over_seeds: Sequence[PooledRow]) -> dict[str, Any]:
 
 
 def _method_cell(column: Column[PooledRow], row: Row, one: PooledRow) -> dict[str, str]:
-    ends = [str(row[end]) for end in column.interval or ()]
-    # A single seed has no range.
-    interval = "" if len(set(ends)) < 2 else "\u2013".join(ends)
+    ends = [str(row[end]) for end in column.interval or () if row[end] != ""]
+    # A single seed has no range; a dash between signed numbers would read as another minus.
+    between = " to " if column.name == "less_finetune" else "\u2013"
+    interval = "" if len(one.rows) < 2 and column.name != "less_finetune" else between.join(ends)
     tip = ""
     if column.name == "letters" and one.letters:
         tip = f"beats {_listed(one.beats)}; beaten by {_listed(one.beaten_by)}"

@@ -421,16 +421,17 @@ class _RecordVerifier:
     ) -> None:
         """Verify what fooling points do as image files; `tries` are (points, which of them fool) of the examples at the
         positions."""
-        rows = [np.flatnonzero(fooling) for _, fooling in tries]
-        every = np.concatenate(rows)
+        chosen = [(number, place) for number, (_, fooling) in enumerate(tries) for place in np.flatnonzero(fooling)]
+        every = np.array([place for _, place in chosen], dtype=int)
         of_any = np.logical_or.reduce([fooling for _, fooling in tries])
         for file in files:
             still, near = np.zeros(len(at), dtype=bool), np.zeros(len(at), dtype=bool)
-            if len(every):
-                saved = np.concatenate([points[rows[number]] for number, (points, _) in enumerate(tries)])
-                logits = self._logits(read_again(file.format, saved))
-                still[every[logits.argmax(1) != self.labels[at[every]]]] = True
-                near[every[_margin(logits) < _TIE]] = True
+            for start in range(0, len(every), _CHUNK):
+                rows = every[start : start + _CHUNK]
+                saved = [tries[number][0][place] for number, place in chosen[start : start + _CHUNK]]
+                logits = self._logits(read_again(file.format, np.stack(saved)))
+                still[rows[logits.argmax(1) != self.labels[at[rows]]]] = True
+                near[rows[_margin(logits) < _TIE]] = True
             self._count_others(f"{where}, {file.format} files", still != np.array(file.fooling), near)
             wrong, tied = self._clean_files(file.format)
             other = (wrong[at] & of_any) != np.array(file.control)
