@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.tiny_suite import run_tiny
 
+from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.cli.main import main
 from transferbench.results import verification
@@ -145,6 +146,18 @@ def test_another_archive_is_refused_in_a_line(
     assert main(["submit", str(forged), "--check"]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["forged.zip"], "nothing was written"
+
+
+def test_a_run_that_a_command_works_on_is_not_packed(run: Path, tmp_path: Path) -> None:
+    with atomic_files.locked(run), pytest.raises(InputError, match="a command is working on it"):
+        submission.pack(run, tmp_path / "busy.zip")
+    assert not (tmp_path / "busy.zip").exists()
+
+
+def test_a_complaint_names_the_archive(archive: Path, tmp_path: Path) -> None:
+    damaged = changed(archive, tmp_path / "d.zip", lambda files: files.update({"records/finetune-s0.json": b"{"}))
+    with pytest.raises(InputError, match=re.escape(str(damaged))):
+        submission.check(damaged)
 
 
 def test_what_is_no_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,7 +29,7 @@ from transferbench.results.external import FOLDER as EXTERNAL
 from transferbench.results.external import read_all as read_externals
 from transferbench.results.records import Record, read_all, stamped
 from transferbench.results.verification import verify
-from transferbench.store.reader import STORE
+from transferbench.store.reader import STORE, Reader
 from transferbench.workflows.publish import verified_suite
 
 MANIFEST, CHECKLIST = "manifest.json", "CHECKLIST.md"
@@ -84,6 +84,8 @@ def pack(run: Path, archive: Path, whole_run: bool = False) -> list[ChecklistIte
         raise InputError(f"{archive}: exists already: name another file with --out")
     if not archive.parent.is_dir():
         raise InputError(f"--out {archive}: {archive.parent} is no folder: create it or give another")
+    if (run / STORE).is_file() and Reader(run).has_driver():
+        raise InputError(f"{run}: a command is working on it: wait until it has ended")
     for record in records:
         if not _card(run, record).is_file():
             raise InputError(f"{run}: no card for {record.victim}: finish the run first")
@@ -125,16 +127,27 @@ def check(archive: Path, data_dir: Path | None = None, device: str = "cpu") -> t
     with tempfile.TemporaryDirectory(prefix="transferbench-submission-") as temporary:
         folder = Path(temporary)
         manifest = _unpacked(archive, folder)
-        records = read_all(folder)
-        complaints = _complaints(folder, manifest, records)
-        if complaints:
-            return [], complaints
-        found = checklist(folder, records, manifest.whole_run)
-        if checklist_text(manifest.suite, found) != _text(folder / CHECKLIST):
-            complaints.append(f"{CHECKLIST}: is not the checklist of these records")
-        elif manifest.whole_run:
-            complaints += verify(folder, data_dir, None, device)
-        return found, complaints
+        try:
+            return _checked(folder, manifest, data_dir, device)
+        except InputError as error:
+            # The reader knows the archive, not where it was unpacked.
+            raise InputError(str(error).replace(str(folder), str(archive))) from None
+
+
+def _checked(
+    folder: Path, manifest: Manifest, data_dir: Path | None, device: str
+) -> tuple[list[ChecklistItem], list[str]]:
+    """`check` of an archive that is unpacked in a folder."""
+    records = read_all(folder)
+    complaints = _complaints(folder, manifest, records)
+    if complaints:
+        return [], complaints
+    found = checklist(folder, records, manifest.whole_run)
+    if checklist_text(manifest.suite, found) != _text(folder / CHECKLIST):
+        complaints.append(f"{CHECKLIST}: is not the checklist of these records")
+    elif manifest.whole_run:
+        complaints += verify(folder, data_dir, None, device)
+    return found, complaints
 
 
 def checklist(run: Path, records: Sequence[Record], whole_run: bool) -> list[ChecklistItem]:
