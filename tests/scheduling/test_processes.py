@@ -69,7 +69,8 @@ def test_four_gpus_longest_first_and_one_is_lost(tmp_path: Path) -> None:
         assert told[-1][0] == "last"
         # The workers live on, the lost one's place is filled: one after the other, all four GPUs are seen again.
         log.write_text("")
-        again = [PlaceJob(f"again{number}", str(log), 0.5) for number in range(4)]
+        # Long enough for the new worker to have begun on a busy machine.
+        again = [PlaceJob(f"again{number}", str(log), 2.5) for number in range(4)]
         where.run(again, reporter)
         assert {gpu for _, gpu in begun(log)} == {"5", "6", "7", "9"}
 
