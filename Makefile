@@ -18,7 +18,7 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	@touch $(READY)
 
-demo: setup ## train and attack letters -> digits, print the table and name its page (1.5 to 3 minutes on two cores)
+demo: setup ## train and attack letters -> digits, print the table and name its page (3 to 5 minutes on two fast cores)
 	$(BIN)/transferbench run letters-to-digits
 
 test: setup ## the test suite
