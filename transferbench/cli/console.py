@@ -64,17 +64,16 @@ def evaluation_report(record: Record, weights: str) -> str:
         )
         ties = f", {chain.ties} ties" if chain.ties else ""
         broke = broke or "no example was correct on clean"
-        lines.append(
-            f"{chain.norm:<5}{chain.eps:>6} at {record.images}  {_rate(chain.robust.count, record.n)}  ({broke}{ties})"
-        )
+        rate = _rate(chain.robust.count, chain.robust.n)
+        lines.append(f"{chain.norm:<5}{chain.eps:>6} at {record.images}  {rate}  ({broke}{ties})")
         if chain.precision:
             lines.append(f"         searched in {chain.precision}, {chain.searched_again} once more in fp32")
         if chain.draws is not None:
             counts = DrawCounts(**{**dict(chain.draws), "eot": tuple(chain.draws.eot)})
-            lines.append(f"         {counts.text(record.n)}")
+            lines.append(f"         {counts.text(chain.robust.n)}")
     survivors = union(record)
     if survivors is not None:
-        lines.append(f"union    {_rate(survivors.count, record.n)}")
+        lines.append(f"union    {_rate(survivors.count, survivors.n)}")
     lines += source_only_report.lines(record)
     for threat, scores in Measurements(record).corruptions.items():
         lines += _corruptions(record, threat, scores)

@@ -94,9 +94,18 @@ def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _replaced(text: str) -> tuple[str, str]:
+    """`cifar10=cifar10-jpeg` -> both names. A path behind `folder:` may hold an `=` itself."""
+    old, equals, new = text.partition("=")
+    if not old or not equals or not new:
+        raise InputError(f"--dataset {text!r}: write it as the suite's data set, =, and the one to read in its place")
+    return old, new
+
+
 DOWNLOAD = "Fetch what is missing of models (--model-dir) and data sets (--data-dir), where that is possible."
 SEEDS = Value("seeds", _seeds)
 NAMES = Value("names", names)
+REPLACED = Value("replaced data set", _replaced)
 
 
 def group(*options: Decorator[Any]) -> Decorator[Any]:

@@ -30,6 +30,10 @@ from transferbench.cli.output import say
 @click.option("--full", is_flag=True, help="The suite's full protocol (10 x 100).")
 @click.option("--n", type=int, metavar="N", help="Attack the first N test examples (default: the suite's).")
 @click.option(
+    "--dataset", "datasets", type=options.REPLACED, multiple=True, metavar="NAME=OTHER",
+    help="Read another data set where the suite names this one: cifar10=cifar10-jpeg.",
+)  # fmt: skip
+@click.option(
     "--smoke", is_flag=True, help="Every method, network and loader once on synthetic data, in a minute or two."
 )
 @click.option("--dry-run", is_flag=True, help="Check everything, print the plan and what is missing, and stop.")
@@ -43,8 +47,8 @@ from transferbench.cli.output import say
 @options.batch_size
 @options.precision
 def command(
-    suite: str, out: Path | None, seeds: tuple[int, ...] | None, full: bool, n: int | None, smoke: bool, dry_run: bool,
-    download: bool, **given: Any,
+    suite: str, out: Path | None, seeds: tuple[int, ...] | None, full: bool, n: int | None,
+    datasets: tuple[tuple[str, str], ...], smoke: bool, dry_run: bool, download: bool, **given: Any,
 ) -> None:  # fmt: skip
     """Run SUITE (a name of `list suites`, or a YAML file): train, craft, attack, judge, write the leaderboard."""
     from transferbench import suites
@@ -52,7 +56,7 @@ def command(
     from transferbench.workflows import run_suite
     from transferbench.workflows import settings as settings_check
 
-    chosen = suites.load(suite).adapted(full, n)
+    chosen = suites.load(suite).adapted(full, n, dict(datasets))
     if smoke:
         from transferbench import smoke as smoke_run
         from transferbench.smoke.shorten import shorten
@@ -71,10 +75,12 @@ def command(
         run_suite.download(chosen, settings)
     if dry_run:
         from transferbench.leaderboard import power
+        from transferbench.workflows import run_estimate
 
         say("\n".join(describe(planned)))
         if not smoke:
-            say(power.resolution(chosen.n))
+            say(power.resolution(chosen.attacked_by_chains))
+            say(run_estimate.text(planned, settings))
         absent = [] if smoke else run_suite.absent(planned, settings)
         if absent:
             raise InputError("; ".join(absent))

@@ -34,7 +34,7 @@ def print_summary(console: Console, records: Sequence[Record]) -> None:
         _print_whole(console, _table(pools, columns), _natural_width(console, pools, columns))
     print_line(
         console,
-        f"%, n = {first.n} attacked examples per victim, images of {first.images}, mean of "
+        f"%, n = {first.n_text} attacked examples per victim, images of {first.images}, mean of "
         f"{len({row['seed'] for row in rows})} seed(s). ASR: share of the clean-correct examples that an attacker who "
         "holds only the source fools (any of k points); noise: the same for k draws of random signs.",
     )

@@ -29,6 +29,11 @@ def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     folder = Path(name)
     if not os.path.isdir(folder):
         raise InputError(f"data set {id}: there is no folder {folder}")
+    return of_folder(id, split, folder, view)
+
+
+def of_folder(id: str, split: Split, folder: Path, view: View) -> Dataset:
+    """A split of an existing folder, under the id, by which validation images are drawn. InputError as `load`."""
     try:
         base, cut = _split_folder(folder, split)
         return _dataset(id, split, folder, base, view, cut)

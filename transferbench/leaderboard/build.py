@@ -22,6 +22,8 @@ from transferbench.leaderboard import (
 from transferbench.leaderboard.column import Column, Row, present
 from transferbench.leaderboard.columns import COST, LEADERBOARD, VICTIM
 from transferbench.leaderboard.escape import markdown_cell
+from transferbench.leaderboard.families import RateColumn
+from transferbench.leaderboard.measurements import Measurements
 from transferbench.leaderboard.pooled_rows import METHODS, methods
 from transferbench.leaderboard.rows import cost_rows, leaderboard_rows
 from transferbench.leaderboard.tables import csv_table, table
@@ -110,8 +112,10 @@ def write_cards(folder: Path, records: Sequence[Record], card_of: dict[str, Mode
 def _model_index(record: Record, row: Row) -> tuple[CardResult, ...]:
     """The cells that have a metric, each with its norm's radius in its name."""
     results = []
+    measurements = Measurements(record)
     for column in LEADERBOARD:
-        if column.metric is None or row[column.name] == "":
+        rate = column.rate(measurements) if isinstance(column, RateColumn) else None
+        if column.metric is None or rate is None or row[column.name] == "":
             continue
         chain = None if column.norm is None else record.chain(column.norm)
         name = column.heading if chain is None else f"{column.heading} {chain.eps} at {record.images}"
@@ -121,7 +125,7 @@ def _model_index(record: Record, row: Row) -> tuple[CardResult, ...]:
                 name=name,
                 value=float(row[column.name]),
                 dataset=record.target_dataset,
-                n=record.n,
+                n=rate.n,
             )
         )
     return tuple(results)

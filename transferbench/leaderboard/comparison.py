@@ -280,6 +280,8 @@ def compare(
     series = [VictimSeries(one.name, dict(enumerate(own))) for one, own in zip(victims, chosen, strict=True)]
     names, notes = _columns(series, columns)
     notes += _measured_notes(series, names)
+    fewer = {len(first.columns[name]): name for name in names if len(first.columns[name]) < first.n}
+    notes += [f"the chains attacked the first {n} examples: their columns are of these" for n in fewer]
     if seed is None:
         notes += _seed_notes(victims, seeds)
     pairs = [pair for name in names for pair in _pairs(series, name, seeds)]
@@ -312,7 +314,9 @@ def _check_examples(verdicts: Sequence[VictimVerdicts]) -> None:
     first = next((one for one in verdicts if one.dataset), verdicts[0])
     for one in verdicts:
         same_data = first.dataset == one.dataset or not one.dataset
-        if (one.n, one.examples) != (first.n, first.examples) or not same_data:
+        common = first.columns.keys() & one.columns.keys()
+        same_lengths = all(len(one.columns[name]) == len(first.columns[name]) for name in common)
+        if (one.n, one.examples) != (first.n, first.examples) or not same_data or not same_lengths:
             raise InputError(
                 f"{first.victim} (n={first.n}, {first.described}) and {one.victim} (n={one.n}, {one.described}) were "
                 "not attacked on the same examples in the same order: only paired verdicts can be compared"

@@ -147,7 +147,7 @@ def _model_info(measurements: Measurements, chain: ChainRecord) -> dict[str, Any
         **({"autoattack_acc": robust} if standard else {"external": robust}),
         "unreliable": bool(record.flags),
         "footnote": plain(
-            f"Measured by transferbench on the first {record.n} test examples"
+            f"Measured by transferbench on the first {chain.robust.n} test examples"
             + (" of each class in turn" if record.stratified else "")
             + (", by AutoAttack's standard version." if standard else f", not by AutoAttack: {record.protocol}.")
         ),
@@ -190,7 +190,8 @@ def _note(record: Record, name: str, rate: Rate) -> str:
     )
     state = "verified" if record.stamp is not None else "not verified"
     low, high = rate.interval
-    return f"{record.sample} test examples, 95 % interval {low} to {high}; {what}; images {record.images}; {state}"
+    sample = f"{record.sample_of(rate.n)} test examples, 95 % interval {low} to {high}"
+    return f"{sample}; {what}; images {record.images}; {state}"
 
 
 def latex(records: Sequence[Record]) -> str:

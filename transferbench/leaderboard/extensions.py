@@ -135,7 +135,7 @@ def extensions(records: Sequence[Record]) -> list[Extension]:
 
 def _same(record: Record) -> tuple[object, ...]:
     source = without_seed(record.source, record.seed)
-    images = record.n, record.data_fingerprint, record.images
+    images = record.n, record.n_chains, record.data_fingerprint, record.images
     return record.suite, record.target_dataset, source, record.head != "", *images
 
 

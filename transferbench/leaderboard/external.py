@@ -22,13 +22,13 @@ class Judged(NamedTuple):
     @property
     def robust(self) -> Rate:
         """By the points as they were judged here, or by the claimed verdicts."""
-        return Rate(self.record.clean.count - self.external.fooled.count, self.record.n)
+        return Rate(self.record.clean_of_chains.count - self.external.fooled.count, self.record.n_chains)
 
     @property
     def own(self) -> Rate | None:
         """By our own chain under the same threat."""
         chain = self.external.chain(self.record)
-        return None if chain is None else Rate(chain.robust.count, self.record.n)
+        return None if chain is None else Rate(chain.robust.count, chain.robust.n)
 
     @property
     def best_known(self) -> Rate | None:
@@ -36,7 +36,7 @@ class Judged(NamedTuple):
         chain = self.external.chain(self.record)
         if chain is None or self.external.evidence == "verdicts":
             return None
-        return Rate((chain.robust.number & ~self.external.fooled.number).bit_count(), self.record.n)
+        return Rate((chain.robust.number & ~self.external.fooled.number).bit_count(), self.record.n_chains)
 
 
 def _percent(rate: Rate | None) -> str:
@@ -58,7 +58,7 @@ EXTERNAL: list[Column[Judged]] = [
         "points: adversarial points, judged here by the original model; verdicts: a claim that nobody checked",
         lambda one: one.external.evidence,
     ),
-    Column("n", "examples, those of the record", lambda one: one.record.n),
+    Column("n", "examples, those of the record's chains", lambda one: one.record.n_chains),
     Column(
         "claimed",
         "the robust accuracy that was claimed, %",

@@ -104,7 +104,7 @@ def corrupted(name: str, meaning: str, heading: str, score: ScoreOf, *, summary:
 
 def flagged(record: Record) -> list[str]:
     """The record's flags, with the share of clean-correct examples of those that are counted by example."""
-    shares = {name: f"={count}/{record.clean.count}" for name, count in record.flag_rows.items()}
+    shares = {name: f"={count}/{record.clean_of_chains.count}" for name, count in record.flag_rows.items()}
     return [f"{name}{shares.get(name, '')}" for name in record.flags]
 
 
@@ -179,7 +179,7 @@ def fooled_by(record: Record, attacked: ChainRecord | CraftedRecord) -> int:
     """The number of clean-correct examples that a chain, or any try of a crafted set, fools."""
     if isinstance(attacked, CraftedRecord):
         return attacked.any_of()
-    return record.clean.count - attacked.robust.count
+    return record.clean_of_chains.count - attacked.robust.count
 
 
 def over_all(column: RateColumn) -> BoardColumn:

@@ -215,9 +215,9 @@ def _shares(records: Sequence[Record], norm: Norm) -> list[tuple[str, float]]:
     for record in records:
         chain = record.chain(norm)
         if chain is not None:
-            shares.setdefault("wrong on clean", []).append(100 * (1 - record.clean.count / record.n))
+            shares.setdefault("wrong on clean", []).append(100 * (1 - record.clean_of_chains.count / record.n_chains))
             for part in chain.by_attack:
-                shares.setdefault(str(part["attack"]), []).append(100 * part["broke"] / record.n)
+                shares.setdefault(str(part["attack"]), []).append(100 * part["broke"] / record.n_chains)
     return [(name, mean(numbers)) for name, numbers in shares.items()]
 
 

@@ -93,7 +93,7 @@ def render(records: Sequence[Record], rows: Sequence[Row], externals: Sequence[E
     seeds = sorted({record.seed for record in victims})
     chains = [chain for victim in victims for chain in victim.chains if chain.name == chain.norm]
     radii = sorted({(NORMS.index(chain.norm), chain.eps) for chain in chains})
-    fewest = min(victim.n for victim in victims)
+    fewest = min(victim.n_chains for victim in victims)
     half_width = 100 * (wilson(fewest // 2, fewest)[1] - 0.5)
     columns, over_seeds = summary_columns(rows), pooled_rows(records, rows)
     norms = [f"{NORMS[place]} {eps}" for place, eps in radii]
@@ -108,7 +108,7 @@ def render(records: Sequence[Record], rows: Sequence[Row], externals: Sequence[E
                     else "Images of "
                 )
                 + f"{_all_of(record.images for record in victims)}. "
-                f"n = {_all_of(str(record.n) for record in victims)} attacked examples per victim (at 50 % the 95 % "
+                f"n = {_all_of(record.n_text for record in victims)} attacked examples per victim (at 50 % the 95 % "
                 f"interval is about +-{half_width:.1f}). Seeds: {', '.join(map(str, seeds))}; cells are the mean over "
                 "seeds, in brackets the range. All in %.",
                 summary(over_seeds, rows),

@@ -20,14 +20,16 @@ def union(record: Record) -> Bits | None:
     chains = [chain for norm in NORMS if (chain := record.chain(norm)) is not None]
     if len(chains) < len(NORMS):
         return None
-    return Bits.of_number(reduce(and_, (chain.robust.number for chain in chains)), record.n)
+    return Bits.of_number(reduce(and_, (chain.robust.number for chain in chains)), record.n_chains)
 
 
 def curve(record: Record, norm: Norm) -> list[tuple[Fraction, float]]:
-    """(radius, share robust) of a norm, ascending: radius 0 is clean, then the chain at every radius it was run at."""
+    """(radius, share robust) of a norm on the examples of the chains, ascending: radius 0 is clean, then the chain at
+    every radius it was run at."""
     chains = [chain for chain in record.chains if chain.name in (norm, chain_at(norm, chain.eps))]
-    points = {Epsilon.parse(chain.eps).value: chain.robust.count / record.n for chain in chains}
-    return [(Fraction(0), record.clean.count / record.n), *sorted(points.items())]
+    points = {Epsilon.parse(chain.eps).value: chain.robust.count / chain.robust.n for chain in chains}
+    clean = record.clean_of_chains
+    return [(Fraction(0), clean.count / clean.n), *sorted(points.items())]
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ class Measurements:
     @cached_property
     def robust(self) -> dict[str, Rate]:
         """Accuracy under attack by the name of the chain."""
-        return {chain.name: Rate(chain.robust.count, self.record.n) for chain in self.record.chains}
+        return {chain.name: Rate(chain.robust.count, chain.robust.n) for chain in self.record.chains}
 
     @cached_property
     def union(self) -> Rate | None:
         bits = union(self.record)
-        return None if bits is None else Rate(bits.count, self.record.n)
+        return None if bits is None else Rate(bits.count, bits.n)
 
     @cached_property
     def corruptions(self) -> dict[str, CorruptionScores]:

@@ -117,7 +117,7 @@ def _same(one: Comparison) -> bool:
 def _differences(one: Comparison) -> list[str]:
     """The known differences between here and there, apart from the paper's own notes."""
     record = one.record
-    notes = [f"n = {record.n} here", f"images here: {record.images}"]
+    notes = [f"n = {one.rate.n} here", f"images here: {record.images}"]
     if record.head:
         notes.append("classifier here: " + ("the source's" if record.head == "kept" else "new"))
     if record.batch is not None:

@@ -64,7 +64,7 @@ def _ranks(victims: Sequence[Record]) -> dict[str, int]:
 
 def comparable(record: Record) -> tuple[object, ...]:
     """What two records must have alike to be compared: suite, target, examples, image size, radii and attacks."""
-    attacked = (record.n, record.data_fingerprint, record.images)
+    attacked = (record.n, record.n_chains, record.data_fingerprint, record.images)
     return record.suite, record.target_dataset, *attacked, _threats(record)
 
 

@@ -77,8 +77,11 @@ def held(record: Record) -> str:
 
 
 def comparisons(record: Record) -> Iterator[Comparison]:
-    """All comparisons of a victim, attack by attack, with the attacks made with the source that the attacker holds."""
-    correct, source = record.clean.count, held(record)
+    """All comparisons of a victim, attack by attack, with the attacks made with the source that the attacker holds.
+
+    With the white-box attack on the examples that the chains attacked, which may be fewer than the others.
+    """
+    source = held(record)
     made = [one for one in record.crafted if not one.is_control and one.source == source]
     for norm in dict.fromkeys(one.norm for one in made):
         attacks = [one for one in made if one.norm == norm]
@@ -93,10 +96,17 @@ def comparisons(record: Record) -> Iterator[Comparison]:
                 *_elsewhere(record, crafted),
                 *_white_box(record, crafted),
             ]
-            yield from (Comparison(record, norm, attack, other, correct, source) for other in others)
+            yield from (_compared(record, norm, attack, other, source) for other in others)
         if len(attacks) > 1:
             others = [*_noise(record, norm, tries), *_white_box(record, attacks[0])]
-            yield from (Comparison(record, norm, together, other, correct, source) for other in others)
+            yield from (_compared(record, norm, together, other, source) for other in others)
+
+
+def _compared(record: Record, norm: str, attack: Flips, other: Flips, source: str) -> Comparison:
+    if other.name != WHITE_BOX:
+        return Comparison(record, norm, attack, other, record.clean.count, source)
+    of_chains = attack._replace(bits=attack.bits >> (record.n - record.n_chains))
+    return Comparison(record, norm, of_chains, other, record.clean_of_chains.count, source)
 
 
 def _noise(record: Record, norm: str, tries: int) -> list[Flips]:
@@ -127,7 +137,7 @@ def _white_box(record: Record, crafted: CraftedRecord) -> list[Flips]:
     if chain is None:
         return []
     tries = sum(int(part["tries"]) for part in chain.by_attack)
-    return [Flips(WHITE_BOX, record.clean.number & ~chain.robust.number, tries)]
+    return [Flips(WHITE_BOX, record.clean_of_chains.number & ~chain.robust.number, tries)]
 
 
 def rows(records: Sequence[Record]) -> list[Row]:

@@ -75,7 +75,7 @@ def _facts(
         ("network", short_network(record.network), ""),
         ("source data", record.source_dataset, ""),
         ("target data" if record.role == "victim" else "attacked on", record.target_dataset, ""),
-        ("attacked examples", str(record.n), ""),
+        ("attacked examples", record.n_text, ""),
         ("images", record.images, ""),
         ("seed", str(record.seed), ""),
         ("flags", " ".join(record.flags), ""),
@@ -156,13 +156,13 @@ def _tip(rate: Rate) -> str:
 def _breakdown(record: Record, chain: ChainRecord) -> dict[str, Any]:
     of_norm = chain.name in (chain.norm, chain_at(chain.norm, chain.eps))
     counts = [
-        ("wrong on clean", record.n - record.clean.count),
+        ("wrong on clean", record.n_chains - record.clean_of_chains.count),
         *((str(part["attack"]), int(part["broke"])) for part in chain.by_attack),
     ]
     counts.append(("left standing", chain.robust.count))
     colours = ["c0", *(f"c{1 + number % 5}" for number in range(len(counts) - 2)), "left"]
     parts = [
-        {"name": plain(name), "count": count, "share": f"{100 * count / record.n:.2f}", "colour": colour}
+        {"name": plain(name), "count": count, "share": f"{100 * count / record.n_chains:.2f}", "colour": colour}
         for (name, count), colour in zip(counts, colours, strict=True)
     ]
     return {

@@ -40,7 +40,7 @@ def chain_record(
     chain: Chain, shards: Sequence[AttackResult], clean: Bits, backend: Literal["", "autoattack"] = ""
 ) -> ChainRecord:
     """The record of one chain over its shards. FaultError when the verdicts are not of exactly the n distinct examples
-    of `clean`, those that are right without an attack.
+    of `clean`, which says of those that the chain attacked which are right without an attack.
 
     A victim whose noise cannot be seeded may be right on other clean images in every chain: an example is robust where
     it is right in `clean` as well.

@@ -120,13 +120,13 @@ def read_all(folder: Path, records: Sequence[Record]) -> list[ExternalEvaluation
         record = next((record for record in records if record.victim == one.victim), None)
         if record is None:
             raise InputError(f"{path}: is about {one.victim}, of which there is no record: delete it")
-        same = (record.weights_sha256, record.data_fingerprint, record.n)
+        same = (record.weights_sha256, record.data_fingerprint, record.n_chains)
         if (one.weights_sha256, one.data_fingerprint, one.fooled.n) != same:
             raise InputError(
                 f"{path}: is about other weights or examples than the record of {one.victim} now: import it again or "
                 "delete it"
             )
-        if one.fooled.number & ~record.clean.number:
+        if one.fooled.number & ~record.clean_of_chains.number:
             raise InputError(f"{path}: counts an example that was wrong on clean")
         found.append(one)
     return found

@@ -63,6 +63,10 @@ class Bits(StrictModel):
         """The number of ones."""
         return self.number.bit_count()
 
+    def first(self, n: int) -> Bits:
+        """The bits of the first n examples."""
+        return self if n == self.n else Bits.of_number(self.number >> (self.n - n), n)
+
 
 class SparseModel(StrictModel):
     """A part of a record that came to have more fields: those of `newer` are left out of the file while they hold
@@ -254,8 +258,8 @@ class Record(SparseModel):
     kept the source's classifier.
 
     `corruptions`: the benchmarks of corrupted images. `clean_job`: the key of the job that predicted the clean images
-    of a record without chains. `stratified`: the examples are the first of each class in turn, n in all.
-    `unmeasured_threat`: the threat that the model was trained for, where the record has
+    of a record without chains, or whose chains attacked fewer than the n. `stratified`: the examples are the first of
+    each class in turn, n in all. `unmeasured_threat`: the threat that the model was trained for, where the record has
     other ones alone.
 
     `preset_of`: the method whose setting `method` names. `extends`: the methods that it adds to, the nearest first;
@@ -325,21 +329,27 @@ class Record(SparseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Record:
         """Robust or flipped examples must be correct on the clean image, and all bits must be of n examples."""
-        wrong = ~self.clean.number
-        parts = [("clean", self.clean), *((chain.name, chain.robust) for chain in self.chains)]
-        parts += [(crafted.attack["id"], flips) for crafted in self.crafted for flips in crafted.flips]
-        for name, bits in parts:
-            if bits.n != self.n:
-                raise ValueError(f"{name} has {bits.n} verdicts, the record says n={self.n}")
-            if bits.number & wrong:
+        wrong, n_chains = ~self.clean.number, self.n_chains
+        if n_chains > self.n:
+            raise ValueError(f"a chain has {n_chains} verdicts, the record says n={self.n}")
+        if n_chains < self.n and not self.clean_job:
+            raise ValueError(f"the chains attacked {n_chains} of n={self.n}, and no job says which others are correct")
+        right = self.clean_of_chains.number
+        parts = [(chain.name, chain.robust, n_chains, ~right) for chain in self.chains]
+        parts += [("clean", self.clean, self.n, 0)]
+        parts += [(one.attack["id"], flips, self.n, wrong) for one in self.crafted for flips in one.flips]
+        for name, bits, n, never in parts:
+            if bits.n != n:
+                raise ValueError(f"{name} has {bits.n} verdicts, the record says n={n}")
+            if bits.number & never:
                 raise ValueError(f"{name} counts an example that was wrong on clean")
-        for fooled, files in (
-            *((self.clean.number & ~chain.robust.number, chain.files) for chain in self.chains),
-            *((crafted.flipped(), crafted.files) for crafted in self.crafted),
+        for fooled, n, files in (
+            *((right & ~chain.robust.number, n_chains, chain.files) for chain in self.chains),
+            *((crafted.flipped(), self.n, crafted.files) for crafted in self.crafted),
         ):
             for file in files:
-                if file.fooling.n != self.n or file.control.n != self.n:
-                    raise ValueError(f"the {file.format} files are not of n={self.n} examples")
+                if file.fooling.n != n or file.control.n != n:
+                    raise ValueError(f"the {file.format} files are not of n={n} examples")
                 if (file.fooling.number | file.control.number) & ~fooled:
                     raise ValueError(f"a {file.format} file counts of an example without a fooling point")
         for asked in self.queried:
@@ -369,9 +379,28 @@ class Record(SparseModel):
         return self
 
     @property
+    def n_chains(self) -> int:
+        """The number of examples that the chains attacked: the first so many of the n, n without a chain."""
+        return self.chains[0].robust.n if self.chains else self.n
+
+    @property
+    def clean_of_chains(self) -> Bits:
+        """The examples among those of the chains that are classified correctly without an attack."""
+        return self.clean.first(self.n_chains)
+
+    @property
+    def n_text(self) -> str:
+        """`240`, or where the chains attacked fewer `240 (chains 60)`."""
+        return f"{self.n}" + (f" (chains {self.n_chains})" if self.n_chains < self.n else "")
+
+    @property
     def sample(self) -> str:
         """Which examples of the test split were attacked: `first 200`."""
-        return f"first {self.n}{', of each class in turn' if self.stratified else ''}"
+        return self.sample_of(self.n)
+
+    def sample_of(self, n: int) -> str:
+        """The same of n examples: those of the chains, which may be fewer."""
+        return f"first {n}{', of each class in turn' if self.stratified else ''}"
 
     @property
     def images(self) -> str:

@@ -266,9 +266,11 @@ class _RecordVerifier:
 
     def _chain(self, chain: ChainRecord, shards: Sequence[FinishedJob]) -> None:
         """Compare the record's counts with the stored verdicts, and these with points, threat and model (`_shard`)."""
-        fooled = np.zeros(self.record.n, dtype=bool)
-        verdicts_of = np.zeros(self.record.n, dtype=int)
-        wrong_on_clean = np.zeros(self.record.n, dtype=bool)
+        # The first so many of the n; a chain of another number than the record's first is no record.
+        n = self.record.n_chains
+        fooled = np.zeros(n, dtype=bool)
+        verdicts_of = np.zeros(n, dtype=int)
+        wrong_on_clean = np.zeros(n, dtype=bool)
         broke: dict[str, int] = {}
         ties = 0
         files: list[tuple[NDArray[np.int64], Sequence[FileVerdicts]]] = []
@@ -278,6 +280,8 @@ class _RecordVerifier:
                 raise VerificationError(f"{chain.name}: the store's chain is not the record's")
             verdicts = shard.result(AttackResult).verdicts
             at = np.array([self._position(verdict.example) for verdict in verdicts])
+            if (at >= n).any():
+                raise VerificationError(f"{chain.name}: a verdict is of none of the first {n} examples")
             np.add.at(verdicts_of, at, 1)
             if (verdicts_of > 1).any():
                 raise VerificationError(f"{chain.name}: an example has more than one verdict")
@@ -292,11 +296,11 @@ class _RecordVerifier:
         where = f"{chain.name}: "
         if not verdicts_of.all():
             raise VerificationError(f"{where}{int((verdicts_of == 0).sum())} examples have no verdict")
-        clean = np.array(self.record.clean.list())
-        self._same(f"{where}robust", chain.robust, ~fooled & clean)
+        clean = self.record.clean_of_chains
+        self._same(f"{where}robust", chain.robust, ~fooled & np.array(clean.list()))
         if "randomised" not in self.record.flags:
             # Noise that cannot be seeded is other noise in every chain.
-            self._same(f"{where}clean", self.record.clean, ~wrong_on_clean)
+            self._same(f"{where}clean", clean, ~wrong_on_clean)
         recorded = {part["attack"]: part["broke"] for part in chain.by_attack}
         if {name: count for name, count in recorded.items() if count} != broke:
             raise VerificationError(f"{where}the record counts {recorded} broken, the verdicts say {broke}")
@@ -317,7 +321,7 @@ class _RecordVerifier:
             spent = sum(getattr(shard.result(AttackResult).cost, name) for shard in shards)
             if spent != getattr(chain, name):
                 raise VerificationError(f"{where}{getattr(chain, name)} {name} in the record, {spent} in the store")
-        self._same_files(chain.name, chain.files, files)
+        self._same_files(chain.name, chain.files, files, clean)
 
     def _shard(self, chain: ChainRecord, shard: FinishedJob, at: NDArray[np.int64]) -> None:
         """Verify the verdicts of the examples at the positions: predictions, end points and distances."""
@@ -414,7 +418,7 @@ class _RecordVerifier:
             flipped &= np.array(self.record.clean.list())
         for attempt, bits in enumerate(record.flips):
             self._same(f"{name}, try {attempt}", bits, flipped[attempt])
-        self._same_files(name, record.files, files)
+        self._same_files(name, record.files, files, self.record.clean)
 
     def _files(
         self, where: str, files: Sequence[FileVerdicts], tries: Sequence[tuple[Array, Array]], at: NDArray[np.int64]
@@ -450,15 +454,17 @@ class _RecordVerifier:
         where: str,
         recorded: Sequence[FileRecord],
         shards: Sequence[tuple[NDArray[np.int64], Sequence[FileVerdicts]]],
+        right: Bits,
     ) -> None:
-        """Compare the record's bits about image files with the store's, given by (positions, those of a shard)."""
+        """Compare the record's bits about image files with the store's, given by (positions, those of a shard); `right`
+        are the examples of the record's part that are correct on clean."""
         formats = [one.format for one in shards[0][1]] if all(files for _, files in shards) else []
         if [one.format for one in recorded] != formats:
             raise VerificationError(f"{where}: the record's image files are not the store's")
-        clean = np.array(self.record.clean.list())
+        clean = np.array(right.list())
         for place, record in enumerate(recorded):
             for name in ("fooling", "control"):
-                bits = np.zeros(self.record.n, dtype=bool)
+                bits = np.zeros(right.n, dtype=bool)
                 for at, files in shards:
                     bits[at] = getattr(files[place], name)
                 self._same(f"{where}, {record.format} files, {name}", getattr(record, name), bits & clean)
@@ -743,11 +749,13 @@ def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> Non
     clean = np.array(record.clean.list())
     expected = {"n": str(record.n), "clean_acc": rate(clean, record.n)}
     chains = {chain.name: np.array(chain.robust.list()) for chain in record.chains}
-    expected |= {f"{norm.lower()}_acc": rate(chains[norm], record.n) for norm in NORMS if norm in chains}
+    expected |= {f"{norm.lower()}_acc": rate(chains[norm], record.n_chains) for norm in NORMS if norm in chains}
     if all(norm in chains for norm in NORMS):
-        expected["union_acc"] = rate(np.logical_and.reduce([chains[norm] for norm in NORMS]), record.n)
+        expected["union_acc"] = rate(np.logical_and.reduce([chains[norm] for norm in NORMS]), record.n_chains)
     if "pgd20_linf" in chains:
-        expected["pgd20_linf_acc"] = rate(chains["pgd20_linf"], record.n)
+        expected["pgd20_linf_acc"] = rate(chains["pgd20_linf"], record.n_chains)
+    if record.n_chains < record.n:
+        expected["n_chains"] = str(record.n_chains)
     for crafted in record.crafted:
         column = _COLUMNS.get((crafted.attack["id"], crafted.norm))
         if column is not None and crafted.source == record.source:

@@ -48,7 +48,8 @@ class CorruptedImages(NamedTuple):
 @dataclass(frozen=True)
 class Evaluation:
     """The evaluation jobs whose results make one record: the shards of each chain, crafted sets, clean accuracy,
-    corrupted images. `clean_bits` is for an evaluation without chains, whose clean predictions they are otherwise."""
+    corrupted images. `clean_bits` is for an evaluation without chains, or whose chains attack fewer than the n
+    examples; otherwise the chains' clean predictions are the record's."""
 
     victim: str
     role: str
@@ -289,11 +290,13 @@ class _Planner:
         self, victim: PlannedVictim, role: str, images: Images, chains: Sequence[Chain], seed: int | None = None
     ) -> PlannedVictim:
         """The victim with its jobs; `seed` where the attacks' is not the block's."""
-        seed = self.seed if seed is None else seed
-        jobs = {
-            chain.name: [self._add(job) for job in attack_jobs(victim.network, chain, images, seed)] for chain in chains
-        }
-        evaluation = Evaluation(victim.name, role, seed, images.dataset, images.preprocessing, victim.network, jobs)
+        seed, network = self.seed if seed is None else seed, victim.network
+        attacked = replace(images, n=self.suite.attacked_by_chains)
+        jobs = {chain.name: [self._add(job) for job in attack_jobs(network, chain, attacked, seed)] for chain in chains}
+        evaluation = Evaluation(victim.name, role, seed, images.dataset, images.preprocessing, network, jobs)
+        if attacked != images:
+            clean = self._add(CorrectJob(f"{victim.name}: clean images", network, images.part(0, images.n)))
+            evaluation = replace(evaluation, clean_bits=clean)
         return replace(victim, evaluation=evaluation)
 
     def _crafted(

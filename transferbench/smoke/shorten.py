@@ -55,6 +55,7 @@ def shorten(suite: Suite) -> Suite:
             "name": f"{suite.name}-smoke",
             "untrained": True,
             "n": N,
+            "n_chains": None if suite.n_chains is None else N // 2,
             "seeds": suite.seeds[:1],
             "protocol": _protocol(suite.protocol, suite),
             "full": None,

@@ -21,6 +21,7 @@ from transferbench.base.errors import InputError
 from transferbench.data.caltech256 import SYNTHETIC_TEST_IMAGES
 from transferbench.data.cifar import validation_order
 from transferbench.data.class_subset import labels_of
+from transferbench.data.flowers17 import CATEGORIES, PER_CATEGORY
 from transferbench.data.imagenet import SYNTHETIC_LISTS
 from transferbench.models.catalogue import classes
 
@@ -208,9 +209,57 @@ def folder(root: Path) -> Tree:
     return Tree(f"folder:{base}", root, tests, names, 18)
 
 
+def flowers17(root: Path) -> Tree:
+    base, tests = root / "17flowers", {}
+    splits: dict[str, list[int]] = {"trn1": [], "val1": [], "tst1": []}
+    for label in range(len(CATEGORIES)):
+        for k, part in enumerate(("trn1", "val1", "tst1", "trn1")):
+            number = label * PER_CATEGORY + 7 * k + 1
+            path = photo(base / "jpg" / f"image_{number:04d}.jpg", number)
+            splits[part].append(number)
+            if part == "tst1":
+                tests[path] = label
+    savemat(base / "datasplits.mat", {name: np.array([numbers]) for name, numbers in splits.items()})
+    return Tree("flowers17", root, tests, CATEGORIES, 3 * len(CATEGORIES), [base / "datasplits.mat"])
+
+
+def _copy(root: Path, id: str, names: Sequence[str], side: int) -> Tree:
+    tests = {}
+    for label, name in enumerate(names):
+        for part, count in (("train", 6), ("test", 4)):
+            for k in range(count):
+                path = photo(root / id / part / name / f"{k:04d}.jpg", _seed(f"{id}{part}{name}{k}") // 5 * 5, side)
+                if part == "test":
+                    tests[path] = label
+    return Tree(id, root, tests, tuple(names), 6 * len(names))
+
+
+def flowers12(root: Path) -> Tree:
+    return _copy(
+        root, "flowers12", sorted(set(CATEGORIES) - {"daffodil", "snowdrop", "crocus", "tulip", "cowslip"}), SIDE
+    )
+
+
+def cifar10_jpeg(root: Path) -> Tree:
+    return _copy(root, "cifar10-jpeg", classes.of("cifar10"), 32)
+
+
 MAKERS: dict[str, Callable[[Path], Tree]] = {
-    maker.__name__: maker
-    for maker in (cub200, flowers102, dogs120, stanford40, mit67, caltech256, tinyimagenet, imagenet, folder)
+    maker.__name__.replace("_", "-"): maker
+    for maker in (
+        cub200,
+        flowers102,
+        flowers17,
+        flowers12,
+        cifar10_jpeg,
+        dogs120,
+        stanford40,
+        mit67,
+        caltech256,
+        tinyimagenet,
+        imagenet,
+        folder,
+    )
 }
 
 

@@ -280,7 +280,8 @@ class Training(StrictModel):
 
 class Suite(StrictModel):
     """A suite file. `protocol` is the default one, `full` that of `--full`; `n` is the number of attacked examples,
-    with `stratified` of each class in turn.
+    with `stratified` of each class in turn. The chains, which cost the most, attack the first `n_chains` of them only,
+    where a suite says so: source-only attacks and their controls are judged on all n.
 
     `device` is the kind of device that its committed numbers come from: bits are equal within one kind only. `threats`
     maps each norm to its radius. An `untrained` suite (`--smoke`) flags its results, which are never
@@ -290,6 +291,7 @@ class Suite(StrictModel):
     name: str
     title: str
     n: Annotated[int, Field(ge=1)]
+    n_chains: Annotated[int, Field(ge=1)] | None = None
     stratified: bool = False
     seeds: tuple[int, ...] = (0,)
     untrained: bool = False
@@ -307,6 +309,19 @@ class Suite(StrictModel):
         return seeds
 
     @model_validator(mode="after")
+    def _chains_within(self) -> Suite:
+        if self.n_chains is not None and self.n_chains > self.n:
+            raise ValueError(
+                f"n_chains: the chains attack some of the n examples: {self.n_chains} is more than {self.n}"
+            )
+        return self
+
+    @property
+    def attacked_by_chains(self) -> int:
+        """The number of examples that the chains attack: the first so many of the n."""
+        return self.n if self.n_chains is None else self.n_chains
+
+    @model_validator(mode="after")
     def _unique_names(self) -> Suite:
         names = [name for block in self.training for *_, name in block.pairs()]
         repeated = sorted({name for name in names if names.count(name) > 1})
@@ -321,12 +336,46 @@ class Suite(StrictModel):
             ThreatModel(norm, eps)
         return {norm: threats[norm] for norm in NORMS if norm in threats}
 
-    def adapted(self, full: bool = False, n: int | None = None) -> Suite:
-        """The suite with its full protocol, or on n examples. InputError where it has no full protocol, or n < 1."""
+    def adapted(self, full: bool = False, n: int | None = None, datasets: Mapping[str, str] | None = None) -> Suite:
+        """The suite with its full protocol, on n examples, or with other data sets in the place of those that it names
+        (`{"cifar10": "cifar10-jpeg"}`, subsets of their classes too). InputError where it has no full protocol or no
+        such data set, or n < 1."""
         if n is not None and n < 1:
             raise InputError(f"--n {n}: ask for at least 1 example")
         suite = self.in_full() if full else self
-        return suite if n is None else suite.model_copy(update={"n": n})
+        for old, new in (datasets or {}).items():
+            suite = suite._reading(old, new)
+        if n is None:
+            return suite
+        fewer = None if suite.n_chains is None else min(n, suite.n_chains)
+        return suite.model_copy(update={"n": n, "n_chains": fewer})
+
+    def _reading(self, old: str, new: str) -> Suite:
+        """The suite with the data set `new` wherever it names `old`, a whole id, or the data set of a subset."""
+        dataset_id.find(new)
+        named: set[str] = set()
+
+        def replaced(id: str | None) -> str | None:
+            if id is None:
+                return None
+            parsed = dataset_id.DatasetId.parse(id)
+            named.add(parsed.base)
+            if id == old:
+                return new
+            return str(parsed._replace(base=new)) if parsed.base == old else id
+
+        blocks = [
+            block.model_copy(
+                update={
+                    "source_dataset": replaced(block.source_dataset),
+                    "target_dataset": replaced(block.target_dataset),
+                }
+            )
+            for block in self.training
+        ]
+        if blocks == list(self.training):
+            raise InputError(f"--dataset {old}={new}: " + registry.unknown("data set of the suite", old, named))
+        return self.model_copy(update={"training": tuple(blocks)})
 
     def in_full(self) -> Suite:
         """The suite with its full protocol, named `<name>-full`. InputError when it has none."""

@@ -53,8 +53,9 @@ def write(folder: Path, records: Sequence[Record], data_dir: Path | None = None)
         path = folder / FOLDER / f"{file_stem(record.victim)}-{chain.norm}.pt"
         atomic_files.write(path, partial(torch.save, points))
         paths.append(path)
-        n = f"{record.n}" if record.n == whole and not record.stratified else f"{record.sample} of {whole}"
-        accuracy = f"{100 * chain.robust.count / record.n:.2f}"
+        n = record.sample_of(chain.robust.n)
+        n = f"{chain.robust.n}" if chain.robust.n == whole and not record.stratified else f"{n} of {whole}"
+        accuracy = f"{100 * chain.robust.count / chain.robust.n:.2f}"
         lines.append([path.name, record.target_dataset, record.images, chain.norm, chain.eps, n, accuracy])
     readme = folder / FOLDER / "README.md"
     atomic_files.write_text(readme, README + table(_HEADER, lines, 5) + "\n")
@@ -62,7 +63,7 @@ def write(folder: Path, records: Sequence[Record], data_dir: Path | None = None)
 
 
 def _points(reader: Reader, record: Record, chain: ChainRecord, data_dir: Path | None) -> tuple[Tensor, int]:
-    """(the points of all n examples, the size of the test split)."""
+    """(the points of the examples that the chain attacked, the size of the test split)."""
     jobs = [job for job in map(reader.job, chain.jobs) if job is not None]
     if len(jobs) < len(chain.jobs):
         raise InputError(f"{record.victim}: {chain.name} is not in the store of this folder")
@@ -70,6 +71,7 @@ def _points(reader: Reader, record: Record, chain: ChainRecord, data_dir: Path |
     examples = test.first(record.n, bool(record.stratified))
     if examples.fingerprint != record.data_fingerprint:
         raise InputError(f"data set {record.target_dataset}: other images than the record's")
+    examples = examples.select(range(chain.robust.n))
     points, place_of = examples.pixels.clone(), {int(id): place for place, id in enumerate(examples.ids)}
     for job in jobs:
         for id, point in _fooling(reader, job):

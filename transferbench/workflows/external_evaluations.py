@@ -74,8 +74,8 @@ def import_points(
         raise InputError(f"{file}: points of {size_text(points.shape[1:])}, the images are {size_text(images.shape)}")
     full_precision.switch_on()
     right, fooled, outside = _judged(model, threat, images, points)
-    n = record.n
-    now, then = sum(right[:n]), record.clean.count
+    n = record.n_chains
+    now, then = sum(right[:n]), record.clean_of_chains.count
     if abs(now - then) > max(1, n // 100):
         raise InputError(f"{victim}: {now} of {n} clean images are right here, {then} in the record")
     return _written(
@@ -85,7 +85,7 @@ def import_points(
         norm=parse_norm(threat.norm),
         eps=threat.eps.text,
         evidence="points",
-        fooled=Bits.of([hit and ok for hit, ok in zip(fooled[:n], record.clean.list(), strict=True)]),
+        fooled=Bits.of([hit and ok for hit, ok in zip(fooled[:n], record.clean_of_chains.list(), strict=True)]),
         inadmissible=sum(outside[:n]),
         whole=(sum(ok and not hit for ok, hit in zip(right, fooled, strict=True)), len(points)),
         sha256=atomic_files.sha256_of(file),
@@ -116,7 +116,7 @@ def import_verdicts(folder: Path, victim: str, threat: ThreatModel, file: Path, 
         norm=norm,
         eps=threat.eps.text,
         evidence="verdicts",
-        fooled=Bits.of([ok and not kept for ok, kept in zip(record.clean.list(), robust, strict=True)]),
+        fooled=Bits.of([ok and not kept for ok, kept in zip(record.clean_of_chains.list(), robust, strict=True)]),
         sha256=atomic_files.sha256_of(file),
     )
 
@@ -130,7 +130,7 @@ def _ids(folder: Path, record: Record) -> list[str]:
     """The ids of the record's examples, in its order, from the run's store."""
     jobs = [job for key in record.chains[0].jobs if (job := Reader(folder).job(key)) is not None]
     ids = [str(verdict.example) for job in jobs for verdict in job.result(AttackResult).verdicts]
-    if len(ids) != record.n:
+    if len(ids) != record.n_chains:
         raise InputError(f"{record.victim}: its verdicts are not in the store of {folder}")
     return ids
 
@@ -152,7 +152,7 @@ def _written(folder: Path, record: Record, author: Author, **fields: Any) -> Ext
 def describe(folder: Path, evaluation: ExternalEvaluation) -> str:
     """What was found, in a line: the rate, the claim, our own chain's, and what was left out."""
     judged = Judged(_record(folder, evaluation.victim), evaluation)
-    n, ours, best = judged.record.n, judged.own, judged.best_known
+    n, ours, best = judged.record.n_chains, judged.own, judged.best_known
     if evaluation.evidence == "verdicts":
         text = f"{evaluation.victim}: {judged.robust.percent} % robust of n = {n}, a claim: no point was judged"
     else:

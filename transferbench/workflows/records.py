@@ -85,6 +85,7 @@ def assemble_record(
     crafts = {shard.craft.name: shard.craft for shard in evaluation.crafted}.values()
     crafted = [made for craft in crafts if (made := results.find(craft)) is not None]
     correct = _clean(evaluation, results)
+    attacked_clean = correct.first(min(correct.n, suite.attacked_by_chains))
     clean = results.find(evaluation.clean)
     counted: list[CorrectJob] = [part.job for part in evaluation.corrupted]
     counted += [] if evaluation.clean_bits is None else [evaluation.clean_bits]
@@ -136,7 +137,9 @@ def assemble_record(
         clean_full=None if clean is None else (clean.correct, clean.n),
         clean_full_job="" if clean is None else clean.key,
         chains=[
-            assemble.chain_record(job.chain, shards, correct, "autoattack" if job.backend == "autoattack" else "")
+            assemble.chain_record(
+                job.chain, shards, attacked_clean, "autoattack" if job.backend == "autoattack" else ""
+            )
             for name, shards in chains.items()
             for job in finished[name][:1]
         ],
@@ -158,13 +161,13 @@ def assemble_record(
 
 
 def _clean(evaluation: Evaluation, results: Results) -> Bits:
-    """The examples that are classified correctly without an attack, as a chain found them, else their own job, else a
-    crafted set's judge. InputError where none has finished."""
-    for shards in evaluation.chain_results(results).values():
-        return assemble.clean_bits(shards)
+    """The examples that are classified correctly without an attack, by a job of their own where there is one, else as a
+    chain found them, else a crafted set's judge. InputError where none has finished."""
     clean = results.find(evaluation.clean_bits)
     if clean is not None:
         return Bits(n=clean.n, hex=clean.correct)
+    for shards in evaluation.chain_results(results).values():
+        return assemble.clean_bits(shards)
     for crafted in evaluation.crafted_sets():
         judged = [result for shard in crafted if (result := results.find(shard.judge)) is not None]
         if len(judged) == len(crafted):
