@@ -13,9 +13,9 @@ from transferbench import data
 from transferbench.base.errors import InputError
 from transferbench.methods import batch_norms
 from transferbench.models import networks, victims
-from transferbench.models.loaders import letters as letters_loader
+from transferbench.models.loaders import embedded as embedded_loader
 
-LETTERS = Path(letters_loader.__file__).parents[1] / "embedded" / "letters-madry" / "model.safetensors"
+LETTERS = Path(embedded_loader.__file__).parents[1] / "embedded" / "letters-madry" / "model.safetensors"
 
 
 @pytest.mark.parametrize("id", ["small-resnet", "mlp-head:8+bn:small-resnet", "preact-resnet18:relu"])

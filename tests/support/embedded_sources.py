@@ -10,7 +10,7 @@ from pathlib import Path
 from transferbench import suites
 from transferbench.cli.main import main
 from transferbench.models import trained
-from transferbench.models.loaders import letters
+from transferbench.models.loaders import embedded
 
 
 def train(folder: Path) -> None:
@@ -27,8 +27,8 @@ def train(folder: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as temporary:
         train(Path(temporary))
-        for id in letters.IDS:
-            place = letters._FOLDER / id
+        for id in embedded.IDS:
+            place = embedded._FOLDER / id
             place.mkdir(parents=True, exist_ok=True)
             for name in (trained.CARD, trained.WEIGHTS):
                 shutil.copy(Path(temporary) / id / name, place / name)

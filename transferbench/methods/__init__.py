@@ -15,6 +15,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
+from functools import cache
 from typing import Annotated, Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import torch.nn.functional as F
@@ -340,6 +341,12 @@ def reinitialise(model: nn.Module) -> None:
             reset()
 
 
+@cache
+def _adapter(params_class: type[Any]) -> TypeAdapter[Any]:
+    """Making one takes 20 ms, and a plan has thousands of trainings to name."""
+    return TypeAdapter(params_class)
+
+
 def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
     """The method of an id, a preset's too, with hyper-parameters as text or numbers, converted to their types and
     checked.
@@ -357,11 +364,11 @@ def build(id: str, settings: dict[str, Any]) -> BaseMethod[Any]:
             # YAML reads `no` and `off` as False, which would be converted to 0.
             raise InputError(f"method {id}: {name}={value} is a yes or no, expected a value like {defaults[name]!r}")
     try:
-        params = TypeAdapter(params_class).validate_python({**preset, **settings})
+        params = _adapter(params_class).validate_python({**preset, **settings})
     except ValidationError as error:
         raise InputError(f"method {id}: {first_problem(error)}") from None
     method: BaseMethod[Any] = module.Method(params)
-    method.id, method.defaults = id, TypeAdapter(params_class).validate_python(preset)
+    method.id, method.defaults = id, _adapter(params_class).validate_python(preset)
     method.extends = registry.preset_of(registry.find("methods", id)) or method.extends
     if params.from_scratch and method.needs_source:
         raise InputError(f"method {id}: from_scratch=True, but it takes its features or weights from a source")

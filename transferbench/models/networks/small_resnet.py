@@ -1,6 +1,8 @@
-"""Residual network for 8x8 grey images: stem and four stages of one block, 69k parameters."""
+"""Small residual networks, a stem and four stages of one block: for 8x8 grey and for 32x32 colour images."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,11 +10,27 @@ from torch import Tensor, nn
 from transferbench.models.features import Layers
 from transferbench.models.networks import Built
 
-IDS = {"small-resnet": "residual network for 8x8 grey images: stem and four stages of one block, 69k parameters"}
+IDS = {
+    "small-resnet": "residual network for 8x8 grey images: stem and four stages of one block, 69k parameters",
+    "small-resnet-32": "residual network for 32x32 colour images: stem and four stages of one block, 445k parameters",
+}
 NORMALISATION = "none"
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
-_WIDTHS = (16, 24, 32, 48)
-_STRIDES = (1, 2, 2, 1)
+
+
+class _Size(NamedTuple):
+    """The image's channels and side, and the stages' channels and strides."""
+
+    channels: int
+    side: int
+    widths: tuple[int, int, int, int]
+    strides: tuple[int, int, int, int]
+
+
+_SIZES = {
+    "small-resnet": _Size(1, 8, (16, 24, 32, 48), (1, 2, 2, 1)),
+    "small-resnet-32": _Size(3, 32, (24, 48, 96, 128), (1, 2, 2, 2)),
+}
 
 
 class Block(nn.Module):
@@ -35,15 +53,18 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """Images [B, 1, 8, 8] in [0,1] -> logits [B, num_classes]."""
+    """Images [B, channels, side, side] in [0,1] -> logits [B, num_classes]."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, size: _Size, num_classes: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(1, _WIDTHS[0], 3, 1, 1, bias=False), nn.BatchNorm2d(_WIDTHS[0]), nn.ReLU())
-        widths = (_WIDTHS[0], *_WIDTHS)
-        for name, inputs, outputs, stride in zip(_STAGES, widths, _WIDTHS, _STRIDES, strict=False):
+        first, last = size.widths[0], size.widths[-1]
+        self.stem = nn.Sequential(
+            nn.Conv2d(size.channels, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
+        )
+        widths = (first, *size.widths)
+        for name, inputs, outputs, stride in zip(_STAGES, widths, size.widths, size.strides, strict=False):
             setattr(self, name, Block(inputs, outputs, stride))
-        self.head = nn.Linear(_WIDTHS[-1], num_classes)
+        self.head = nn.Linear(last, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)
@@ -54,4 +75,5 @@ class SmallResNet(nn.Module):
 
 def build(id: str, num_classes: int) -> Built:
     """The residual network with random weights."""
-    return Built(SmallResNet(num_classes), Layers(_STAGES, "head"), (1, 8, 8))
+    size = _SIZES[id]
+    return Built(SmallResNet(size, num_classes), Layers(_STAGES, "head"), (size.channels, size.side, size.side))

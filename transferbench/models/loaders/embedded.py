@@ -1,6 +1,7 @@
-"""The public networks of the embedded 8x8 task: they ship with the package, with the cards that training wrote.
+"""Small networks that ship with the package, with the cards that training wrote: `make sources` trains them.
 
-`make sources` trains them: the sources of the suite letters-to-digits, seed 0.
+The sources of the suite letters-to-digits, seed 0, and those of cifar-animals-to-vehicles: natural images and a robust
+network without a download.
 """
 
 from __future__ import annotations
@@ -12,6 +13,10 @@ from transferbench.models.cards import ModelCard
 from transferbench.models.victim import Victim
 
 IDS = {
+    "animals-madry": "small residual network on the six animals of CIFAR-10 (JPEG copy), 32x32, PGD training at 8/255; "
+    "comes with the package",
+    "animals-natural": "small residual network on the six animals of CIFAR-10 (JPEG copy), 32x32, standard training; "
+    "comes with the package",
     "letters-madry": "small residual network on drawn letters, 8x8 grey, PGD training; comes with the package",
     "letters-natural": "small residual network on drawn letters, 8x8 grey, standard training; comes with the package",
 }
