@@ -27,7 +27,7 @@ def changed(tmp_path: Path, old: str, new: str) -> Path:
 @pytest.mark.parametrize(
     ("old", "new", "complaint"),
     [
-        ("n: 200", "nn: 200", r"nn: unknown key; did you mean 'n'\? \(allowed: device, full, n, name"),
+        ("n: 200", "nn: 200", r"nn: unknown key; did you mean 'n'\? \(allowed: device, full, n, n_chains, name"),
         ("n: 200", "n: 0", "n: Input should be greater than or equal to 1, not 0"),
         ("n: 200", "n: many", "n: Input should be a valid integer"),
         ("Linf: &short", "Linf7: &short", "protocol.chains.Linf7"),

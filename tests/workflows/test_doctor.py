@@ -15,6 +15,7 @@ import torch
 
 from transferbench.base import registry
 from transferbench.cli.main import main
+from transferbench.models.loaders import embedded
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDERS = ["--data-dir", "data", "--model-dir", "models"]
@@ -57,7 +58,7 @@ def test_a_machine_without_files(here: Path, capsys: pytest.CaptureFixture[str])
     assert states.keys() == registry.entries("data").keys()
     assert {id for id, state in states.items() if state == "ready"} == {"letters", "digits", "folder"}
     assert {state for state in states.values() if state != "ready"} == {"missing"}
-    assert by_id(found["weights"]) == dict.fromkeys(("letters-madry", "letters-natural", "AA_ResNet18"), "ready")
+    assert by_id(found["weights"]) == dict.fromkeys((*embedded.IDS, "AA_ResNet18", "EfficientNet_Lite0"), "ready")
 
 
 def test_files_are_found_where_the_commands_look(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

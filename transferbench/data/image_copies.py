@@ -19,10 +19,15 @@ NEEDS = {
     "cifar10-jpeg": ("cifar10-jpeg/train", "cifar10-jpeg/test"),
     "flowers12": ("flowers12/train", "flowers12/test"),
 }
-WHERE = "your own copy of the official data set: {train,test}/<class>/*.jpg (docs/datasets.md)"
+WHERE = {
+    "cifar10-jpeg": "your own copy, {train,test}/<class>/*.jpg (docs/datasets.md), or read the official images "
+    "(run --dataset cifar10-jpeg=cifar10) of https://www.cs.toronto.edu/~kriz/cifar.html",
+    "flowers12": "your own copy, {train,test}/<category>/*.jpg (docs/datasets.md), or read the official images "
+    "(run --dataset 'flowers12=flowers17[bluebell,...]') of https://www.robots.ox.ac.uk/~vgg/data/flowers/17/",
+}
 
 
 def load(id: str, split: Split, root: Path, view: View) -> Dataset:
     """The split, as data/folder.py reads it: classes sorted by name, which for CIFAR-10 is the official order."""
-    listed.require(id, root, NEEDS[id], WHERE)
+    listed.require(id, root, NEEDS[id], WHERE[id])
     return folder.of_folder(id, split, root / id, view)

@@ -12,6 +12,7 @@ from typing import Literal
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.models.catalogue import robustbench
+from transferbench.models.loaders import efficientnet_lite0, embedded
 
 Presence = Literal["ready", "found", "incomplete", "missing", "unreadable", "broken"]
 PACKAGED = "comes with a package"
@@ -63,7 +64,9 @@ def _data_set(entry: registry.Entry, root: Path) -> FileState:
 def weights(root: Path) -> list[FileState]:
     """The weights below the folder of models that the loaders would take, by the id of the model. Models whose files
     come with a package are `ready`; what is not there at all is left out."""
-    found = [FileState(id, "ready", detail=PACKAGED) for id in ("letters-madry", "letters-natural", "AA_ResNet18")]
+    found = [FileState(id, "ready", detail=PACKAGED) for id in (*embedded.IDS, "AA_ResNet18")]
+    if efficientnet_lite0.file_of_package() is not None:
+        found.append(FileState(efficientnet_lite0.ID, "ready", detail=PACKAGED))
     for entry in robustbench.entries():
         state = _looked_for(entry.name, [root / path for path in entry.paths], "--download fetches it")
         if state.state != "missing":
