@@ -42,7 +42,7 @@ def test_the_chains_attack_the_first_of_the_n_and_all_else_is_of_all(tmp_path: P
     assert {job.images.stop for job in made.jobs if isinstance(job, JudgeJob)} == {24}
     assert tiny(tmp_path, FEWER).adapted(n=8).attacked_by_chains == 8
     assert tiny(tmp_path, FEWER).adapted(n=20).attacked_by_chains == 10
-    with pytest.raises(InputError, match="n_chains: 25 is more than n"):
+    with pytest.raises(InputError, match="n_chains: the chains attack some of the n examples: 25 is more than 24"):
         tiny(tmp_path, FEWER.replace("n_chains: 10", "n_chains: 25"))
 
 

@@ -80,10 +80,11 @@ def command(
         say("\n".join(describe(planned)))
         if not smoke:
             say(power.resolution(chosen.attacked_by_chains))
-            say(run_estimate.text(planned, settings))
         absent = [] if smoke else run_suite.absent(planned, settings)
         if absent:
             raise InputError("; ".join(absent))
+        if not smoke:
+            say(run_estimate.text(planned, settings))
         return
     from transferbench.cli import console
     from transferbench.workflows.job_progress import JobProgress

@@ -70,7 +70,9 @@ def _problem(error: ValidationError) -> str:
         return f"{key}: unknown key; {hint}(allowed: {', '.join(allowed)})"
     value = first.get("input")
     suffix = f", not {value!r}" if isinstance(value, str | int | float | bool) else ""
-    return f"{key}: {first['msg']}{suffix}"
+    # pydantic's own prefix of what a validator raises; one of the whole file has no key.
+    reason = first["msg"].removeprefix("Value error, ")
+    return f"{key}: {reason}{suffix}" if key else reason
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel]:

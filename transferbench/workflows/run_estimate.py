@@ -10,17 +10,20 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 
-from transferbench import methods
+from transferbench import data, methods
 from transferbench.base.durations import duration
 from transferbench.base.settings import RunSettings
+from transferbench.data import View
 from transferbench.engine import search_model
 from transferbench.engine.gradients import outputs
 from transferbench.jobs.attack import AttackJob
+from transferbench.jobs.clean import CleanJob
 from transferbench.jobs.job import Job
 from transferbench.jobs.networks import NetworkReference
 from transferbench.jobs.train import TrainJob
@@ -44,13 +47,14 @@ class _Architecture(NamedTuple):
 
 
 def text(planned: Plan, settings: RunSettings) -> str:
-    """One line: the time of all jobs on this machine's cores, by kind. Empty where jobs run on other devices."""
+    """One line: the time of all jobs on this machine's cores, by kind. Empty where jobs run on other devices. The data
+    sets' files must be there."""
     if settings.gpus or settings.cluster is not None:
         return ""
     own = torch.get_num_threads()
     torch.set_num_threads(1 if settings.workers > 1 else settings.threads or own)
     try:
-        seconds = _by_kind(planned)
+        seconds = _by_kind(planned, settings.data_dir)
     finally:
         torch.set_num_threads(own)
     whole = sum(seconds.values())
@@ -63,7 +67,7 @@ def text(planned: Plan, settings: RunSettings) -> str:
     )
 
 
-def _by_kind(planned: Plan) -> dict[str, float]:
+def _by_kind(planned: Plan, data_dir: Path | None) -> dict[str, float]:
     """Seconds of one core by the kind of the jobs."""
     seconds: dict[str, float] = defaultdict(float)
     for job in planned.jobs:
@@ -74,6 +78,9 @@ def _by_kind(planned: Plan) -> dict[str, float]:
             architecture = _architecture(job.network)
             stand = _ATTACKED if architecture.is_attacked else _NATURAL
             spent = stand * job.passes * _attack_pass(architecture.id)
+        elif isinstance(job, CleanJob):
+            rows = _whole(job.images.dataset, job.images.preprocessing, data_dir)
+            spent = job.passes * rows / job.rows * _attack_pass(_other(job))
         else:
             # Controls that are made of another set make no pass.
             spent = job.passes * _attack_pass(_other(job)) if job.passes else 0
@@ -104,6 +111,12 @@ def _other(job: Job[Any]) -> str:
     """The architecture whose passes a job of another kind makes: the source's where it crafts, else the victim's."""
     network: NetworkReference = getattr(job, "source", None) or job.network  # type: ignore[attr-defined]
     return _architecture(network).id
+
+
+@cache
+def _whole(dataset: str, preprocessing: str, data_dir: Path | None) -> int:
+    """The number of images of the test split."""
+    return len(data.load(dataset, "test", data_dir, View.parse(preprocessing)))
 
 
 @cache
