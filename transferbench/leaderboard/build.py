@@ -15,6 +15,7 @@ from transferbench.leaderboard import (
     external,
     image_files,
     markdown,
+    notes,
     queries,
     source_only,
     transfer,
@@ -34,9 +35,9 @@ from transferbench.results.external import read_all as read_externals
 from transferbench.results.records import Record, read_all, stamped
 
 
-def render(records: Sequence[Record], externals: Sequence[ExternalEvaluation] = ()) -> dict[str, str]:
-    """File name -> content, a pure function of records and external evaluations: building twice gives the same
-    bytes."""
+def render(records: Sequence[Record], externals: Sequence[ExternalEvaluation] = (), text: str = "") -> dict[str, str]:
+    """File name -> content, a pure function of records, external evaluations and the board's notes: building twice
+    gives the same bytes."""
     rows = leaderboard_rows(records)
     over_seeds = methods(records, rows)
     return {
@@ -50,7 +51,7 @@ def render(records: Sequence[Record], externals: Sequence[ExternalEvaluation] = 
         **_where_measured("extensions.csv", extensions.EXTENSIONS, extensions.rows(records)),
         **_where_measured("image_files.csv", image_files.IMAGE_FILES, image_files.rows(records)),
         **_where_measured("external.csv", external.EXTERNAL, external.rows(records, externals)),
-        "leaderboard.md": markdown.render(records, rows, externals),
+        "leaderboard.md": markdown.render(records, rows, externals, text),
     }
 
 
@@ -61,7 +62,7 @@ def _where_measured(name: str, columns: Sequence[Column[Any]], rows: Sequence[Ro
 
 def write(folder: Path, records: Sequence[Record]) -> None:
     """Write the tables, each atomically, with the folder's external evaluations."""
-    for name, content in render(records, read_externals(folder, records)).items():
+    for name, content in render(records, read_externals(folder, records), notes.read(folder)).items():
         atomic_files.write_text(folder / name, content)
     downloads.write_parquet(folder, leaderboard_rows(records))
 
@@ -84,7 +85,7 @@ def check(folder: Path) -> list[str]:
     records = read_all(folder)
     complaints = [stamp_complaint(folder, record) for record in records if not stamped(record)]
     try:
-        contents = render(records, read_externals(folder, records))
+        contents = render(records, read_externals(folder, records), notes.read(folder))
     except InputError as error:
         return [*complaints, str(error)]
     for name, content in contents.items():

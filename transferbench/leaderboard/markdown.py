@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from transferbench.base.specifications import NORMS
-from transferbench.leaderboard import extensions, external, figures, image_files, queries, source_only, transfer
+from transferbench.leaderboard import extensions, external, figures, image_files, notes, queries, source_only, transfer
 from transferbench.leaderboard.column import Row, present
 from transferbench.leaderboard.columns import LEADERBOARD
 from transferbench.leaderboard.escape import markdown_cell
@@ -84,8 +84,10 @@ def _gains(found: Sequence[PooledRow]) -> str:
     )
 
 
-def render(records: Sequence[Record], rows: Sequence[Row], externals: Sequence[ExternalEvaluation] = ()) -> str:
-    """The whole page."""
+def render(
+    records: Sequence[Record], rows: Sequence[Row], externals: Sequence[ExternalEvaluation] = (), text: str = ""
+) -> str:
+    """The whole page; `text` is the board's notes."""
     if not rows:
         return "# Leaderboard\n\nNo victim has a record yet.\n"
     # Of all victims: one folder may hold models of several protocols and radii (eval's does).
@@ -111,6 +113,8 @@ def render(records: Sequence[Record], rows: Sequence[Row], externals: Sequence[E
                 f"n = {_all_of(record.n_text for record in victims)} attacked examples per victim (at 50 % the 95 % "
                 f"interval is about +-{half_width:.1f}). Seeds: {', '.join(map(str, seeds))}; cells are the mean over "
                 "seeds, in brackets the range. All in %.",
+                *([said] if (said := notes.section(text)) else []),
+                *(["## Methods over seeds"] if text else []),
                 summary(over_seeds, rows),
                 GROUPS,
                 *([gains] if (gains := _gains(over_seeds)) else []),

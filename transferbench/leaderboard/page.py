@@ -14,7 +14,7 @@ from transferbench.base import atomic_files
 from transferbench.base.ids import without_seed
 from transferbench.base.names import file_stem
 from transferbench.base.specifications import NORMS, Norm
-from transferbench.leaderboard import figures, transfer, victim_page
+from transferbench.leaderboard import figures, notes, transfer, victim_page
 from transferbench.leaderboard.column import Column, Group, Row, build_row
 from transferbench.leaderboard.columns import COST, LEADERBOARD, RANK, UNION, VICTIM
 from transferbench.leaderboard.escape import plain
@@ -100,6 +100,11 @@ def _index(folder: Path, records: Sequence[Record], rows: Sequence[Row]) -> str:
             up="",
             title=" / ".join(sorted({plain(record.suite) for record in victims})) or "No victim yet",
             subtitle="; ".join([*protocols, *constants]),
+            notes_title=notes.TITLE,
+            notes=[
+                block._replace(items=[plain(item) for item in block.items])
+                for block in notes.blocks(notes.read(folder))
+            ],
             methods=_methods(pooled_rows(records, rows)),
             groups=list(layout),
             filters=[(name, label, options) for name, label, options in filters if len(options) > 1],
