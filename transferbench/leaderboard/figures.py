@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from transferbench.base.plot_style import COLOURS, MARKERS, STYLE
 from transferbench.base.specifications import NORMS, Norm
 from transferbench.leaderboard.column import Row
-from transferbench.leaderboard.columns import CLEAN, SOURCE_UNION, UNION
+from transferbench.leaderboard.columns import CLEAN, NOISE, PRETRAINED, SOURCE_UNION, UNION
 from transferbench.leaderboard.escape import csv_cell
 from transferbench.leaderboard.measurements import curve
 from transferbench.leaderboard.pooling import PooledRows, average, pooled, values
@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SOURCE_ONLY = "source-only"
 TITLES = {
     "source-target": "Robustness of the source on its own task, and of the victim on the target (union of the norms)",
     "pareto": "Clean accuracy against union accuracy; the line joins what nothing beats in both",
     "curves": "Robust accuracy over the Linf radius",
     "attacks": "What each attack of the chain broke",
+    SOURCE_ONLY: "What an attacker who holds the source alone flips (pre-trained-neuron); beside it random signs",
     "cost": "What a victim costs: its training and the passes of its evaluation",
 }
 
@@ -50,8 +52,16 @@ def markdown(rows: Sequence[Row]) -> str:
     """Links to the figures; empty below two rows, where there is nothing to compare."""
     if len(rows) < 2:
         return ""
-    links = [f"![{title}](figures/{name}.png)\n\n{title}. [SVG](figures/{name}.svg)" for name, title in TITLES.items()]
+    links = [
+        f"![{title}](figures/{name}.png)\n\n{title}. [SVG](figures/{name}.svg)" for name, title in _titles(rows).items()
+    ]
     return "## Figures\n\n" + "\n\n".join(links)
+
+
+def _titles(rows: Sequence[Row]) -> dict[str, str]:
+    """The figures of a board by name: that of source-only attacks where they were run."""
+    measured = any(row[PRETRAINED.name] != "" for row in rows)
+    return {name: title for name, title in TITLES.items() if measured or name != SOURCE_ONLY}
 
 
 def write(folder: Path, records: Sequence[Record]) -> list[Path]:
@@ -69,15 +79,16 @@ def write(folder: Path, records: Sequence[Record]) -> list[Path]:
         "pareto": _pareto,
         "curves": _curves,
         "attacks": _attacks,
+        SOURCE_ONLY: _source_only,
         "cost": _cost,
     }
     board = Board(pooled(rows), {record.victim: record for record in records})
     (folder / "figures").mkdir(exist_ok=True)
     paths = []
     with pyplot.rc_context(STYLE):
-        for name, draw in drawers.items():
-            figure = draw(board)
-            figure.suptitle(TITLES[name], fontsize=10)
+        for name, title in _titles(rows).items():
+            figure = drawers[name](board)
+            figure.suptitle(title, fontsize=10)
             for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
                 path = folder / "figures" / f"{name}.{kind}"
                 figure.savefig(path, metadata=metadata, dpi=120)
@@ -221,6 +232,33 @@ def _shares(records: Sequence[Record], norm: Norm) -> list[tuple[str, float]]:
     return [(name, mean(numbers)) for name, numbers in shares.items()]
 
 
+def _source_only(board: Board) -> Figure:
+    """A line per row, what is flipped most on top: the attack's mean and range over seeds, and its control's."""
+    measured = [(average(pool.rows, PRETRAINED.name), pool) for pool in board.pools]
+    pools = [pool for asr, pool in sorted((one for one in measured if one[0] is not None), key=lambda one: one[0] or 0)]
+    figure, (axes,) = _figure(height=1.2 + 0.3 * len(pools))
+    looks = ((NOISE, "random signs", COLOURS[0], "o", -0.12), (PRETRAINED, "pre-trained-neuron", COLOURS[1], "D", 0.12))
+    for column, label, colour, marker, shift in looks:
+        means = [average(pool.rows, column.name) for pool in pools]
+        places = [place + shift for place, value in enumerate(means) if value is not None]
+        axes.plot(
+            [value for value in means if value is not None],
+            places,
+            marker=marker,
+            color=colour,
+            linestyle="",
+            label=label,
+        )
+        for place, pool in enumerate(pools):
+            spread = values(pool.rows, column.name)
+            if spread:
+                axes.plot([min(spread), max(spread)], [place + shift] * 2, color=colour, linewidth=1)
+    axes.set_yticks(range(len(pools)), [_label(pool) for pool in pools])
+    axes.set(xlim=(0, 100), xlabel="% of the examples that are correct on clean: mean and range over seeds")
+    axes.legend(loc="lower right", fontsize=8)
+    return figure
+
+
 def _cost(board: Board) -> Figure:
     figure, panels = _figure(2, width=10, height=1.2 + 0.28 * len(board.pools))
     pools = board.pools[::-1]
@@ -229,7 +267,8 @@ def _cost(board: Board) -> Figure:
         for pool in pools
     ]
     passes = [
-        mean((int(row["forwards"]) + int(row["backwards"])) / int(row["n"]) for row in pool.rows) for pool in pools
+        mean((int(row["forwards"]) + int(row["backwards"])) / int(row.get("n_chains") or row["n"]) for row in pool.rows)
+        for pool in pools
     ]
     for axes, numbers, name in zip(
         panels, (seconds, passes), ("training, s (one machine's)", "passes per example in all chains"), strict=True
