@@ -12,24 +12,25 @@ from transferbench.models.networks import Built
 
 IDS = {
     "small-resnet": "residual network for 8x8 grey images: stem and four stages of one block, 69k parameters",
-    "small-resnet-32": "residual network for 32x32 colour images: stem and four stages of one block, 445k parameters",
+    "small-resnet-32": "residual network for 32x32 colour images: stem of stride 2 and four stages of one block, 494k parameters",
 }
 NORMALISATION = "none"
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
 
 
 class _Size(NamedTuple):
-    """The image's channels and side, and the stages' channels and strides."""
+    """The image's channels and side, the stem's stride, and the stages' channels and strides."""
 
     channels: int
     side: int
+    stem: int
     widths: tuple[int, int, int, int]
     strides: tuple[int, int, int, int]
 
 
 _SIZES = {
-    "small-resnet": _Size(1, 8, (16, 24, 32, 48), (1, 2, 2, 1)),
-    "small-resnet-32": _Size(3, 32, (24, 48, 96, 128), (1, 2, 2, 2)),
+    "small-resnet": _Size(1, 8, 1, (16, 24, 32, 48), (1, 2, 2, 1)),
+    "small-resnet-32": _Size(3, 32, 2, (32, 64, 96, 128), (1, 2, 2, 1)),
 }
 
 
@@ -59,7 +60,7 @@ class SmallResNet(nn.Module):
         super().__init__()
         first, last = size.widths[0], size.widths[-1]
         self.stem = nn.Sequential(
-            nn.Conv2d(size.channels, first, 3, 1, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
+            nn.Conv2d(size.channels, first, 3, size.stem, 1, bias=False), nn.BatchNorm2d(first), nn.ReLU()
         )
         widths = (first, *size.widths)
         for name, inputs, outputs, stride in zip(_STAGES, widths, size.widths, size.strides, strict=False):
