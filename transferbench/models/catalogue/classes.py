@@ -14,6 +14,7 @@ _CIFAR: dict[Norm, str] = {"Linf": "8/255", "L2": "0.5", "L1": "12"}
 _SMALL: dict[Norm, str] = {"Linf": "0.1", "L2": "0.4", "L1": "1.5"}
 _RADII: dict[str, dict[Norm, str]] = {
     "cifar10": _CIFAR,
+    "cifar10-jpeg": _CIFAR,
     "cifar100": _CIFAR,
     "imagenet": {"Linf": "4/255", "L2": "2", "L1": "255"},
     # Those of the suite letters-to-digits.
