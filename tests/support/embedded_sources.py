@@ -19,8 +19,8 @@ from transferbench.models import trained
 from transferbench.models.loaders import embedded
 
 ANIMALS = "cifar10-jpeg[bird,cat,deer,dog,frog,horse]"
-COMMON = {"steps": "800", "batch_size": "128", "lr": "0.1", "schedule": "onecycle", "weight_decay": "5e-4"}
-SETTINGS = {"natural": COMMON, "madry": {**COMMON, "steps": "1000", "eps": "8/255", "k": "3", "step_size": "0.5"}}
+COMMON = {"steps": "2000", "batch_size": "128", "lr": "0.1", "schedule": "onecycle", "weight_decay": "5e-4"}
+SETTINGS = {"natural": COMMON, "madry": {**COMMON, "steps": "1600", "eps": "8/255", "k": "3", "step_size": "0.5"}}
 
 
 def letters() -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ from transferbench.models.networks import Built
 
 IDS = {
     "small-resnet": "residual network for 8x8 grey images: stem and four stages of one block, 69k parameters",
-    "small-resnet-32": "residual network for 32x32 colour images: stem of stride 2, four stages of a block, 494k parameters",
+    "small-resnet-32": "residual network for 32x32 colour images: stem and four stages of one block, 494k parameters",
 }
 NORMALISATION = "none"
 _STAGES = ("stage1", "stage2", "stage3", "stage4")
