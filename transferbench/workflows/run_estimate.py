@@ -101,6 +101,7 @@ def _architecture(network: NetworkReference) -> _Architecture:
     return _Architecture(card.network, card.method != "natural")
 
 
+@cache
 def _trained(job: TrainJob) -> _Architecture:
     method = methods.build(job.method, dict(job.settings))
     source = "" if job.source is None else _architecture(job.source).id
