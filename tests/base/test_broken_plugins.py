@@ -46,11 +46,11 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     ("content", "warns", "complaint"),
     [
         ('"""Broken."""\ndef f(:\n', True, "cannot be read (SyntaxError: invalid syntax, broken.py line 2)"),
-        (b'"""\xff"""\n', True, "cannot be read"),
+        pytest.param(b'"""\xff"""\n', True, "cannot be read", marks=pytest.mark.slow),
         pytest.param(b"x = 1\0\n", True, "cannot be read", marks=pytest.mark.slow),
         pytest.param("(" * 500, True, "cannot be read", marks=pytest.mark.slow),
         pytest.param("IDS = dict(broken='x')\n", True, "cannot be read", marks=pytest.mark.slow),
-        ("IDS = ['broken']\n", True, "cannot be read"),
+        pytest.param("IDS = ['broken']\n", True, "cannot be read", marks=pytest.mark.slow),
         pytest.param(
             "import no_such_module\n", False, "cannot import plug.broken (ModuleNotFoundError", marks=pytest.mark.slow
         ),

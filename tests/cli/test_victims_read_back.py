@@ -59,7 +59,8 @@ OTHERS = {"finetune": "probe", "probe": "finetune"}
 @pytest.mark.parametrize(
     ("source", "out", "plugin"),
     [
-        *VICTIMS,
+        *VICTIMS[:4],
+        *(pytest.param(*victim, marks=pytest.mark.slow) for victim in VICTIMS[4:]),
         *(pytest.param(source, out, OTHERS[plugin], marks=pytest.mark.slow) for source, out, plugin in VICTIMS),
     ],
 )

@@ -314,7 +314,7 @@ def test_the_command_ends_with_status_1_where_something_does_not_hold(
     assert "finetune-s0: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("keep", ["none", "sample:1"])
+@pytest.mark.parametrize("keep", ["none", pytest.param("sample:1", marks=pytest.mark.slow)])
 def test_without_its_end_points_nothing_can_be_verified(keep: str, tmp_path: Path) -> None:
     make(tmp_path / "out", keep=Keep.parse(keep))
     complaints = verification.verify(tmp_path / "out")

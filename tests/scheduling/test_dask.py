@@ -119,6 +119,7 @@ def test_two_workers_of_a_scheduler_of_ones_own_and_both_are_lost(tmp_path: Path
     assert verification.verify(tmp_path / "out") == []
 
 
+@pytest.mark.slow
 def test_two_workers_begin_and_one_goes_on_without_seeing_the_folder(
     tmp_path: Path, table: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,7 +68,7 @@ POINTS: list[tuple[Any, str]] = [
 ]
 
 
-OFTEN = ("finish", "write_examples", "save", "replace")
+OFTEN = ("finish", "write_examples")
 """The points whose crashes every test run looks at; `make test-all` looks at all."""
 
 
@@ -131,6 +131,7 @@ def kill_after(process: subprocess.Popen[str], jobs: int, how: int = signal.SIGK
     return said
 
 
+@pytest.mark.slow
 def test_killed_twice_for_good(tmp_path: Path, table: bytes) -> None:
     root = tmp_path / "out"
     for jobs in (3, 6):

@@ -143,7 +143,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path)
 CHAIN = (AttackSpec.of("apgd-ce", n_iter=7, restarts=2), AttackSpec.of("apgd-t", n_iter=5, targets=2))
 
 
-@pytest.mark.parametrize("norm", ["Linf", "L2", "L1"])
+@pytest.mark.parametrize("norm", ["Linf", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("L2", "L1"))])
 def test_the_pool_goes_on_where_it_was_killed(norm: str, small: Small, tmp_path: Path) -> None:
     eps = {"Linf": "0.08", "L2": "0.3", "L1": "1.2"}[norm]
     chain = Chain(norm, ThreatModel.parse(norm, eps), CHAIN)
