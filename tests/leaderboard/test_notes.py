@@ -27,7 +27,9 @@ def test_every_committed_board_says_what_it_shows_and_every_figure_stands_in_its
 
 def test_they_begin_the_board_and_the_page_escaped(tmp_path: Path) -> None:
     folder = tmp_path / "board"
-    shutil.copytree(BOARDS[0] / "records", folder / "records")
+    (folder / "records").mkdir(parents=True)
+    for path in sorted((BOARDS[0] / "records").glob("*.json"))[:2]:
+        shutil.copy(path, folder / "records")
     records = read_all(folder)
     build.rebuild(folder)
     page.write(folder, records)

@@ -62,7 +62,7 @@ def test_train_run_and_eval_attack_the_same_pixels(
     assert "images: 3x32x32 (Res37Crop32)" in capsys.readouterr().err
     assert main(["run", "photos.yaml", "--dry-run", *common]) == 0
     assert "images of folder:photos: 32x32 (unchanged at that size, others Res37Crop32)" in capsys.readouterr().out
-    assert main(["run", "photos.yaml", "--out", "run", *common]) == 0
+    assert main(["run", "photos.yaml", "--out", "run", "--workers", "1", *common]) == 0
     assert (
         main(["eval", "--model", "own", "--norms", "Linf", "--n", "4", "--allow-low-accuracy", "--out", "e", *common])
         == 0

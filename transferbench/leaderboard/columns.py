@@ -186,17 +186,6 @@ LEADERBOARD: list[BoardColumn] = [
         setting=True,
     ),
     Column("n", "attacked test examples", lambda m: m.record.n, "n", Group.VICTIM, setting=True, page_order=1),
-    Column(
-        "n_chains",
-        "the chains attacked the first so many of the n: what survives them is a share of these; source-only attacks "
-        "and clean accuracy are of all n",
-        lambda m: m.record.n_chains if m.record.n_chains < m.record.n else "",
-        "n chains",
-        Group.VICTIM,
-        setting=True,
-        optional=True,
-        page_order=1,
-    ),
     CLEAN,
     radius("linf_eps", "Linf radius, [0,1] pixel units", "Linf"),
     LINF,
@@ -311,6 +300,17 @@ LEADERBOARD: list[BoardColumn] = [
     over_all(PRETRAINED),
     over_all(NOISE),
     *(column for rate in (CLEAN, LINF, L2, L1, PGD, PRETRAINED, NOISE) for column in ends(rate)),
+    Column(
+        "n_chains",
+        "the chains attacked the first so many of the n: what survives them is a share of these; source-only attacks "
+        "and clean accuracy are of all n",
+        lambda m: m.record.n_chains if m.record.n_chains < m.record.n else "",
+        "n chains",
+        Group.VICTIM,
+        setting=True,
+        optional=True,
+        page_order=1,
+    ),
     *corrupted(
         "corruptions_acc",
         "RobustBench's score on common corruptions (CIFAR-10-C, CIFAR-100-C, ImageNet-C): the mean accuracy over 15 "

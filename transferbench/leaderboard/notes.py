@@ -17,7 +17,7 @@ TITLE = "What this board shows, and what not"
 _OTHER = re.compile(r"\s*(#|<|\||>|```|!\[|[0-9]+\. )")
 
 
-class Block(NamedTuple):
+class NotesPart(NamedTuple):
     """A paragraph, or the items of a list."""
 
     is_list: bool
@@ -39,13 +39,13 @@ def read(folder: Path) -> str:
     return text
 
 
-def blocks(text: str) -> list[Block]:
+def blocks(text: str) -> list[NotesPart]:
     """The text's paragraphs and lists, lines joined, marks of code taken off."""
-    found: list[Block] = []
+    found: list[NotesPart] = []
     for part in re.split(r"\n\s*\n", text.replace("`", "")):
         items = re.split(r"(?:^|\n)- ", part.strip())
         is_list = part.lstrip().startswith("- ")
-        found.append(Block(is_list, [" ".join(item.split()) for item in items if item.strip()]))
+        found.append(NotesPart(is_list, [" ".join(item.split()) for item in items if item.strip()]))
     return [block for block in found if block.items]
 
 

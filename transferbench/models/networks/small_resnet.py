@@ -56,7 +56,7 @@ class Block(nn.Module):
 class SmallResNet(nn.Module):
     """Images [B, channels, side, side] in [0,1] -> logits [B, num_classes]."""
 
-    def __init__(self, size: _Size, num_classes: int) -> None:
+    def __init__(self, num_classes: int, size: _Size = _SIZES["small-resnet"]) -> None:
         super().__init__()
         first, last = size.widths[0], size.widths[-1]
         self.stem = nn.Sequential(
@@ -77,4 +77,4 @@ class SmallResNet(nn.Module):
 def build(id: str, num_classes: int) -> Built:
     """The residual network with random weights."""
     size = _SIZES[id]
-    return Built(SmallResNet(size, num_classes), Layers(_STAGES, "head"), (size.channels, size.side, size.side))
+    return Built(SmallResNet(num_classes, size), Layers(_STAGES, "head"), (size.channels, size.side, size.side))
