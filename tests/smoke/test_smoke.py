@@ -126,7 +126,9 @@ def one_row(folder: Path) -> str:
     return str(folder / "croce2021.yaml")
 
 
-@pytest.mark.parametrize("name", ["one-row", *(pytest.param(name, marks=pytest.mark.slow) for name in (*PAPERS, *REAL))])
+@pytest.mark.parametrize(
+    "name", ["one-row", *(pytest.param(name, marks=pytest.mark.slow) for name in (*PAPERS, *REAL))]
+)
 def test_smoke_goes_through_everything_and_makes_no_row(name: str, tmp_path: Path) -> None:
     given = one_row(tmp_path) if name == "one-row" else name
     suite = shorten(suites.load(given))

@@ -1,7 +1,7 @@
 """How long a run will take, said by `run --dry-run`: its passes by count, the time of a pass by measurement.
 
 What an attack costs depends on the examples that it does not break, which nobody knows before: the estimate says what
-it assumes. docs/performance.md compares it with runs.
+it assumes. docs/suites.md compares it with a run.
 """
 
 from __future__ import annotations
