@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import get_args
 
@@ -26,6 +26,7 @@ def run(
     *,
     full: bool = False,
     n: int | None = None,
+    datasets: Mapping[str, str] | None = None,
     device: str | None = None,
     workers: int | None = None,
     precision: Precision = "fp32",
@@ -43,9 +44,10 @@ def run(
     """Run a suite, a name of `transferbench list suites` or a YAML file, as `transferbench run` does: train, craft,
     attack, judge, write records, tables, figures and page into `out` (default: runs/<suite>).
 
-    Returns the results, as `read_results(out)`. `seeds` are those of trainings and attacks (default: the suite's). A
-    run that was stopped, here or on the command line, goes on where it was. The further arguments are the command's
-    options; `device` and `workers` are chosen as it chooses them where they are left out.
+    Returns the results, as `read_results(out)`. `seeds` are those of trainings and attacks (default: the suite's);
+    `datasets` are read where the suite names others: `{"cifar10": "cifar10-jpeg"}`. A run that was stopped, here or on
+    the command line, goes on where it was. The further arguments are the command's options; `device` and `workers` are
+    chosen as it chooses them where they are left out.
 
     Raises InputError, before anything is written, for whatever the command refuses; FaultError where a job failed.
     """
@@ -54,7 +56,7 @@ def run(
     chosen_seeds = None if seeds is None else _seeds(seeds)
     if trust_code:
         python_function.trust_cards()
-    chosen = suites.load(str(suite)).adapted(full, None if n is None else whole_number("n", n))
+    chosen = suites.load(str(suite)).adapted(full, None if n is None else whole_number("n", n), datasets)
     settings = RunSettings(
         root=Path("runs") / chosen.name if out is None else Path(out),
         batch_size=batch_size,
