@@ -120,3 +120,12 @@ def test_another_data_set_is_read_in_the_place_of_one_that_the_suite_names(tmp_p
     with pytest.raises(InputError, match="unknown data set 'cifar11'"):
         suite.adapted(datasets={"cifar10": "cifar11"})
     assert main(["run", "letters-to-digits", "--dataset", "letters", "--dry-run"]) == 2
+
+
+def test_without_its_clean_images_a_victim_has_no_record(tmp_path: Path) -> None:
+    """Where that job failed the chains say of too few images whether they are correct."""
+    for text, enough in ((FEWER, False), (TINY, True)):
+        for _, one in plan(tiny(tmp_path, text), (0,)).evaluations:
+            names = {job.name for job in one.jobs()}
+            assert one.has_record(names)
+            assert one.has_record({job.name for shards in one.chains.values() for job in shards}) is enough

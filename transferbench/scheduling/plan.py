@@ -78,6 +78,10 @@ class Evaluation:
         """The chains of which every shard has a result, by name."""
         return {name: shards for name, shards in self.chains.items() if all(job.name in results for job in shards)}
 
+    def has_record(self, results: Container[str]) -> bool:
+        """Whether there is enough for a record: a finished chain, and which of the n clean images are correct."""
+        return bool(self.finished_chains(results)) and (self.clean_bits is None or self.clean_bits.name in results)
+
     def chain_results(self, results: Results) -> dict[str, list[AttackResult]]:
         """The results of the finished chains, in the examples' order.
 

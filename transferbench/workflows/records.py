@@ -85,7 +85,7 @@ def assemble_record(
     crafts = {shard.craft.name: shard.craft for shard in evaluation.crafted}.values()
     crafted = [made for craft in crafts if (made := results.find(craft)) is not None]
     correct = _clean(evaluation, results)
-    attacked_clean = correct.first(min(correct.n, suite.attacked_by_chains))
+    clean_of_chains = correct.first(min(correct.n, suite.attacked_by_chains))
     clean = results.find(evaluation.clean)
     counted: list[CorrectJob] = [part.job for part in evaluation.corrupted]
     counted += [] if evaluation.clean_bits is None else [evaluation.clean_bits]
@@ -138,7 +138,7 @@ def assemble_record(
         clean_full_job="" if clean is None else clean.key,
         chains=[
             assemble.chain_record(
-                job.chain, shards, attacked_clean, "autoattack" if job.backend == "autoattack" else ""
+                job.chain, shards, clean_of_chains, "autoattack" if job.backend == "autoattack" else ""
             )
             for name, shards in chains.items()
             for job in finished[name][:1]

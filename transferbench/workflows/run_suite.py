@@ -164,7 +164,7 @@ def run_suite(planned: Plan, scheduler: Scheduler, reporter: Reporter) -> list[R
     """
     scheduler.run(planned.jobs, EstimatingReporter(reporter, scheduler, planned.jobs))
     results = scheduler.results
-    finished = [(victim, one) for victim, one in planned.evaluations if one.finished_chains(results)]
+    finished = [(victim, one) for victim, one in planned.evaluations if one.has_record(results)]
     needed = {name for victim, _ in finished for name in (victim.name, victim.source) if name}
     card_of = {victim.name: _card(planned, scheduler, victim) for victim in planned.victims if victim.name in needed}
     records = [_record(planned, scheduler, victim, one, card_of) for victim, one in finished]
