@@ -77,6 +77,7 @@ def test_one_broken_plugin_is_one_line(tmp_path: Path, content: str | bytes, war
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_the_others_can_be_used(tmp_path: Path) -> None:
     package(tmp_path, "[transferbench.methods]\nbroken = plug.broken\nfine = plug.fine\n", broken="def", fine=METHOD)
     short = ["--set", "steps=2", "--set", "batch_size=8"]

@@ -51,6 +51,7 @@ def test_the_first_n_are_a_fair_sample(id: str, n: int) -> None:
     assert chisquare(counts, n * whole / whole.sum()).pvalue > 0.001
 
 
+@pytest.mark.slow
 def test_the_embedded_sets_are_the_same_in_another_process() -> None:
     code = "from transferbench import data; print(*(data.load(i, 'test').fingerprint for i in ('letters', 'digits')))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

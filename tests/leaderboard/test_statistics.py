@@ -40,6 +40,7 @@ def test_mcnemar_is_statsmodels(pairs: list[tuple[bool, bool]]) -> None:
     assert statistics.mcnemar(first, second) == statistics.mcnemar(second, first)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
 def test_holm_is_statsmodels(p_values: list[float]) -> None:

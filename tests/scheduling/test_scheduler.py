@@ -68,7 +68,7 @@ POINTS: list[tuple[Any, str]] = [
 ]
 
 
-OFTEN = ("finish", "write_examples")
+OFTEN = ("finish",)
 """The points whose crashes every test run looks at; `make test-all` looks at all."""
 
 
@@ -146,6 +146,7 @@ def test_killed_twice_for_good(tmp_path: Path, table: bytes) -> None:
     assert verification.verify(root) == []
 
 
+@pytest.mark.slow
 def test_fresh_runs_everything_anew_and_loses_nothing_on_the_way(tmp_path: Path, table: bytes) -> None:
     root = tmp_path / "out"
     run_tiny(root)
@@ -164,6 +165,7 @@ def test_fresh_runs_everything_anew_and_loses_nothing_on_the_way(tmp_path: Path,
     assert (root / "leaderboard.csv").read_bytes() == table
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_examples_is_made_again(tmp_path: Path, table: bytes) -> None:
     root = tmp_path / "out"
     run_tiny(root)

@@ -31,6 +31,7 @@ def equal(first: Batch, second: Batch) -> bool:
     return first.step == second.step and all(torch.equal(a, b) for a, b in zip(first[:3], second[:3], strict=True))
 
 
+@pytest.mark.slow
 def test_workers_change_no_batch(photographs: tuple[Dataset, Dataset]) -> None:
     params: Any = methods.build("finetune", {"batch_size": 4, "seed": 1}).params
     alone = list(itertools.islice(Loader(photographs[0], params).from_step(0), 9))

@@ -86,6 +86,7 @@ def test_no_points_no_gallery(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "leaderboard.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_gallery_that_is_gone_from_the_plan_goes(run: Path, tmp_path: Path) -> None:
     root = tmp_path / "out"
     run_tiny(root)

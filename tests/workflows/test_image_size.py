@@ -25,7 +25,7 @@ protocol:
   chains: {Linf: [{id: apgd-ce, n_iter: 1, restarts: 1}]}
 training:
   target_dataset: "folder:photos"
-  sources: [{name: public, model: AA_ResNet18}]
+  sources: [{name: public, model: animals-natural}]
   rows: [{name: probe, method: probe, source: public, set: {steps: 1, batch_size: 4}}]
 """
 
@@ -55,9 +55,8 @@ def test_train_run_and_eval_attack_the_same_pixels(
 ) -> None:
     monkeypatch.chdir(place)
     common = ["--data-dir", str(place)]
-    words = (
-        "train --plugin probe --source AA_ResNet18 --target folder:photos --set steps=1 --set batch_size=4 --out own"
-    )
+    words = "train --plugin probe --source animals-natural --target folder:photos"
+    words += " --set steps=1 --set batch_size=4 --out own"
     assert main([*words.split(), *common]) == 0
     assert "images: 3x32x32 (Res37Crop32)" in capsys.readouterr().err
     assert main(["run", "photos.yaml", "--dry-run", *common]) == 0
@@ -73,18 +72,18 @@ def test_train_run_and_eval_attack_the_same_pixels(
         assert by_eval[name] == by_run[name]
     assert by_run["image_shape"] == [3, 32, 32]
     cards = [trained.load(place / "own").card, trained.load(place / "run" / "victims" / "probe-s0").card]
-    assert {card.network for card in cards} == {"aa-resnet18"}, "no resizing layer"
+    assert {card.network for card in cards} == {"small-resnet-32"}, "no resizing layer"
     board = (place / "run" / "leaderboard.md").read_text()
     assert "on images of 3x32x32 (Res37Crop32)" in board
 
 
 def test_another_size_is_asked_for_by_name(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    words = "train --plugin probe --source AA_ResNet18 --target folder:photos --preprocessing Res48Crop40 --out big"
+    words = "train --plugin probe --source animals-natural --target folder:photos --preprocessing Res48Crop40 --out big"
     assert main([*words.split(), "--set", "steps=1", "--set", "batch_size=4", "--data-dir", str(place)]) == 0
     card = trained.load(place / "big").card
     assert (card.input_shape, card.preprocessing) == ((3, 40, 40), "Res48Crop40")
-    assert card.network == "resized:40-32:aa-resnet18"
+    assert card.network == "resized:40-32:small-resnet-32"
 
 
 def test_a_preprocessing_is_for_photographs(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
