@@ -16,7 +16,8 @@ project = "transferbench"
 author = "The transferbench developers"
 release = metadata.version("transferbench")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-exclude_patterns = ["model_cards/**"]  # copied as they are, by build.py
+# Copied as they are, by build.py; a board's notes begin its leaderboard.md.
+exclude_patterns = ["model_cards/**", "leaderboards/*/notes.md"]
 root_doc = "index"
 
 # Headings are linked as code hosts do: [text](page.md#a-heading).
