@@ -16,7 +16,7 @@ project = "transferbench"
 author = "The transferbench developers"
 release = metadata.version("transferbench")
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
-# Copied as they are, by build.py; a board's notes begin its leaderboard.md.
+# Copied as they are, by build.py; a board's notes are a section of its leaderboard.md.
 exclude_patterns = ["model_cards/**", "leaderboards/*/notes.md"]
 root_doc = "index"
 

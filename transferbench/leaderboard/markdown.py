@@ -113,10 +113,9 @@ def render(
                 f"n = {_all_of(record.n_text for record in victims)} attacked examples per victim (at 50 % the 95 % "
                 f"interval is about +-{half_width:.1f}). Seeds: {', '.join(map(str, seeds))}; cells are the mean over "
                 "seeds, in brackets the range. All in %.",
-                *([said] if (said := notes.section(text)) else []),
-                *(["## Methods over seeds"] if text else []),
                 summary(over_seeds, rows),
                 GROUPS,
+                *([said] if (said := notes.section(text)) else []),
                 *([gains] if (gains := _gains(over_seeds)) else []),
                 "## Every victim",
                 "In brackets 95 % Wilson intervals. Ranks are formed within a seed: rows that no other "

@@ -1,7 +1,7 @@
 """What a board shows and what not, in its author's words: `notes.md` in the board's folder, paragraphs and lists.
 
-leaderboard.md and the page begin with it. It is the one part of a board that is not made from records; a new
-publication keeps it.
+leaderboard.md and the page have it behind the table of methods. It is the one part of a board that is not made from
+records; a new publication keeps it.
 """
 
 from __future__ import annotations
