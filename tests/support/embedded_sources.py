@@ -1,4 +1,4 @@
-"""Trains the networks that come with the package: `python -m support.embedded_sources letters` or `animals`.
+"""Trains the networks that come with the package: `make sources` (`letters`) or `make animals`.
 
 `letters` are the sources of the suite letters-to-digits, seed 0. `animals` are those of cifar-animals-to-vehicles; they
 are trained on the images of TRANSFERBENCH_DATA (docs/datasets.md, Copies), and their cards say how they were made.
