@@ -37,12 +37,18 @@ def test_auto_takes_the_gpus_that_nobody_uses_else_all_cores() -> None:
     assert choose("cpu", 1, available=6).workers == 1
 
 
+def test_more_workers_than_gpus_share_them() -> None:
+    two = choose("cuda", 5, gpus(80, 10, 80))
+    assert (two.device, two.workers, two.gpus) == ("cuda", 5, ("id0", "id2", "id0", "id2", "id0"))
+    assert two.text.startswith("using 2 GPUs (cuda:0 card, cuda:2 card), shared by 5 processes; 1 of 3 GPUs are in use")
+    one = choose("auto", 2, gpus(80))
+    assert (one.device, one.workers, one.gpus) == ("cuda", 2, ("id0", "id0"))
+
+
 def test_what_is_asked_for_and_not_there() -> None:
-    with pytest.raises(InputError, match="--workers 3: 2 GPUs are free"):
-        choose("cuda", 3, gpus(80, 80))
     with pytest.raises(InputError, match="none of 1 GPUs has 90% of its memory free; --device cuda:0"):
         choose("cuda", None, gpus(10))
-    with pytest.raises(InputError, match="--device cuda:0 is one GPU"):
+    with pytest.raises(InputError, match="--device cuda:0 stays in this process"):
         choose("cuda:0", 2, gpus(80, 80))
     with pytest.raises(InputError, match="at least 1"):
         choose("cpu", 0)

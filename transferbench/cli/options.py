@@ -159,7 +159,7 @@ workers = click.option(
     "--workers",
     type=int,
     metavar="N",
-    help="Processes on this machine, one core or GPU each (default: all; 1: this one).",
+    help="Processes on this machine, each on a core or a GPU (default: one for each; 1: this process).",
 )
 data_dir = click.option("--data-dir", type=FOLDER, metavar="DIR", help="Folder with the data sets' files.")
 model_dir = click.option("--model-dir", type=FOLDER, metavar="DIR", help="Folder with the models' weights.")

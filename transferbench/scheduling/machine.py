@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,8 +119,9 @@ def _memory(index: int, uuid: str) -> tuple[int, int]:
 def choose(device: str, workers: int | None, visible: Sequence[Gpu] | None = None, available: int = 0) -> Places:
     """Where jobs run for `--device` and `--workers` as given; None: as many as there are.
 
-    `auto` is every visible GPU that is free, else every core. `visible` and `available` (cores) are this machine's
-    unless given. InputError where more GPUs are asked for than there are.
+    `auto` is every visible GPU that is free, else every core. More workers than free GPUs share them in turn: small
+    networks leave most of a GPU idle. `visible` and `available` (cores) are this machine's unless given. InputError
+    where no GPU that was asked for is free.
     """
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be at least 1")
@@ -129,7 +131,10 @@ def choose(device: str, workers: int | None, visible: Sequence[Gpu] | None = Non
     if device not in ("auto", "cuda"):
         # One GPU by its number: it is used whatever its memory.
         if workers is not None and workers > 1:
-            raise InputError(f"--workers {workers}: --device {device} is one GPU; write --device cuda for several")
+            raise InputError(
+                f"--workers {workers}: --device {device} stays in this process; write --device cuda, and "
+                "CUDA_VISIBLE_DEVICES for some of the GPUs"
+            )
         name = next((gpu.name for gpu in found if device == f"cuda:{gpu.number}"), device)
         return Places(device, 1, (), f"using {device} ({name})")
     free = [gpu for gpu in found if gpu.is_free]
@@ -141,15 +146,15 @@ def choose(device: str, workers: int | None, visible: Sequence[Gpu] | None = Non
             f"--device cuda: none of {len(found)} GPUs has {FREE:.0%} of its memory free; --device cuda:0 takes the "
             "first as it is"
         )
-    if workers is not None and workers > len(free):
-        raise InputError(f"--workers {workers}: {len(free)} GPUs are free, one for each worker is needed{busy}")
     taken = free[: workers or len(free)]
+    count = workers or len(taken)
     names = ", ".join(f"cuda:{gpu.number} {gpu.name}" for gpu in taken)
+    shared = f", shared by {count} processes" if count > len(taken) else ""
     limit = "CUDA_VISIBLE_DEVICES or --workers N takes fewer, --device cpu none"
-    text = f"using {len(taken)} GPU{'s' * (len(taken) > 1)} ({names}){busy}; {limit}"
-    if len(taken) == 1:
+    text = f"using {len(taken)} GPU{'s' * (len(taken) > 1)} ({names}){shared}{busy}; {limit}"
+    if count == 1:
         return Places(f"cuda:{taken[0].number}", 1, (), text)
-    return Places("cuda", len(taken), tuple(gpu.id for gpu in taken), text)
+    return Places("cuda", count, tuple(gpu.id for gpu in islice(cycle(taken), count)), text)
 
 
 def _on_cores(workers: int | None, available: int, busy: str) -> Places:
