@@ -106,8 +106,8 @@ def evaluate(
     shards of the same model, images, threats and seed that it holds are not run again; without it, an evaluation that
     is stopped leaves nothing. `progress` shows a bar in a terminal or a notebook; elsewhere it writes a line to stderr
     every half minute. `device` is where the model is by default; "auto" is a GPU that nobody uses, else the CPU. With
-    `workers` the examples are divided among so many processes, each on a core or a GPU (the script's own code is not run
-    again); else this process attacks them all, with torch's threads or with one where that is faster.
+    `workers` the examples are divided among so many processes, each on a core or a GPU (the script's own code is not
+    run again); else this process attacks them all, with torch's threads or with one where that is faster.
     `precision="bf16"` searches in bfloat16 and judges in fp32 (engine/bf16.py). `output` is the part of the model's
     output that is the logits: a key ("logits"), a field, or a position in a tuple. Model, tensors, random states,
     autocast and torch's defaults are unchanged afterwards.

@@ -15,13 +15,15 @@ from transferbench.cli import options
 )
 @options.run_folder
 @options.places
-def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Path | None) -> None:
+@options.workers
+def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Path | None, workers: int | None) -> None:
     """Check the stored points, predictions and counts of the run in DIR independently, and stamp its records."""
     from transferbench.cli import console
     from transferbench.cli.verification_progress import VerificationProgress
     from transferbench.results.verification import verify
     from transferbench.workflows import settings as settings_check
 
-    settings = settings_check.placed(RunSettings(), device, 1)
-    progress = VerificationProgress()
-    console.exit_on(verify(dir, data_dir, model_dir, settings.device, console.print_verified, progress.begin))
+    folders = RunSettings(data_dir=data_dir, model_dir=model_dir)
+    settings = settings_check.placed(folders, device, workers)
+    progress = VerificationProgress(settings.place)
+    console.exit_on(verify(dir, settings, progress.verified, progress.begin))

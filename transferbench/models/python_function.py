@@ -32,6 +32,11 @@ def trust_cards() -> None:
     _trusts_cards = True
 
 
+def trusts_cards() -> bool:
+    """Whether cards may name functions in this process."""
+    return _trusts_cards
+
+
 def check_trusted(id: str) -> None:
     """InputError unless the user named the function in this process, or trusts cards. A card is anybody's text."""
     if id not in _named and not _trusts_cards:

@@ -7,8 +7,9 @@ tolerances and rates are computed with code of its own, and predictions with ano
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,11 @@ from transferbench.base.results import (
     QueryResult,
     StoredFile,
 )
+from transferbench.base.settings import RunSettings
 from transferbench.base.specifications import NORMS, Epsilon
 from transferbench.base.versions import versions
 from transferbench.data import Dataset, View
+from transferbench.models import python_function
 from transferbench.models.victim import Victim
 from transferbench.models.victims import load as load_victim
 from transferbench.results import assemble
@@ -55,6 +58,7 @@ from transferbench.results.records import (
     read_all,
 )
 from transferbench.results.saved_images import read_again
+from transferbench.results.worker_processes import in_processes
 from transferbench.store.reader import FinishedJob, Reader
 
 _BATCH = 37
@@ -70,6 +74,7 @@ _RESULTS: dict[str, type[AttackResult | JudgeResult | CorrectResult]] = {
     "correct": CorrectResult,
 }
 _CHUNK = 256
+_HERE = RunSettings()
 _COLUMNS = {
     ("pretrained-neuron", "Linf"): "pretrained_asr",
     ("random-sign", "Linf"): "noise_asr",
@@ -100,48 +105,76 @@ class VerificationCounts:
 
 def verify(
     root: Path,
-    data_dir: Path | None = None,
-    model_dir: Path | None = None,
-    device: str = "cpu",
+    settings: RunSettings = _HERE,
     on_verified: Callable[[Record, VerificationCounts], None] = lambda *_: None,
-    on_begin: Callable[[Record, int, int], None] = lambda *_: None,
+    on_begin: Callable[[int], None] = lambda _: None,
 ) -> list[str]:
     """Verify every record of a run's folder, stamp the correct ones and return a complaint about each of the others.
 
-    `on_begin` is called with a record, its number from 0 and how many there are before it is verified, `on_verified`
-    with what was verified. InputError when the folder has no records or no store.
+    `settings` name the folders of data and weights and where the work is done (device, workers, gpus). `on_begin` is
+    called with the number of records, `on_verified` with each and what was verified. InputError when the folder has no
+    records or no store.
     """
-    full_precision.switch_on()
-    records, reader = read_all(root), Reader(root)
-    complaints = []
-    table = _table(root)
-    crafted: dict[str, list[FinishedJob]] = {}
-    for job in reader.jobs("craft"):
-        crafted.setdefault(_file(job).sha256, []).append(job)
-    for number, record in enumerate(records):
-        on_begin(record, number, len(records))
-        try:
-            counts = _RecordVerifier(record, reader, crafted, data_dir, model_dir, device).run()
-            _check_cells(record, table)
-        except (VerificationError, InputError) as error:
-            complaints.append(f"{record.victim}: {error}")
+    records = read_all(root)
+    prepare = partial(_RunVerifier, root, settings, python_function.trusts_cards())
+    on_begin(len(records))
+    workers = min(settings.workers, len(records))
+    verified: Iterator[tuple[Record, VerificationCounts | str]]
+    if workers > 1:
+        # A store that cannot be read is said once, by this process.
+        Reader(root)
+        verified = in_processes(prepare, records, workers, settings.gpus)
+    else:
+        verified = zip(records, map(prepare(), records), strict=True)
+    complaints = {}
+    for record, found in verified:
+        if isinstance(found, str):
+            complaints[record.victim] = f"{record.victim}: {found}"
             continue
-        stamp = Stamp(
-            record=digest(record),
-            examples=dict(sorted(counts.examples.items())),
-            version=versions()["transferbench"],
-            points=counts.points,
-            changed_ties=counts.changed_ties,
-            disagreements=counts.disagreements,
-        )
-        path = root / "records" / f"{file_stem(record.victim)}.json"
+        found.unstamped = _stamp(root, record, found)
+        on_verified(record, found)
+    return [complaints[record.victim] for record in records if record.victim in complaints]
+
+
+def _stamp(root: Path, record: Record, counts: VerificationCounts) -> str:
+    """Write a record with its stamp; why that cannot be, if it cannot."""
+    stamp = Stamp(
+        record=digest(record),
+        examples=dict(sorted(counts.examples.items())),
+        version=versions()["transferbench"],
+        points=counts.points,
+        changed_ties=counts.changed_ties,
+        disagreements=counts.disagreements,
+    )
+    path = root / "records" / f"{file_stem(record.victim)}.json"
+    try:
+        atomic_files.write_text(path, dump(record.model_copy(update={"stamp": stamp})))
+    except OSError as error:
+        # A run that may only be read is verified all the same.
+        return error.strerror or str(error)
+    return ""
+
+
+class _RunVerifier:
+    """Compares records with the run's store, data, models and table, in this process."""
+
+    def __init__(self, root: Path, settings: RunSettings, trusts_cards: bool) -> None:
+        full_precision.switch_on()
+        if trusts_cards:
+            python_function.trust_cards()
+        self.settings, self.reader, self.table = settings, Reader(root), _table(root)
+        self.crafted: dict[str, list[FinishedJob]] = {}
+        for job in self.reader.jobs("craft"):
+            self.crafted.setdefault(_file(job).sha256, []).append(job)
+
+    def __call__(self, record: Record) -> VerificationCounts | str:
+        """What was verified, or the first contradiction."""
         try:
-            atomic_files.write_text(path, dump(record.model_copy(update={"stamp": stamp})))
-        except OSError as error:
-            # A run that may only be read is verified all the same.
-            counts.unstamped = error.strerror or str(error)
-        on_verified(record, counts)
-    return complaints
+            counts = _RecordVerifier(record, self.reader, self.crafted, self.settings).run()
+            _check_cells(record, self.table)
+        except (VerificationError, InputError) as error:
+            return str(error)
+        return counts
 
 
 class _RecordVerifier:
@@ -152,12 +185,10 @@ class _RecordVerifier:
         record: Record,
         reader: Reader,
         crafted: dict[str, list[FinishedJob]],
-        data_dir: Path | None,
-        model_dir: Path | None,
-        device: str,
+        settings: RunSettings,
     ) -> None:
-        self.record, self.reader, self.crafted, self.device = record, reader, crafted, device
-        self.data_dir, self.model_dir = data_dir, model_dir
+        self.record, self.reader, self.crafted, self.device = record, reader, crafted, settings.device
+        self.data_dir, self.model_dir = settings.data_dir, settings.model_dir
         self.counts = VerificationCounts()
         self.source_of: dict[str, set[Any]] = {}
         self.clean_files: dict[FileFormat, tuple[Array, Array]] = {}
@@ -528,12 +559,14 @@ class _RecordVerifier:
     def _craft_job(self, judge: FinishedJob, record: CraftedRecord) -> FinishedJob:
         """The crafting job whose examples a judging job read, by their hash in its key.
 
-        Two attacks may make the same points (where the source has no gradient): of these jobs, the record's.
+        Two attacks may make the same points (where the source has no gradient), one that draws nothing makes them with
+        every seed: of these jobs, the record's.
         """
         found = self._crafted_inputs(judge)
         if not found:
             raise VerificationError(f"{judge.label}: the crafted set it judged is not in the store")
-        return next((job for job in found if job.specification.attack.as_dict() == record.attack), found[0])
+        alike = [job for job in found if job.specification.attack.as_dict() == record.attack]
+        return next((job for job in alike if job.specification.seed == self.record.seed), [*alike, *found][0])
 
     def _crafted_inputs(self, job: FinishedJob) -> list[FinishedJob]:
         """The crafting jobs that made the file that a job read; none where it read none."""

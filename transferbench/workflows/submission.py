@@ -21,6 +21,7 @@ from pydantic import Field, ValidationError
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
+from transferbench.base.settings import RunSettings
 from transferbench.base.strict_model import StrictModel, first_problem
 from transferbench.leaderboard import build
 from transferbench.leaderboard.rows import leaderboard_rows
@@ -146,7 +147,7 @@ def _checked(
     if checklist_text(manifest.suite, found) != _text(folder / CHECKLIST):
         complaints.append(f"{CHECKLIST}: is not the checklist of these records")
     elif manifest.whole_run:
-        complaints += verify(folder, data_dir, None, device)
+        complaints += verify(folder, RunSettings(data_dir=data_dir, device=device))
     return found, complaints
 
 
