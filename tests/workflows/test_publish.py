@@ -7,14 +7,16 @@ import shutil
 from pathlib import Path
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
 from support.records import record, source, stamped
 
 from transferbench.base.errors import InputError
 from transferbench.cli.main import main
+from transferbench.leaderboard import example_gallery
 from transferbench.models import cards
 from transferbench.models.cards import ModelCard
-from transferbench.results.records import dump
+from transferbench.results.records import dump, read
 from transferbench.workflows import boards
 from transferbench.workflows.publish import publish
 
@@ -79,6 +81,34 @@ def test_a_second_run_of_a_suite_takes_the_place_of_the_first(repository: Path, 
     assert {path.name for path in (repository / "model_cards" / "one").iterdir()} == {"src-s0.md", "x-s0.md"}
     assert boards.check(board) == []
     assert not list(board.glob(".publish-*"))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "shown"),
+    [
+        ("digits", True),
+        ("digits[0,1]", True),
+        ("flowers12", False),
+        ("cifar10[cat,dog]", False),
+        ("folder:x", False),
+        ("gone", False),
+    ],
+)
+def test_pictures_of_files_that_users_bring_are_not_published(
+    dataset: str, shown: bool, repository: Path, tmp_path: Path
+) -> None:
+    run = finished(tmp_path / "run", "one")
+    path = run / "records" / "finetune-s0.json"
+    path.write_text(dump(stamped(read(path).model_copy(update={"target_dataset": dataset}))))
+    (run / "galleries").mkdir()
+    cell = example_gallery.Cell(
+        norm="Linf", column=0, example=0, label="0", pred="1", attack="fgsm", distance=0.1, gain=1
+    )
+    image = np.zeros((1, 8, 8), np.float32)
+    picture = example_gallery.draw([(cell, image, image + 0.1)])
+    (run / "galleries" / "finetune-s0.png").write_bytes(picture)
+    board = publish(run, repository)
+    assert (board / "galleries" / "finetune-s0.png").is_file() == shown
 
 
 def test_what_cannot_be_published_leaves_the_board_as_it_is(repository: Path, tmp_path: Path) -> None:

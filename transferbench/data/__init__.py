@@ -225,6 +225,17 @@ def are_photographs(id: str) -> bool:
     return bool(getattr(module, "PHOTOGRAPHS", False))
 
 
+def are_brought(id: str) -> bool:
+    """Whether the user brings a data set's images as files, or nobody here knows it. They are other people's: a board
+    that is passed on carries none of them."""
+    parsed = DatasetId.parse(id)
+    try:
+        entry = parsed.find()
+    except InputError:
+        return True
+    return parsed.base.startswith("folder:") or bool(registry.literal(entry, "NEEDS").get(parsed.base))
+
+
 def download(id: str, root: Path | None = None) -> None:
     """Download a data set's files if they are missing. InputError where no download exists, or when it fails."""
     parsed = DatasetId.parse(id)

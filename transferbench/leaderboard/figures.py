@@ -109,8 +109,11 @@ def _plain(text: str) -> str:
     return str(csv_cell(text)).replace("$", r"\$").replace("_", "\u2010" if text.startswith("_") else "_")
 
 
-def _label(pool: PooledRows) -> str:
-    return f"{_plain(pool.label)} ({_plain(pool.source)})"
+def _names(pools: Sequence[PooledRows]) -> list[str]:
+    """Method and source of each; the method alone where all have one source."""
+    if len({pool.source for pool in pools}) == 1:
+        return [_plain(pool.label) for pool in pools]
+    return [f"{_plain(pool.label)} ({_plain(pool.source)})" for pool in pools]
 
 
 def _looks(pools: Sequence[PooledRows]) -> dict[str, tuple[str, str]]:
@@ -135,7 +138,7 @@ def _source_target(board: Board) -> Figure:
             axes.annotate("", (after, place), (before, place), arrowprops={"arrowstyle": "->", "color": colour})
             axes.plot(before, place, marker="|", color=colour, markersize=12)
         axes.plot(after, place, marker=marker, color=colour)
-    axes.set_yticks(range(len(pools)), [_label(pool) for pool in pools])
+    axes.set_yticks(range(len(pools)), _names(pools))
     axes.set_xlabel("union accuracy, %: bar the source's, marker the victim's mean, band the range over seeds")
     axes.set_xlim(0, 100)
     return figure
@@ -215,7 +218,7 @@ def _attacks(board: Board) -> Figure:
                 handles[name] = axes.barh(place, share, left=left, color=colour, height=0.7)
                 left += share
         axes.set(title=norm, xlim=(0, 100), xlabel="% of n")
-        axes.set_yticks(range(len(pools)), [_label(pool) for pool in pools] if norm == NORMS[0] else [])
+        axes.set_yticks(range(len(pools)), _names(pools) if norm == NORMS[0] else [])
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
 
@@ -253,7 +256,7 @@ def _source_only(board: Board) -> Figure:
             spread = values(pool.rows, column.name)
             if spread:
                 axes.plot([min(spread), max(spread)], [place + shift] * 2, color=colour, linewidth=1)
-    axes.set_yticks(range(len(pools)), [_label(pool) for pool in pools])
+    axes.set_yticks(range(len(pools)), _names(pools))
     axes.set(xlim=(0, 100), xlabel="% of the examples that are correct on clean: mean and range over seeds")
     axes.legend(loc="lower right", fontsize=8)
     return figure
@@ -275,5 +278,5 @@ def _cost(board: Board) -> Figure:
     ):
         axes.barh(range(len(pools)), numbers, color=COLOURS[0], height=0.7)
         axes.set_xlabel(name)
-        axes.set_yticks(range(len(pools)), [_label(pool) for pool in pools] if axes is panels[0] else [])
+        axes.set_yticks(range(len(pools)), _names(pools) if axes is panels[0] else [])
     return figure

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from transferbench import data
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.leaderboard import build, figures, page
@@ -25,7 +26,7 @@ _COPIED = ("records", GALLERIES)
 
 def publish(run: Path, repository: Path) -> Path:
     """Copy the records of a run's folder to leaderboards/<suite>/ and its cards to model_cards/<suite>/, in place of
-    what an earlier run of the same suite left there.
+    what an earlier run of the same suite left there; pictures only of data sets that come with packages.
 
     Returns the leaderboard's folder. InputError when the run has no records, mixes suites, lacks a card or a fresh
     stamp of `verify`, or when `repository` has no leaderboards/ folder.
@@ -44,9 +45,12 @@ def publish(run: Path, repository: Path) -> Path:
     # Everything is copied before anything is replaced.
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=board) as temporary:
         new = Path(temporary)
-        for kind, ending in (("records", "json"), ("cards", "md"), (GALLERIES, "png")):
+        shown = [
+            stem for stem, record in zip(stems, records, strict=True) if not data.are_brought(record.target_dataset)
+        ]
+        for kind, ending, copied in (("records", "json", stems), ("cards", "md", stems), (GALLERIES, "png", shown)):
             (new / kind).mkdir()
-            for name in (f"{stem}.{ending}" for stem in stems):
+            for name in (f"{stem}.{ending}" for stem in copied):
                 if (run / kind / name).is_file():
                     shutil.copyfile(run / kind / name, new / kind / name)
         for kind in _COPIED:
