@@ -56,12 +56,14 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 	$(BIN)/transferbench publish runs/letters-to-digits
 
 # Copies of the official data sets are read where those are not there; the lines that make prints say so.
-# 16 rows at once stay in a CPU's cache: on one with 512 KB a core a pass of them took two thirds of that of 60.
+# 16 rows at once stay in a CPU's cache: on one with 512 KB a core a pass of them took two thirds of that of 60. A GPU takes
+# more at once, and several processes: make real FLOWERS='--device cuda --workers 14 --batch-size 128'.
+FLOWERS := --device cpu --batch-size 16
 REAL := nice -n 19 $(BIN)/transferbench
 COPIED = $(if $(wildcard $(TRANSFERBENCH_DATA)/cifar-10-batches-py),,--dataset cifar10=cifar10-jpeg)
 real: setup ## the boards of real images, published: TRANSFERBENCH_DATA=DIR make real (hours, at low priority, resumable)
 	@test -n "$(TRANSFERBENCH_DATA)" || { echo "make real: TRANSFERBENCH_DATA must name the folder of images (docs/datasets.md, Copies)" >&2; exit 2; }
-	$(REAL) run imagenet-to-flowers --data-dir "$(TRANSFERBENCH_DATA)" --batch-size 16
+	$(REAL) run imagenet-to-flowers --data-dir "$(TRANSFERBENCH_DATA)" $(FLOWERS)
 	$(REAL) verify runs/imagenet-to-flowers --data-dir "$(TRANSFERBENCH_DATA)"
 	$(BIN)/transferbench publish runs/imagenet-to-flowers
 	$(REAL) run cifar-animals-to-vehicles --data-dir "$(TRANSFERBENCH_DATA)" $(COPIED)

@@ -114,7 +114,9 @@ def _results(record: Record) -> list[dict[str, str]]:
             f"{crafted.norm} eps {crafted.eps}, on images of {record.images}"
         )
         rate = Rate(crafted.any_of(), record.clean.count)
-        results.append(_result(f"flipped by {crafted.attack['id']} of {crafted.source}", tip, rate))
+        # A control names the attack that it is made of.
+        made = " ".join(str(crafted.attack[key]) for key in ("id", "of") if key in crafted.attack)
+        results.append(_result(f"flipped by {made}, {crafted.norm} {crafted.eps}, of {crafted.source}", tip, rate))
     return results
 
 
