@@ -133,6 +133,23 @@ def test_the_attacks_page_says_what_the_committed_board_shows() -> None:
     assert below == {"l4a", "fff"}
 
 
+def test_the_attacks_page_has_the_rates_of_the_board_of_photographs() -> None:
+    text = (ROOT / "docs" / "attacks.md").read_text().partition("public ImageNet network\n")[2].partition("\n## ")[0]
+    lines = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    attacked: dict[tuple[str, str], list[float]] = {}
+    for record in read_all(REAL):
+        for one in source_only.comparisons(record):
+            if one.other.name == "random-sign" and one.norm == "Linf":
+                for name, flips in ((one.attack.name, one.attack), (f"noise of {one.attack.name}", one.other)):
+                    rate = 100 * flips.bits.bit_count() / one.correct
+                    attacked.setdefault((without_seed(record.victim, record.seed), name), []).append(rate)
+    every = {"all together (8 tries)": source_only.ALL, "random signs (8 tries)": f"noise of {source_only.ALL}"}
+    for label, *cells in lines[2:]:
+        name = every.get(label, label.partition("`")[0])
+        for victim, cell in zip(lines[0][1:], cells, strict=True):
+            assert float(cell) == pytest.approx(mean(attacked[victim, name]), abs=0.051), (victim, name)
+
+
 def test_the_protocol_lists_every_flag() -> None:
     text = (ROOT / "docs" / "protocol.md").read_text()
     assert set(re.findall(r"^\| `([a-z-]+)` \|", text, re.M)) >= set(preflight.FLAGS)
