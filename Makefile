@@ -87,7 +87,7 @@ pins: setup ## what every version of an attack or a method computes, and the nam
 	$(BIN)/python tests/scheduling/test_job_names.py
 
 screenshot: setup ## the README's picture of the page (needs chromium and chromedriver)
-	PYTHONPATH=tests $(BIN)/python -m support.screenshot
+	PYTHONPATH=tests $(BIN)/python -m support.screenshot leaderboards/cifar-animals-to-vehicles
 
 clean: ## remove what runs and tests leave behind (not .venv)
 	rm -rf runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks build dist site *.egg-info

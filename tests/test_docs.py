@@ -63,6 +63,17 @@ def test_the_readme_shows_five_rows_of_the_board_of_photographs() -> None:
     assert excerpt in readme
 
 
+def test_every_figure_of_the_readmes_boards_stands_in_their_tables() -> None:
+    text = (ROOT / "README.md").read_text().partition("## What comes out")[2].partition("\n## ")[0]
+    figures = set(re.findall(r"\d+\.\d\d\b", "\n".join(line for line in text.splitlines() if line[:1] != "|")))
+    assert len(figures) > 4
+    tables = "".join(
+        (ROOT / "leaderboards" / name / "leaderboard.md").read_text().partition("\n## ")[0]
+        for name in ("imagenet-to-flowers", "cifar-animals-to-vehicles")
+    )
+    assert figures <= set(re.findall(r"\d+\.\d\d", tables))
+
+
 def test_the_board_of_photographs_shows_what_the_readme_claims() -> None:
     board = {pool.label: pool.rows for pool in pooled_rows(read_all(REAL), rows.leaderboard_rows(read_all(REAL)))}
 
