@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup demo test test-all lint check docs dist bench gpu-check results real tables index screenshot sources animals pins clean
+.PHONY: help setup demo test test-all lint check docs dist bench gpu-check results real images tables index screenshot sources animals pins clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,14 +61,16 @@ results: setup ## the committed leaderboard: three seeds of letters -> digits, p
 FLOWERS := --device cpu --batch-size 16
 REAL := nice -n 19 $(BIN)/transferbench
 COPIED = $(if $(wildcard $(TRANSFERBENCH_DATA)/cifar-10-batches-py),,--dataset cifar10=cifar10-jpeg)
-real: setup ## the boards of real images, published: TRANSFERBENCH_DATA=DIR make real (hours, at low priority, resumable)
-	@test -n "$(TRANSFERBENCH_DATA)" || { echo "make real: TRANSFERBENCH_DATA must name the folder of images (docs/datasets.md, Copies)" >&2; exit 2; }
+real: images setup ## the boards of real images, published: TRANSFERBENCH_DATA=DIR make real (hours, at low priority, resumable)
 	$(REAL) run imagenet-to-flowers --data-dir "$(TRANSFERBENCH_DATA)" $(FLOWERS)
 	$(REAL) verify runs/imagenet-to-flowers --data-dir "$(TRANSFERBENCH_DATA)"
 	$(BIN)/transferbench publish runs/imagenet-to-flowers
 	$(REAL) run cifar-animals-to-vehicles --data-dir "$(TRANSFERBENCH_DATA)" $(COPIED)
 	$(REAL) verify runs/cifar-animals-to-vehicles --data-dir "$(TRANSFERBENCH_DATA)"
 	$(BIN)/transferbench publish runs/cifar-animals-to-vehicles
+
+images:
+	@test -n "$(TRANSFERBENCH_DATA)" || { echo "make real: TRANSFERBENCH_DATA must name the folder of images (docs/datasets.md, Copies)" >&2; exit 2; }
 
 tables: setup ## the tables of methods and attacks in docs/, from the plugins' docstrings
 	PYTHONPATH=tests $(BIN)/python -m support.plugin_tables

@@ -217,7 +217,7 @@ def _attacks(board: Board) -> Figure:
                 colour = colours.setdefault(name, COLOURS[(len(colours) - 1) % len(COLOURS)])
                 handles[name] = axes.barh(place, share, left=left, color=colour, height=0.7)
                 left += share
-        axes.set(title=norm, xlim=(0, 100), xlabel="% of n")
+        axes.set(title=norm, xlim=(0, 100), xlabel="% of those attacked")
         axes.set_yticks(range(len(pools)), _names(pools) if norm == NORMS[0] else [])
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, fontsize=8)
     return figure

@@ -197,8 +197,8 @@ def markdown(records: Sequence[Record]) -> str:
         "attack is the one that the suite fixed beforehand; *noise*: as many draws of random signs; *another "
         "network's*: the same attack made with the suite's other source: only what exceeds it is knowledge of this "
         "source; *all attacks*: any try of any of them; *white-box*: the chain of the norm at the same radius; "
-        "*secrecy*: white-box less all attacks, what keeping the fine-tuned weights secret buys. Every attack with "
-        "every control: source_only.csv.\n\n" + "\n\n".join(parts)
+        "*secrecy*: white-box less all attacks, on the examples that both attacked: what keeping the tuned weights "
+        "secret buys. Every attack with every control: source_only.csv.\n\n" + "\n\n".join(parts)
     )
 
 

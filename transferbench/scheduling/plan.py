@@ -327,7 +327,7 @@ def described(view: str) -> str:
 
 def describe(planned: Plan) -> list[str]:
     """The plan in lines, one per job: kind, label, size and name; then the totals."""
-    lines = [f"{job.kind:<7}{job.label:<44}{job.size:>24}  {job.name[:12]}" for job in planned.jobs]
+    lines = [f"{job.kind:<8}{job.label:<44}{job.size:>24}  {job.name[:12]}" for job in planned.jobs]
     views = {(one.dataset, one.preprocessing): None for _, one in planned.evaluations}
     turn = "; the classes in turn" if planned.suite.stratified else ""
     lines += [f"images of {dataset}: {described(text)}{turn}" for dataset, text in views]
