@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 from support.tiny_suite import run, tiny
 
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.settings import RunSettings
-from transferbench.results import verification, worker_processes
+from transferbench.results import verification
 from transferbench.results.records import read, stamped
+from transferbench.results.worker_processes import in_processes
 
 # A source that is the same in both seeds, and an attack that draws nothing: its points are those of the other seed.
 SUITE = """
@@ -93,12 +100,74 @@ def test_a_folder_without_a_store_is_refused_before_processes_begin(two_seeds: P
         verification.verify(two_seeds, TWO)
 
 
+@pytest.mark.parametrize("spoil", ["a result", "the table"])
+def test_what_no_process_can_read_is_said_as_by_one(spoil: str, two_seeds: Path) -> None:
+    if spoil == "a result":
+        with sqlite3.connect(two_seeds / "store.sqlite3") as db:
+            db.execute("UPDATE jobs SET result = '{' WHERE kind = 'craft'")
+    else:
+        (two_seeds / "leaderboard.csv").write_text("rank\n1\n")
+    with pytest.raises(InputError) as alone:
+        verification.verify(two_seeds)
+    with pytest.raises(InputError) as together:
+        verification.verify(two_seeds, TWO)
+    assert str(alone.value) == str(together.value)
+
+
+def test_the_users_files_are_not_modules_of_the_processes(
+    two_seeds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickle.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    assert verification.verify(two_seeds, TWO) == []
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_process_that_dies_is_said() -> None:
     with pytest.raises(FaultError, match="--workers 1"):
-        list(worker_processes.in_processes(partial(os._exit, 9), [0, 1], 2, ()))
+        list(in_processes(partial(os._exit, 9), [0, 1], 2, ()))
 
 
 def test_each_process_sees_its_gpu() -> None:
     asked = ["sleep 0.4; echo $CUDA_VISIBLE_DEVICES"] * 10
-    told = worker_processes.in_processes(partial(partial, subprocess.getoutput), asked, 2, ("3", "5"))
+    told = in_processes(partial(partial, subprocess.getoutput), asked, 2, ("3", "5"))
     assert {gpu for _, gpu in told} == {"3", "5"}
+
+
+def test_a_single_record_goes_to_the_gpu_that_is_free(two_seeds: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (two_seeds / "records" / "probe-s1.json").unlink()
+    seen: list[tuple[int, tuple[str, ...]]] = []
+
+    def processes(_: object, items: list[object], workers: int, gpus: tuple[str, ...]) -> Iterator[object]:
+        seen.append((workers, gpus))
+        return iter(())
+
+    monkeypatch.setattr(verification, "in_processes", processes)
+    verification.verify(two_seeds, RunSettings(device="cuda", workers=2, gpus=("1", "2")))
+    assert seen == [(min(2, len(list((two_seeds / "records").iterdir()))), ("1", "2"))]
+
+
+def test_nothing_goes_on_when_an_answer_cannot_be_used() -> None:
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="non-negative"):
+        list(in_processes(partial(partial, time.sleep), [0.01, -1, 60, 60, 60], 2, ()))
+    answers = in_processes(partial(partial, time.sleep), [0.01, 60, 60, 60], 2, ())
+    assert next(answers) == (0, None)
+    answers.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - began < 50
+
+
+def test_the_processes_end_with_the_one_that_started_them() -> None:
+    script = (
+        "import time\nfrom functools import partial\n"
+        "from transferbench.results.worker_processes import in_processes\n"
+        "list(in_processes(partial(partial, time.sleep), [0.01, 600, 600], 2, ()))"
+    )
+    driver = psutil.Popen([sys.executable, "-c", script])
+    while len(driver.children()) < 2 or any(child.cpu_times().user < 0.05 for child in driver.children()):
+        time.sleep(0.1)
+    children = driver.children()
+    driver.send_signal(signal.SIGTERM)
+    driver.wait(10)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []

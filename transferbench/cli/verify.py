@@ -25,5 +25,8 @@ def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Pat
 
     folders = RunSettings(data_dir=data_dir, model_dir=model_dir)
     settings = settings_check.placed(folders, device, workers)
+    records = len(list((dir / "records").glob("*.json")))
+    if 0 < records < settings.workers:
+        settings = settings_check.placed(folders, device, records)
     progress = VerificationProgress(settings.place)
     console.exit_on(verify(dir, settings, progress.verified, progress.begin))

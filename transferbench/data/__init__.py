@@ -226,14 +226,14 @@ def are_photographs(id: str) -> bool:
 
 
 def are_brought(id: str) -> bool:
-    """Whether the user brings a data set's images as files, or nobody here knows it. They are other people's: a board
-    that is passed on carries none of them."""
-    parsed = DatasetId.parse(id)
+    """Whether a data set's images may be other people's: files that the user brings, a plugin's, or of a data set that
+    nobody here knows. What is passed on carries none of them."""
     try:
-        entry = parsed.find()
+        entry = DatasetId.parse(id).find()
     except InputError:
         return True
-    return parsed.base.startswith("folder:") or bool(registry.literal(entry, "NEEDS").get(parsed.base))
+    is_ours = entry.module.startswith(f"{__name__}.")
+    return not is_ours or entry.id == "folder" or bool(registry.literal(entry, "NEEDS").get(entry.id))
 
 
 def download(id: str, root: Path | None = None) -> None:

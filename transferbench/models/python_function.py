@@ -40,7 +40,7 @@ def trusts_cards() -> bool:
 def check_trusted(id: str) -> None:
     """InputError unless the user named the function in this process, or trusts cards. A card is anybody's text."""
     if id not in _named and not _trusts_cards:
-        raise InputError(f"the model's card names {id}: code that reading it would run; --trust-code runs it")
+        raise InputError(f"the model's card or run names {id}: code that reading it would run; --trust-code runs it")
 
 
 class PythonModel(NamedTuple):

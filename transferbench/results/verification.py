@@ -119,21 +119,22 @@ def verify(
     prepare = partial(_RunVerifier, root, settings, python_function.trusts_cards())
     on_begin(len(records))
     workers = min(settings.workers, len(records))
-    verified: Iterator[tuple[Record, VerificationCounts | str]]
-    if workers > 1:
-        # A store that cannot be read is said once, by this process.
+    verified: Iterator[tuple[int, VerificationCounts | str]]
+    if workers > 1 or settings.gpus:
+        # A store that cannot be read is said before processes begin.
         Reader(root)
         verified = in_processes(prepare, records, workers, settings.gpus)
     else:
-        verified = zip(records, map(prepare(), records), strict=True)
-    complaints = {}
-    for record, found in verified:
+        verified = enumerate(map(prepare(), records))
+    complaints: dict[int, str] = {}
+    for position, found in verified:
+        record = records[position]
         if isinstance(found, str):
-            complaints[record.victim] = f"{record.victim}: {found}"
+            complaints[position] = f"{record.victim}: {found}"
             continue
         found.unstamped = _stamp(root, record, found)
         on_verified(record, found)
-    return [complaints[record.victim] for record in records if record.victim in complaints]
+    return [complaints[position] for position in sorted(complaints)]
 
 
 def _stamp(root: Path, record: Record, counts: VerificationCounts) -> str:
@@ -165,7 +166,10 @@ class _RunVerifier:
         self.settings, self.reader, self.table = settings, Reader(root), _table(root)
         self.crafted: dict[str, list[FinishedJob]] = {}
         for job in self.reader.jobs("craft"):
-            self.crafted.setdefault(_file(job).sha256, []).append(job)
+            try:
+                self.crafted.setdefault(_file(job).sha256, []).append(job)
+            except VerificationError as error:
+                raise InputError(str(error)) from None
 
     def __call__(self, record: Record) -> VerificationCounts | str:
         """What was verified, or the first contradiction."""
@@ -291,6 +295,9 @@ class _RecordVerifier:
     def _victim(self, job: FinishedJob) -> Victim:
         public_id = job.specification.network
         if public_id is not None:
+            if public_id.startswith(python_function.PREFIX):
+                # The store named it, not the user.
+                python_function.check_trusted(public_id)
             return load_victim(public_id, self.model_dir).to(self.device)
         folder = self.reader.root / "victims" / file_stem(self.record.victim)
         return load_victim(str(folder)).to(self.device)
@@ -765,7 +772,10 @@ def _table(root: Path) -> dict[str, dict[str, str]] | None:
     if not path.is_file():
         return None
     with path.open(encoding="utf-8", newline="") as stream:
-        return {row["victim"]: row for row in csv.DictReader(stream)}
+        lines = list(csv.DictReader(stream))
+    if any(line.get("victim") is None for line in lines):
+        raise InputError(f"{path}: a line has no victim: write the tables anew (leaderboard {root} --rebuild)")
+    return {line["victim"]: line for line in lines}
 
 
 def _check_cells(record: Record, table: dict[str, dict[str, str]] | None) -> None:

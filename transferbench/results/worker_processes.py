@@ -1,60 +1,93 @@
-"""The same function on many records, in processes of their own: verification is one record after the other, and most of
+"""The same function on many items, in processes of their own: verification is one record after the other, and most of
 its time is numpy's on one core."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import pickle
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from transferbench.base.errors import FaultError
 
 A = TypeVar("A")
 R = TypeVar("R")
-_function: Callable[[Any], Any]
-"""Of a worker process: what its preparation returned."""
+_MODULE = "transferbench.results.worker_process"
 
 
 def in_processes(
     prepare: Callable[[], Callable[[A], R]], items: Sequence[A], workers: int, gpus: Sequence[str]
-) -> Iterator[tuple[A, R]]:
-    """(item, function(item)) of every item, in the order in which they are done.
+) -> Iterator[tuple[int, R]]:
+    """(position, function(item)) of every item, in the order in which they are done.
 
     Each of `workers` new processes calls `prepare` once for the function; with `gpus` it sees the GPU of its place. All
-    of it is pickled. FaultError where a process dies; what the function raises is raised.
+    of it is pickled. What `prepare` or the function raises is raised; FaultError where a process dies. The processes
+    end with the iteration, however that ends, and with this process.
     """
-    context = multiprocessing.get_context("spawn")
-    places: multiprocessing.SimpleQueue[str | None] = context.SimpleQueue()
-    for place in range(workers):
-        places.put(gpus[place] if gpus else None)
-    with ProcessPoolExecutor(workers, context, _start, (prepare, places)) as pool:
-        try:
-            asked = {pool.submit(_call, item): item for item in items}
-            for done in as_completed(asked):
-                yield asked[done], done.result()
-        except BrokenProcessPool:
-            raise FaultError(
-                "a worker process ended (out of memory, or killed from outside?): --workers 1 stays in this process"
-            ) from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+    processes: list[subprocess.Popen[bytes]] = []
+    waiting, asked = iter(range(len(items))), dict[Any, int]()
+
+    def ask(link: Any) -> None:
+        position = next(waiting, None)
+        if position is not None:
+            asked[link] = position
+            _send(link, items[position])
+
+    try:
+        for place in range(workers):
+            link, process = _started(gpus[place] if gpus else None)
+            processes.append(process)
+            _send(link, (sys.path, prepare))
+            ask(link)
+        while asked:
+            for ready in wait(list(asked)):
+                is_done, value = _answer(ready)
+                if not is_done:
+                    raise value
+                position = asked.pop(ready)
+                ask(ready)
+                yield position, value
+    finally:
+        for process in processes:
+            process.kill()
+        for process in processes:
+            process.wait()
 
 
-def _start(prepare: Callable[[], Callable[[Any], Any]], places: multiprocessing.SimpleQueue[str | None]) -> None:
-    """The first thing in a worker process."""
-    global _function
-    gpu = places.get()
+def _send(link: Connection, message: object) -> None:
+    # A process that is gone gives no answer.
+    with suppress(ConnectionError):
+        link.send_bytes(pickle.dumps(message))
+
+
+def _answer(link: Any) -> tuple[bool, Any]:
+    try:
+        answer: tuple[bool, Any] = pickle.loads(link.recv_bytes())
+    except (EOFError, ConnectionError):
+        raise FaultError(
+            "a worker process ended (out of memory, or killed from outside?): --workers 1 stays in this process"
+        ) from None
+    return answer
+
+
+def _started(gpu: str | None) -> tuple[Connection, subprocess.Popen[bytes]]:
+    """A new process, and our end of its socket."""
+    ours, theirs = socket.socketpair()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if gpu is not None:
-        # Before CUDA is used, which reads it once.
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    import torch
-
-    torch.set_num_threads(1)
-    _function = prepare()
-
-
-def _call(item: Any) -> Any:
-    return _function(item)
+        # Set before the process starts: CUDA reads it once.
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    with theirs:
+        # -P: a file in the current folder does not stand in for a module unless it does so here.
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            env={**environment, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)},
+        )
+    return Connection(ours.detach()), process

@@ -158,14 +158,14 @@ class Reader:
         """(kind, specification) of every finished job; results, which are most of a store, are not read."""
         with closing(self._connect()) as db:
             for kind, specification in db.execute("SELECT kind, specification FROM jobs ORDER BY rowid"):
-                yield kind, Specification(json.loads(specification))
+                yield kind, Specification(_parsed(specification, "a job"))
 
     def _jobs(self, clause: str, values: tuple[str, ...]) -> Iterator[FinishedJob]:
         with closing(self._connect()) as db:
             columns = "key, name, kind, label, specification, content, result"
             for row in db.execute(f"SELECT {columns} FROM jobs {clause}", values):
-                specification, content, result = map(json.loads, row[4:])
                 key, name, kind, label = row[:4]
+                specification, content, result = (_parsed(text, f"job {key}") for text in row[4:])
                 yield FinishedJob(key, name, kind, label, Specification(specification), content, result)
 
     def planned(self) -> list[PlannedJob]:
@@ -201,6 +201,13 @@ def _copied(path: Path, log: Path) -> sqlite3.Connection:
         with closing(sqlite3.connect(Path(folder) / path.name)) as db:
             db.backup(memory)
         return memory
+
+
+def _parsed(text: str, job: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{job}: what the store has of it is damaged ({error})") from None
 
 
 def typed(kind: type[R], values: object, key: str) -> R:

@@ -45,10 +45,8 @@ def publish(run: Path, repository: Path) -> Path:
     # Everything is copied before anything is replaced.
     with tempfile.TemporaryDirectory(prefix=".publish-", dir=board) as temporary:
         new = Path(temporary)
-        shown = [
-            stem for stem, record in zip(stems, records, strict=True) if not data.are_brought(record.target_dataset)
-        ]
-        for kind, ending, copied in (("records", "json", stems), ("cards", "md", stems), (GALLERIES, "png", shown)):
+        pictures = with_pictures(records)
+        for kind, ending, copied in (("records", "json", stems), ("cards", "md", stems), (GALLERIES, "png", pictures)):
             (new / kind).mkdir()
             for name in (f"{stem}.{ending}" for stem in copied):
                 if (run / kind / name).is_file():
@@ -73,6 +71,11 @@ def verified_suite(run: Path, records: Sequence[Record]) -> str:
         if not stamped(record):
             raise InputError(build.stamp_complaint(run, record))
     return suites[0]
+
+
+def with_pictures(records: Sequence[Record]) -> list[str]:
+    """The file stems of the victims whose pictures may be passed on."""
+    return [file_stem(record.victim) for record in records if not data.are_brought(record.target_dataset)]
 
 
 def _replace(new: Path, old: Path) -> None:

@@ -24,6 +24,7 @@ from transferbench.base.names import file_stem
 from transferbench.base.settings import RunSettings
 from transferbench.base.strict_model import StrictModel, first_problem
 from transferbench.leaderboard import build
+from transferbench.leaderboard.example_gallery import FOLDER as GALLERIES
 from transferbench.leaderboard.rows import leaderboard_rows
 from transferbench.models import cards
 from transferbench.results.external import FOLDER as EXTERNAL
@@ -31,14 +32,14 @@ from transferbench.results.external import read_all as read_externals
 from transferbench.results.records import Record, read_all, stamped
 from transferbench.results.verification import verify
 from transferbench.store.reader import STORE, Reader
-from transferbench.workflows.publish import verified_suite
+from transferbench.workflows.publish import verified_suite, with_pictures
 
 MANIFEST, CHECKLIST = "manifest.json", "CHECKLIST.md"
 _TABLES = ("leaderboard.csv", "leaderboard.md")
-_SHOWN = ("records/*.json", "cards/*.md", f"{EXTERNAL}/*.json", "galleries/*.png")
+_SHOWN = ("records/*.json", "cards/*.md", f"{EXTERNAL}/*.json", f"{GALLERIES}/*.png")
 _RUN = (STORE, "examples/**/*", "victims/**/*")
 """What `verify` needs besides: the store, the points, the weights."""
-_ENDINGS = {"records": ".json", "cards": ".md", EXTERNAL: ".json", "galleries": ".png"}
+_ENDINGS = {"records": ".json", "cards": ".md", EXTERNAL: ".json", GALLERIES: ".png"}
 _RUN_FOLDERS = ("examples", "victims")
 _MOST_FILES, _MOST_BYTES = 200_000, 64 * 2**30
 _LONGEST_NAME = 180
@@ -92,7 +93,9 @@ def pack(run: Path, archive: Path, whole_run: bool = False) -> list[ChecklistIte
             raise InputError(f"{run}: no card for {record.victim}: finish the run first")
     found = checklist(run, records, whole_run)
     made = {**_tables(run, records), CHECKLIST: checklist_text(suite, found)}
-    paths = list(_files(run, _SHOWN + (_RUN if whole_run else ())))
+    pictures = {f"{GALLERIES}/{stem}.png" for stem in with_pictures(records)}
+    every = _files(run, _SHOWN + (_RUN if whole_run else ()))
+    paths = [(name, path) for name, path in every if name in pictures or not name.startswith(f"{GALLERIES}/")]
     files = {name: PackedFile(sha256=atomic_files.sha256_of(path), size=path.stat().st_size) for name, path in paths}
     files |= {
         name: PackedFile(sha256=hashlib.sha256(text.encode()).hexdigest(), size=len(text.encode()))
