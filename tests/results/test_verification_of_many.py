@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -157,17 +156,22 @@ def test_nothing_goes_on_when_an_answer_cannot_be_used() -> None:
     assert time.monotonic() - began < 50
 
 
-def test_the_processes_end_with_the_one_that_started_them() -> None:
+@pytest.mark.slow
+def test_the_processes_end_with_the_one_that_started_them(tmp_path: Path) -> None:
     script = (
         "import time\nfrom functools import partial\n"
         "from transferbench.results.worker_processes import in_processes\n"
-        "list(in_processes(partial(partial, time.sleep), [0.01, 600, 600], 2, ()))"
+        "for answer in in_processes(partial(partial, time.sleep), [0, 0, 600, 600], 2, ()): print(answer, flush=True)"
     )
-    driver = psutil.Popen([sys.executable, "-c", script])
-    while len(driver.children()) < 2 or any(child.cpu_times().user < 0.05 for child in driver.children()):
-        time.sleep(0.1)
-    children = driver.children()
-    driver.send_signal(signal.SIGTERM)
-    driver.wait(10)
+    words, pipe = [sys.executable, "-c", script], subprocess.PIPE
+    with subprocess.Popen(words, stdout=pipe, stderr=pipe, cwd=tmp_path) as driver:
+        assert driver.stdout is not None
+        assert driver.stderr is not None
+        # Both sleep for ten minutes after their first answers.
+        told = [driver.stdout.readline() for _ in range(2)]
+        assert all(told), driver.stderr.read().decode()
+        children = psutil.Process(driver.pid).children()
+        assert len(children) == 2
+        driver.terminate()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []

@@ -57,13 +57,11 @@ class RowFlags:
         if calls:
             self.others.add("gradient-inside")
         smaller = max(judge.floor, min(judge.rows.most, len(points)) // 2 - 3)
+        batches = [at_least(chunk, judge.floor) for chunk in points.flip(0).split(smaller)]
         with torch.no_grad():
-            parts = [
-                judge.model(at_least(chunk, judge.floor))[: len(chunk)].float()
-                for chunk in points.flip(0).split(smaller)
-            ]
-        self.checks += len(points)
-        self.counts["mixes-rows"] += int(differing(expected, torch.cat(parts).flip(0), share).sum())
+            answers = torch.cat([judge.model(batch).float() for batch in batches])[: len(points)]
+        self.checks += sum(map(len, batches))
+        self.counts["mixes-rows"] += int(differing(expected, answers.flip(0), share).sum())
 
     def add_later_answers(self, judge: Judge, x: Tensor, earlier: Tensor) -> None:
         """Ask for images [n, ...] again whose logits were `earlier` [n, C] before the attack."""
