@@ -25,6 +25,7 @@ def command(dir: Path, device: str | None, data_dir: Path | None, model_dir: Pat
 
     folders = RunSettings(data_dir=data_dir, model_dir=model_dir)
     settings = settings_check.placed(folders, device, workers)
+    # What is said is what will be started.
     records = len(list((dir / "records").glob("*.json")))
     if 0 < records < settings.workers:
         settings = settings_check.placed(folders, device, records)

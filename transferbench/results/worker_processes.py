@@ -3,9 +3,7 @@ its time is numpy's on one core."""
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +11,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
+from transferbench.base import child_process
 from transferbench.base.errors import FaultError
 
 A = TypeVar("A")
@@ -40,7 +39,7 @@ def in_processes(
 
     try:
         for place in range(workers):
-            link, process = _started(gpus[place] if gpus else None)
+            process, link = child_process.start(_MODULE, gpus[place] if gpus else None)
             processes.append(process)
             _send(link, (sys.path, prepare))
             ask(link)
@@ -73,21 +72,3 @@ def _answer(link: Any) -> tuple[bool, Any]:
             "a worker process ended (out of memory, or killed from outside?): --workers 1 stays in this process"
         ) from None
     return answer
-
-
-def _started(gpu: str | None) -> tuple[Connection, subprocess.Popen[bytes]]:
-    """A new process, and our end of its socket."""
-    ours, theirs = socket.socketpair()
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    if gpu is not None:
-        # Set before the process starts: CUDA reads it once.
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
-    with theirs:
-        # -P: a file in the current folder does not stand in for a module unless it does so here.
-        process = subprocess.Popen(
-            [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())],
-            stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-            env={**environment, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)},
-        )
-    return Connection(ours.detach()), process

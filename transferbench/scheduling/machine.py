@@ -119,9 +119,9 @@ def _memory(index: int, uuid: str) -> tuple[int, int]:
 def choose(device: str, workers: int | None, visible: Sequence[Gpu] | None = None, available: int = 0) -> Places:
     """Where jobs run for `--device` and `--workers` as given; None: as many as there are.
 
-    `auto` is every visible GPU that is free, else every core. More workers than free GPUs share them in turn: small
-    networks leave most of a GPU idle. `visible` and `available` (cores) are this machine's unless given. InputError
-    where no GPU that was asked for is free.
+    `auto` is every visible GPU that is free, else every core. More workers than free GPUs share them in turn: one
+    process with a small network may leave a GPU idle. `visible` and `available` (cores) are this machine's unless
+    given. InputError where no GPU that was asked for is free.
     """
     if workers is not None and workers < 1:
         raise InputError(f"--workers {workers}: must be at least 1")

@@ -1,21 +1,17 @@
 """A worker process of backends/processes.py: it reads tasks from a socket, and answers on it.
 
-Started as a module with the socket's file descriptor, so that the user's script is not imported again. A second thread
-reads the socket: when the driver is gone, however it ended, so is the worker.
+Started as a module, so that the user's script is not imported again (base/child_process.py).
 """
 
 from __future__ import annotations
 
-import os
 import pickle
-import queue
-import signal
 import sys
-import threading
 import time
-import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
+
+from transferbench.base import child_process
 
 if TYPE_CHECKING:
     from transferbench.jobs.job import Output
@@ -33,7 +29,6 @@ class Worker:
         self.connection = connection
         self.values: dict[int, object] = {}
         self.resources: Resources | None = None
-        self._messages: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
     def serve(self) -> None:
         """Answer until the driver closes the socket, which ends the process."""
@@ -45,16 +40,9 @@ class Worker:
         assert task_run
         # Ready: a process that ends before has died of its start, not of a task.
         self.connection.send_bytes(b"")
-        threading.Thread(target=self._read, daemon=True).start()
+        messages = child_process.received(self.connection)
         while True:
-            self._answer(self._messages.get())
-
-    def _read(self) -> None:
-        try:
-            while True:
-                self._messages.put(self.connection.recv_bytes())
-        except (EOFError, OSError):
-            os._exit(1)
+            self._answer(messages.get())
 
     def _answer(self, message: bytes) -> None:
         import cloudpickle
@@ -68,18 +56,10 @@ class Worker:
             self.values[number] = pickle.loads(value)
         name = request.task.job.name
         try:
-            answer = Answer(name, self._run(request))
+            message = cloudpickle.dumps(Answer(name, self._run(request)))
         except Exception as error:
-            # Where it arose, for --debug: the traceback itself does not travel.
-            error.add_note("".join(traceback.format_exception(error)))
-            answer = Answer(name, None, error)
-        try:
-            message = cloudpickle.dumps(answer)
-            if answer.error is not None:
-                # Some exceptions cannot be made again of what was pickled.
-                pickle.loads(message)
-        except Exception as problem:
-            message = cloudpickle.dumps(Answer(name, None, _plain(answer.error or problem)))
+            # Not swallowed: the driver raises it.
+            message = cloudpickle.dumps(Answer(name, None, child_process.portable(error)))
         self.connection.send_bytes(message)
 
     def _run(self, request: Request) -> Output:
@@ -104,15 +84,5 @@ class Worker:
         return task_run.run(task, self.resources, shared, report, checkpoint)
 
 
-def _plain(error: BaseException) -> RuntimeError:
-    """An exception that cannot travel, as text."""
-    plain = RuntimeError(f"{type(error).__name__}: {error}")
-    for note in getattr(error, "__notes__", []):
-        plain.add_note(note)
-    return plain
-
-
 if __name__ == "__main__":
-    # Ctrl-C reaches the whole process group of a terminal, but the driver ends its workers itself.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Worker(Connection(int(sys.argv[1]))).serve()
+    Worker(child_process.connected()).serve()

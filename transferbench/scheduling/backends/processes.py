@@ -7,10 +7,8 @@ dies is replaced, and its task tried again on another.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 import queue
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +19,7 @@ from typing import Any
 
 import cloudpickle
 
+from transferbench.base import child_process
 from transferbench.base.errors import FaultError, InputError
 from transferbench.base.progress import Progress
 from transferbench.jobs.evaluation import EvaluationJob
@@ -137,24 +136,8 @@ class ProcessBackend(Backend):
 
     def _start(self, place: int, gpu: str | None) -> Connection:
         """A new worker process, and the driver's end of its socket."""
-        ours, theirs = socket.socketpair()
-        # One thread: the sums inside a convolution are split by threads (jobs/resources.py).
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        if gpu is not None:
-            # Set before the process starts: CUDA reads it once.
-            environment["CUDA_VISIBLE_DEVICES"] = gpu
-        with theirs:
-            # -P: a file in the current folder does not stand in for a module unless it does so here.
-            words = [sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())]
-            process = subprocess.Popen(
-                words,
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                # The package is found as it was here, wherever it lies; the worker then takes the whole path over.
-                env={**environment, "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path)},
-            )
-        self._processes[place] = process
-        return Connection(ours.detach())
+        self._processes[place], link = child_process.start(_MODULE, gpu)
+        return link
 
     def _serve(self, place: int, gpu: str | None, link: Connection | None) -> None:
         """The thread of one worker, and of those that take its place when it dies."""
