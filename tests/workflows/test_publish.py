@@ -96,7 +96,7 @@ def test_a_second_run_of_a_suite_takes_the_place_of_the_first(repository: Path, 
         ("gone", False),
     ],
 )
-def test_pictures_of_files_that_users_bring_are_not_published(
+def test_pictures_are_published_of_packaged_data_sets_alone(
     dataset: str, shown: bool, repository: Path, tmp_path: Path
 ) -> None:
     run = finished(tmp_path / "run", "one")

@@ -225,15 +225,15 @@ def are_photographs(id: str) -> bool:
     return bool(getattr(module, "PHOTOGRAPHS", False))
 
 
-def are_brought(id: str) -> bool:
-    """Whether a data set's images may be other people's: files that the user brings, a plugin's, or of a data set that
-    nobody here knows. What is passed on carries none of them."""
+def is_packaged(id: str) -> bool:
+    """Whether a data set's images come with this package or one that it requires. All others are other people's: files
+    of the user, a plugin's, or of a data set that is not known here. What is passed on carries none of them."""
     try:
         entry = DatasetId.parse(id).find()
     except InputError:
-        return True
+        return False
     is_ours = entry.module.startswith(f"{__name__}.")
-    return not is_ours or entry.id == "folder" or bool(registry.literal(entry, "NEEDS").get(entry.id))
+    return is_ours and entry.id != "folder" and not registry.literal(entry, "NEEDS").get(entry.id)
 
 
 def download(id: str, root: Path | None = None) -> None:

@@ -75,7 +75,7 @@ def verified_suite(run: Path, records: Sequence[Record]) -> str:
 
 def with_pictures(records: Sequence[Record]) -> list[str]:
     """The file stems of the victims whose pictures may be passed on."""
-    return [file_stem(record.victim) for record in records if not data.are_brought(record.target_dataset)]
+    return [file_stem(record.victim) for record in records if data.is_packaged(record.target_dataset)]
 
 
 def _replace(new: Path, old: Path) -> None:
