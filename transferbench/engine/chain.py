@@ -25,7 +25,7 @@ from transferbench.engine.row_independence import SHARE
 from transferbench.engine.search_model import SearchModel, as_is, copy_of
 from transferbench.engine.verdicts import ChainResult, Examples, Hits, OnSettled, VerdictTable
 
-VERSION = 3
+VERSION = 4
 """Part of every job's key: raised when the engine would decide a verdict, a flag or a count differently."""
 
 

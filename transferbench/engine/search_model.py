@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 from transferbench.base.settings import MIN_ROWS, Precision
+from transferbench.engine.folding import folded
 from transferbench.engine.gradients import outputs
 from transferbench.engine.inplace_relu import overwrite_relus
 from transferbench.engine.row_counter import RowCounter
@@ -64,7 +64,7 @@ def copy_of(model: nn.Module, sample: Tensor, fold: bool = True) -> SearchModel:
     for folding in (True, False) if fold else (False,):
         try:
             plain = copy.deepcopy(model).requires_grad_(False)
-            candidate = overwrite_relus(fuse(plain)) if folding else plain
+            candidate = overwrite_relus(folded(plain)) if folding else plain
             # On a GPU float32 without TF32 is faster as it is (bfloat16 in channels_last: bf16.py).
             layout = torch.contiguous_format if sample.is_cuda else torch.channels_last
             network = _InLayout(candidate.to(memory_format=layout), layout)
