@@ -141,7 +141,7 @@ def test_smoke_goes_through_everything_and_makes_no_row(name: str, tmp_path: Pat
     for folder in (run / "victims").iterdir():
         assert cards.read(folder / "README.md").untrained
     assert render(records)["leaderboard.csv"].count("\n") == 1, "the header alone"
-    assert "No victim has a record" in (run / "leaderboard.md").read_text()
+    assert "smoke run's victims are in no table" in (run / "leaderboard.md").read_text()
     (tmp_path / "leaderboards").mkdir()
     with pytest.raises(InputError, match="of a smoke run: it is never published"):
         publish(run, tmp_path)

@@ -16,7 +16,7 @@ from transferbench.leaderboard.pooling import pooled, rank_range, values
 from transferbench.leaderboard.statistics import wilson
 from transferbench.leaderboard.tables import table
 from transferbench.results.external import ExternalEvaluation
-from transferbench.results.records import Record
+from transferbench.results.records import UNTRAINED, Record
 
 GROUPS = (
     "Groups: rows of one target that share a letter are not told apart in union accuracy over their seeds (exact "
@@ -89,7 +89,9 @@ def render(
 ) -> str:
     """The whole page; `text` is the board's notes."""
     if not rows:
-        return "# Leaderboard\n\nNo victim has a record yet.\n"
+        smoke = any(UNTRAINED in record.flags for record in records)
+        none = "A smoke run's victims are in no table." if smoke else "No victim has a record yet."
+        return f"# Leaderboard\n\n{none}\n"
     # Of all victims: one folder may hold models of several protocols and radii (eval's does).
     victims = [record for record in records if record.role == "victim"]
     seeds = sorted({record.seed for record in victims})
