@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from transferbench.base import atomic_files
 from transferbench.base.errors import InputError
 from transferbench.base.names import file_stem
 from transferbench.base.specifications import Norm
-from transferbench.base.strict_model import StrictModel, first_problem
+from transferbench.base.strict_model import StrictModel, read_json
 from transferbench.results.records import Bits, ChainRecord, Record
 
 FOLDER = "external"
@@ -87,7 +87,7 @@ def write(folder: Path, evaluation: ExternalEvaluation) -> Path:
     (folder / FOLDER).mkdir(exist_ok=True)
     path = folder / FOLDER / evaluation.file_name
     if path.exists():
-        earlier = _read(path)
+        earlier = read_json(ExternalEvaluation, path)
         if _identity(earlier) != _identity(evaluation):
             raise InputError(
                 f"{path}: has the {earlier.evidence} of {earlier.by!r} at {earlier.norm} {earlier.eps} already: give "
@@ -101,22 +101,12 @@ def _identity(one: ExternalEvaluation) -> tuple[str, ...]:
     return (one.victim, one.norm, one.eps, one.by, one.evidence)
 
 
-def _read(path: Path) -> ExternalEvaluation:
-    """InputError for a damaged file."""
-    try:
-        return ExternalEvaluation.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except (ValidationError, InputError) as error:
-        raise InputError(f"{path}: {first_problem(error)}") from None
-
-
 def read_all(folder: Path, records: Sequence[Record]) -> list[ExternalEvaluation]:
     """Those of a folder, sorted by file name. InputError for a damaged file, or one about another victim, other weights
     or examples than the records'."""
     found = []
     for path in sorted((folder / FOLDER).glob("*.json")):
-        one = _read(path)
+        one = read_json(ExternalEvaluation, path)
         record = next((record for record in records if record.victim == one.victim), None)
         if record is None:
             raise InputError(f"{path}: is about {one.victim}, of which there is no record: delete it")

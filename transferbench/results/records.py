@@ -13,7 +13,7 @@ from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from transferbench.base.bits import pack_bits, pack_number, unpack_bits, unpack_number
 from transferbench.base.corruptions import CorruptionThreat, benchmark
@@ -22,7 +22,7 @@ from transferbench.base.errors import InputError
 from transferbench.base.ids import CONTROLS, RANDOM_SIGN
 from transferbench.base.results import FileFormat
 from transferbench.base.specifications import Norm, ThreatName
-from transferbench.base.strict_model import StrictModel, first_problem
+from transferbench.base.strict_model import StrictModel, read_json
 
 UNTRAINED = "untrained"
 """The flag of a smoke run's results, which are never a row of a table and never published."""
@@ -449,11 +449,7 @@ def dump(record: Record) -> str:
 def read(path: Path) -> Record:
     """The record in a file. InputError with the file, the field and the reason."""
     try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"record {path}: cannot be read ({error})") from None
-    except (ValidationError, InputError) as error:
-        raise InputError(f"record {path}: {first_problem(error)}") from None
+        return read_json(Record, path, "record")
     except KeyError as error:
         raise InputError(f"record {path}: an attack without {error}") from None
 
