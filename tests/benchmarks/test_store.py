@@ -55,8 +55,8 @@ class Timer(Recorder):
     def begin(self, job: Job[Any], number: int, total: int) -> None:
         self.took[job.name] = -time.perf_counter()
 
-    def end(self, job: Job[Any], reused: bool) -> None:
-        super().end(job, reused)
+    def end(self, job: Job[Any], seconds: float | None) -> None:
+        super().end(job, seconds)
         now = time.perf_counter()
         self.took[job.name] += now
         # One worker: a job that was submitted early begins when the one before it ends.

@@ -95,8 +95,8 @@ class Killing(Recorder):
         super().__init__()
         self.where, self.after, self.killed = where, list(after), 0
 
-    def end(self, job: Job, reused: bool) -> None:
-        super().end(job, reused)
+    def end(self, job: Job, seconds: float | None) -> None:
+        super().end(job, seconds)
         if self.after and len(self.run) >= self.after[0]:
             self.after.pop(0)
             victim = next(worker for worker in self.where.workers if worker.poll() is None)
@@ -126,8 +126,8 @@ def test_two_workers_begin_and_one_goes_on_without_seeing_the_folder(
     """A worker that has no file of the run gets weights and crafted sets by content."""
 
     class Stops(Recorder):
-        def end(self, job: Job, reused: bool) -> None:
-            super().end(job, reused)
+        def end(self, job: Job, seconds: float | None) -> None:
+            super().end(job, seconds)
             if len(self.run) == 6:
                 raise KeyboardInterrupt
 

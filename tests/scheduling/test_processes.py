@@ -145,8 +145,8 @@ def test_the_table_is_the_same_from_two_workers_that_are_killed(
     class Kills(Recorder):
         """Kills a worker after the third job, and stops the run after the twelfth."""
 
-        def end(self, job: object, reused: bool) -> None:
-            super().end(job, reused)  # type: ignore[arg-type]
+        def end(self, job: object, seconds: float | None) -> None:
+            super().end(job, seconds)  # type: ignore[arg-type]
             if len(self.run) == 3:
                 workers_of(psutil.Process())[0].kill()
             if len(self.run) == 12:

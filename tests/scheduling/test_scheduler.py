@@ -152,8 +152,8 @@ def test_fresh_runs_everything_anew_and_loses_nothing_on_the_way(tmp_path: Path,
     run_tiny(root)
 
     class Stops(Recorder):
-        def end(self, job: Any, reused: bool) -> None:
-            super().end(job, reused)
+        def end(self, job: Any, seconds: float | None) -> None:
+            super().end(job, seconds)
             if len(self.run) == 3:
                 raise KeyboardInterrupt
 
@@ -194,8 +194,8 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, table: bytes, monkey
     root = tmp_path / "out"
 
     class Stops(Recorder):
-        def end(self, job: Any, reused: bool) -> None:
-            super().end(job, reused)
+        def end(self, job: Any, seconds: float | None) -> None:
+            super().end(job, seconds)
             if len(self.run) == 9:
                 raise KeyboardInterrupt
 

@@ -53,7 +53,7 @@ class Recorder:
         self.reasons: list[str] = []
         self.notes: list[str] = []
 
-    def plan(self, jobs: Sequence[Job[Any]]) -> None:
+    def plan(self, jobs: Sequence[Job[Any]], workers: int) -> None:
         pass
 
     def begin(self, job: Job[Any], number: int, total: int) -> None:
@@ -71,8 +71,8 @@ class Recorder:
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def end(self, job: Job[Any], reused: bool) -> None:
-        (self.found if reused else self.run).append(job)
+    def end(self, job: Job[Any], seconds: float | None) -> None:
+        (self.found if seconds is None else self.run).append(job)
 
 
 def tiny(folder: Path, text: str = TINY) -> Suite:

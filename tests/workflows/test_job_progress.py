@@ -17,7 +17,7 @@ from transferbench.jobs.job import Job
 from transferbench.scheduling.plan import plan
 from transferbench.scheduling.scheduler import Scheduler
 from transferbench.store.store import Store
-from transferbench.workflows import job_progress, remaining_time, run_suite
+from transferbench.workflows import job_progress, run_suite
 from transferbench.workflows.job_progress import JobProgress
 from transferbench.workflows.remaining_time import RemainingTime
 
@@ -95,30 +95,18 @@ def test_verify_says_what_it_verifies(tmp_path: Path, capsys: pytest.CaptureFixt
     assert len(said.out.splitlines()) == 2
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-
-def test_the_time_that_is_left_goes_by_jobs_of_the_same_sort(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr(remaining_time, "time", clock)
+def test_the_time_that_is_left_goes_by_jobs_of_the_same_sort(tmp_path: Path) -> None:
     jobs: list[Job[object]] = [job for job in plan(tiny(tmp_path), (0,)).jobs if isinstance(job, AttackJob)]
     remaining = RemainingTime()
-    remaining.plan(jobs)
+    remaining.plan(jobs, 1)
     assert remaining.text() == ""
     kinds = {job.label.partition(": ")[2] for job in jobs}
     assert kinds == {"Linf", "L2", "L1", "pgd20_linf"}
     took = {"Linf": 100.0, "L2": 10.0, "L1": 1.0, "pgd20_linf": 0.0}
     seen: set[str] = set()
     for place, job in enumerate(jobs):
-        remaining.start(job)
         part = job.label.partition(": ")[2]
-        clock.now += took[part]
-        assert remaining.end(job) == took[part]
+        remaining.end(job, took[part])
         seen.add(part)
         if seen == kinds and place < len(jobs) - 1:
             left = sum(took[other.label.partition(": ")[2]] for other in jobs[place + 1 :])
@@ -126,16 +114,26 @@ def test_the_time_that_is_left_goes_by_jobs_of_the_same_sort(tmp_path: Path, mon
     assert remaining.text() == ""
     # Two of a minute at once take a minute, and so does one alone; what was finished before takes none.
     remaining = RemainingTime()
-    remaining.plan(jobs[:5])
-    remaining.start(jobs[0])
-    remaining.start(jobs[1])
-    clock.now += 60
-    remaining.end(jobs[0])
-    remaining.end(jobs[1])
-    assert remaining.end(jobs[2]) is None
+    remaining.plan(jobs[:5], 2)
+    remaining.end(jobs[0], 60)
+    remaining.end(jobs[1], 60)
+    remaining.end(jobs[2], None)
     assert remaining.text() == "about 60 s left"
-    remaining.end(jobs[3])
+    remaining.end(jobs[3], None)
     assert remaining.text() == "about 60 s left"
+
+
+def test_a_jobs_time_is_its_own_not_that_in_the_queue(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    jobs = [job for job in plan(tiny(tmp_path), (0,)).jobs if isinstance(job, AttackJob)][:2]
+    with JobProgress() as progress:
+        progress.plan(jobs, 1)
+        for job in jobs:
+            progress.start(job)
+        for job in jobs:
+            progress.end(job, 3.0)
+    (first, second) = [line for line in capsys.readouterr().err.splitlines() if "begins" not in line]
+    assert re.fullmatch(r"\[1/2\] .*: 3.0 s, about 3.0 s left", first)
+    assert re.fullmatch(r"\[2/2\] .*: 3.0 s", second)
 
 
 @pytest.mark.parametrize(

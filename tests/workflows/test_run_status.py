@@ -25,8 +25,8 @@ class Stopping(Recorder):
         super().__init__()
         self.after, self.how = after, how
 
-    def end(self, job: Job, reused: bool) -> None:
-        super().end(job, reused)
+    def end(self, job: Job, seconds: float | None) -> None:
+        super().end(job, seconds)
         if len(self.run) == self.after:
             raise self.how
 

@@ -94,8 +94,8 @@ def test_weights_that_went_missing_are_trained_again_to_the_same_table(tmp_path:
 
 def test_an_interrupted_run_goes_on(tmp_path: Path, first: Path) -> None:
     class Interrupting(Recorder):
-        def end(self, job: Job, reused: bool) -> None:
-            super().end(job, reused)
+        def end(self, job: Job, seconds: float | None) -> None:
+            super().end(job, seconds)
             if len(self.run) == 7:
                 raise KeyboardInterrupt
 

@@ -125,7 +125,7 @@ class PlanRun:
                 stored = self.answered.get(key) or found
         if stored is not None:
             scheduler.store.mark(self.jobs[number], key, "done", content=content)
-            self._done(number, stored, reused=True)
+            self._done(number, stored, None)
             return
         changes = [] if scheduler.store.find(job, key) is not None else scheduler.store.changes(job, content)
         if changes:
@@ -227,13 +227,13 @@ class PlanRun:
         for position in (number, *self.waiting.pop(key, [])):
             if job is not self.jobs[position]:
                 scheduler.store.mark(self.jobs[position], key, "done", content=running.content)
-            self._done(position, result, reused=position != number)
+            self._done(position, result, execution.seconds if position == number else None)
 
-    def _done(self, number: int, result: JobResult, reused: bool) -> None:
+    def _done(self, number: int, result: JobResult, seconds: float | None) -> None:
         job = self.jobs[number]
         self.scheduler.results[job.name] = result
-        self.reporter.end(job, reused)
-        for note in () if reused else result.notes:
+        self.reporter.end(job, seconds)
+        for note in () if seconds is None else result.notes:
             self.reporter.note(f"{job.label}: {note}")
         self._release(job)
 

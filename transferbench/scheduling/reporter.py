@@ -12,8 +12,8 @@ from transferbench.jobs.job import Job
 class Reporter(Protocol):
     """Gets every event of a run. `update` is called often, and from other threads."""
 
-    def plan(self, jobs: Sequence[Job[Any]]) -> None:
-        """A run of these jobs begins; some may be finished already."""
+    def plan(self, jobs: Sequence[Job[Any]], workers: int) -> None:
+        """A run of these jobs begins, so many at once; some may be finished already."""
 
     def begin(self, job: Job[Any], number: int, total: int) -> None:
         """A job is about to be looked up or started; `number` counts from 0 in the plan's order."""
@@ -24,8 +24,8 @@ class Reporter(Protocol):
     def update(self, job: Job[Any], progress: Progress) -> None:
         """Part of a job is done."""
 
-    def end(self, job: Job[Any], reused: bool) -> None:
-        """A job has its result; `reused`: an earlier run had finished it."""
+    def end(self, job: Job[Any], seconds: float | None) -> None:
+        """A job has its result, which took so many seconds of a worker; None: an earlier run had finished it."""
 
     def failed(self, job: Job[Any], reason: str) -> None:
         """A job has failed, or was not run because one of its inputs has."""

@@ -79,12 +79,12 @@ class Scheduler:
         self.store.plan(jobs)
         if not in_process:
             self.announce(jobs, reporter)
-        reporter.plan(jobs)
         self._estimate(jobs, reporter)
         todo = self._unfinished(jobs)
         done = {job.name for job in jobs} - {job.name for job in todo}
         try:
             with self._backend(todo, in_process) as backend:
+                reporter.plan(jobs, max(1, backend.workers))
                 order = Order(jobs, done, longest_first=backend.workers > 1)
                 run = PlanRun(self, backend, order, jobs, reporter)
                 self._on_progress = run.on_progress

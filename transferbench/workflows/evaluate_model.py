@@ -153,14 +153,14 @@ class _ChainReporter:
         self._parts: dict[str, dict[str, tuple[int, int]]] = {}
         """(settled, not fooled) by chain and job."""
 
-    def plan(self, jobs: Sequence[Job[Any]]) -> None: ...
+    def plan(self, jobs: Sequence[Job[Any]], workers: int) -> None: ...
     def begin(self, job: Job[Any], number: int, total: int) -> None: ...
     def start(self, job: Job[Any]) -> None: ...
 
     def update(self, job: Job[Any], progress: Progress) -> None:
         self._report(job, progress.done, progress.robust or 0)
 
-    def end(self, job: Job[Any], reused: bool) -> None:
+    def end(self, job: Job[Any], seconds: float | None) -> None:
         result = self.results.find(job)
         assert isinstance(result, AttackResult)
         if result.batch is not None:

@@ -67,16 +67,15 @@ class JobProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._progress.stop()
 
-    def plan(self, jobs: Sequence[Job[Any]]) -> None:
+    def plan(self, jobs: Sequence[Job[Any]], workers: int) -> None:
         self.done, self.total = 0, len(jobs)
-        self.remaining.plan(jobs)
+        self.remaining.plan(jobs, workers)
         self._progress.reset(self._all, total=len(jobs), visible=len(jobs) > 1)
 
     def begin(self, job: Job[Any], number: int, total: int) -> None:
         """Nothing is said about a job that may be finished already."""
 
     def start(self, job: Job[Any]) -> None:
-        self.remaining.start(job)
         self._tasks[job.name] = self._progress.add_task(job.label, total=None, note=job.size)
         if not self.live:
             self.note(f"[{self.done + len(self._tasks)}/{self.total}] {job.label}: begins, {job.size}")
@@ -92,17 +91,16 @@ class JobProgress:
         if not self.live and time.monotonic() - self._said >= EVERY:
             self.note(f"{job.label}: {progress.done} of {progress.total} {note}")
 
-    def end(self, job: Job[Any], reused: bool) -> None:
-        seconds = self.remaining.end(job)
+    def end(self, job: Job[Any], seconds: float | None) -> None:
+        self.remaining.end(job, seconds)
         self._remove(job)
-        self.reused += reused
-        if not self.live and not reused:
-            took = "" if seconds is None else f": {duration(seconds)}"
+        self.reused += seconds is None
+        if not self.live and seconds is not None:
             left = self.remaining.text()
-            self.note(f"[{self.done}/{self.total}] {job.label}{took}{f', {left}' if left else ''}")
+            self.note(f"[{self.done}/{self.total}] {job.label}: {duration(seconds)}{f', {left}' if left else ''}")
 
     def failed(self, job: Job[Any], reason: str) -> None:
-        self.remaining.end(job)
+        self.remaining.end(job, None)
         self._remove(job)
         self.note(f"failed: {reason}")
 

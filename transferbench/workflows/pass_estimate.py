@@ -31,8 +31,8 @@ class EstimatingReporter:
         self.reporter, self.scheduler, self.jobs = reporter, scheduler, jobs
         self._said = False
 
-    def plan(self, jobs: Sequence[Job[Any]]) -> None:
-        self.reporter.plan(jobs)
+    def plan(self, jobs: Sequence[Job[Any]], workers: int) -> None:
+        self.reporter.plan(jobs, workers)
 
     def begin(self, job: Job[Any], number: int, total: int) -> None:
         self.reporter.begin(job, number, total)
@@ -46,8 +46,8 @@ class EstimatingReporter:
     def update(self, job: Job[Any], progress: Progress) -> None:
         self.reporter.update(job, progress)
 
-    def end(self, job: Job[Any], reused: bool) -> None:
-        self.reporter.end(job, reused)
+    def end(self, job: Job[Any], seconds: float | None) -> None:
+        self.reporter.end(job, seconds)
 
     def failed(self, job: Job[Any], reason: str) -> None:
         self.reporter.failed(job, reason)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from statistics import fmean
@@ -28,30 +27,20 @@ class RemainingTime:
     """Learns what a job of each sort takes, and how many of each are left."""
 
     def __init__(self) -> None:
-        self._began: dict[str, float] = {}
-        self._at_once = 1
+        self._workers = 1
         self._left: Counter[JobSort] = Counter()
         self._spent: dict[JobSort, list[float]] = {}
 
-    def plan(self, jobs: Sequence[Job[Any]]) -> None:
-        """These jobs are left."""
-        self._left = Counter(map(JobSort.of, jobs))
+    def plan(self, jobs: Sequence[Job[Any]], workers: int) -> None:
+        """These jobs are left, so many at once."""
+        self._left, self._workers = Counter(map(JobSort.of, jobs)), workers
 
-    def start(self, job: Job[Any]) -> None:
-        """A job begins."""
-        self._began[job.name] = time.monotonic()
-        self._at_once = max(self._at_once, len(self._began))
-
-    def end(self, job: Job[Any]) -> float | None:
-        """A job has ended, or was finished before: the seconds it took, None for one that was finished before."""
+    def end(self, job: Job[Any], seconds: float | None) -> None:
+        """A job has ended after so many seconds of its worker; None for one that was finished before, or failed."""
         sort = JobSort.of(job)
         self._left[sort] -= 1
-        began = self._began.pop(job.name, None)
-        if began is None:
-            return None
-        seconds = time.monotonic() - began
-        self._spent.setdefault(sort, []).append(seconds)
-        return seconds
+        if seconds is not None:
+            self._spent.setdefault(sort, []).append(seconds)
 
     def text(self) -> str:
         """`about 4 min left`, with the number of jobs of which none has been timed; empty where none is left, or none
@@ -65,7 +54,7 @@ class RemainingTime:
                 seconds += mean * count
         if not seconds:
             return ""
-        at_once = min(self._at_once, self._left.total())
+        at_once = min(self._workers, self._left.total())
         others = f", not counting {unknown} jobs of other kinds" if unknown else ""
         return f"about {duration(seconds / at_once)} left{others}"
 
