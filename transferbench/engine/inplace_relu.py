@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Linear)
-_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d)
 """Layers whose backward needs their input, not their output, so that the output may be overwritten; it returns a new
-tensor, which may be overwritten as well. A class derived from a batch norm may do more after it."""
+tensor, which may be overwritten as well."""
+_NORMS: tuple[type[nn.Module], ...] = (nn.BatchNorm1d, nn.BatchNorm2d)
+"""The same holds of these, but not of classes derived from them, which may apply an activation behind the norm."""
 LARGE = 2**15
 """Number of entries from which a gradient is overwritten: 128 kB, above which glibc maps every new buffer."""
 _SUMS: tuple[object, ...] = (operator.add, torch.add, "add")
