@@ -196,6 +196,7 @@ class _RecordVerifier:
         self.counts = VerificationCounts()
         self.source_of: dict[str, set[Any]] = {}
         self.clean_files: dict[FileFormat, tuple[Array, Array]] = {}
+        self.logits: Array | None = None
 
     def run(self) -> VerificationCounts:
         """Verify everything. VerificationError for the first contradiction."""
@@ -284,7 +285,8 @@ class _RecordVerifier:
         for start in range(0, len(images), _CHUNK):
             part = images.select(range(start, min(start + _CHUNK, len(images))))
             of_part = right[start : start + _CHUNK]
-            self._right(where, part.pixels.numpy(), part.labels.numpy(), of_part, np.ones(len(of_part), dtype=bool))
+            logits = self._logits(part.pixels.numpy())
+            self._right(where, logits, part.labels.numpy(), of_part, np.ones(len(of_part), dtype=bool))
 
     def _job(self, key: str) -> FinishedJob:
         job = self.reader.job(key)
@@ -375,7 +377,7 @@ class _RecordVerifier:
             raise VerificationError(f"{where}: an example counts as fooled by nothing, or the other way round")
         # Without a fooling try `pred` is the prediction on the clean image: wrong for `clean`, right for a survivor.
         rest = np.flatnonzero(~attacked)
-        self._predictions(where, images[rest], pred[rest])
+        self._predictions(where, self._clean_logits(at[rest]), pred[rest])
         if (on_clean[rest] != (pred[rest] != labels[rest])).any():
             raise VerificationError(f"{where}: a clean prediction and its verdict contradict each other")
         if result.kept == "none" or result.examples is None:
@@ -396,7 +398,7 @@ class _RecordVerifier:
             raise VerificationError(f"{where}: a recorded distance is not that of its end point")
         if (pred[broken] == labels[broken]).any():
             raise VerificationError(f"{where}: a verdict is fooled, and its prediction the label")
-        self._predictions(where, points, pred[broken])
+        self._predictions(where, self._logits(points), pred[broken])
         self.counts.points += len(rows)
         every = images.copy()
         every[broken] = points
@@ -442,9 +444,9 @@ class _RecordVerifier:
                 flips = np.array(result.flips[attempt])
                 if (flips & ~right).any():
                     raise VerificationError(f"{where}: an example that is wrong on clean counts as flipped")
-                self._right(where, points, labels, ~flips, right)
+                self._right(where, self._logits(points), labels, ~flips, right)
                 flipped[attempt, at] = flips
-            self._right(where, images, labels, right, np.ones(len(right), dtype=bool))
+            self._right(where, self._clean_logits(at), labels, right, np.ones(len(right), dtype=bool))
             correct[at] = right
             self.counts.points += len(right) * len(record.flips)
         if (judged != 1).any():
@@ -535,7 +537,7 @@ class _RecordVerifier:
             at = np.arange(start, start + len(result.queries))
             fooled = [position for position in at if result.queries[position - start] > 0]
             right = np.array([number != 0 for number in result.queries])
-            self._right(name, self._pixels(at), self.labels[at], right, np.ones(len(at), dtype=bool))
+            self._right(name, self._clean_logits(at), self.labels[at], right, np.ones(len(at), dtype=bool))
             if began:
                 self._first_query(name, at, np.array(result.queries), began[0])
             if result.kept == "none" or result.kept.startswith("sample") or result.examples is None:
@@ -548,7 +550,8 @@ class _RecordVerifier:
             admissible(name, record.norm, record.eps, self._pixels(np.array(places, dtype=int)), points)
             wrong = np.isin(places, fooled)
             # What is kept of an example that was not fooled was asked about, and did not fool.
-            self._right(name, points, self.labels[places], ~wrong, wrong | np.isin(places, at[right]))
+            asked = wrong | np.isin(places, at[right])
+            self._right(name, self._logits(points), self.labels[places], ~wrong, asked)
             self.counts.points += int(wrong.sum())
         numbers = [number if ok else 0 for number, ok in zip(numbers, clean, strict=True)]
         if numbers != record.queries:
@@ -561,7 +564,7 @@ class _RecordVerifier:
         if not set(at.tolist()) <= set(row_of):
             raise VerificationError(f"{name}: the crafted points that it began at are of other images")
         points = tensors["points"].numpy()[0][[row_of[int(place)] for place in at]]
-        self._right(f"{name}, first query", points, self.labels[at], queries != 1, queries != 0)
+        self._right(f"{name}, first query", self._logits(points), self.labels[at], queries != 1, queries != 0)
 
     def _craft_job(self, judge: FinishedJob, record: CraftedRecord) -> FinishedJob:
         """The crafting job whose examples a judging job read, by their hash in its key.
@@ -655,14 +658,18 @@ class _RecordVerifier:
                 parts.append(self.victim.model(batch).float().cpu().numpy())
         return np.concatenate(parts)
 
-    def _predictions(self, where: str, images: Array, recorded: Array) -> None:
+    def _clean_logits(self, at: NDArray[np.int64]) -> Array:
+        """The logits of the clean images at the positions. Made once for all n: every crafted set asks for them."""
+        if self.logits is None:
+            self.logits = self._logits(self._pixels(np.arange(self.record.n)))
+        return self.logits[at]
+
+    def _predictions(self, where: str, logits: Array, recorded: Array) -> None:
         """Compare the predictions with the recorded classes."""
-        logits = self._logits(images)
         self._differ(where, logits, logits.argmax(1) != recorded)
 
-    def _right(self, where: str, images: Array, labels: Array, right: Array, rows: Array) -> None:
+    def _right(self, where: str, logits: Array, labels: Array, right: Array, rows: Array) -> None:
         """Compare, for the selected rows (bool), whether the prediction is the label with the recorded `right`."""
-        logits = self._logits(images)
         self._differ(where, logits, ((logits.argmax(1) == labels) != right) & rows)
 
     def _differ(self, where: str, logits: Array, other: Array) -> None:
