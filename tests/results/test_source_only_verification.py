@@ -16,8 +16,9 @@ from safetensors.torch import load_file, save_file
 from support.tiny_suite import run_tiny
 
 from transferbench.base.atomic_files import sha256_of
+from transferbench.data import load
 from transferbench.results import verification
-from transferbench.results.records import read, stamped
+from transferbench.results.records import read, read_all, stamped
 
 # Two attacks that make the same points, because the copies of source-di are one in a billion; two sources, whose random
 # signs are the same file.
@@ -72,6 +73,23 @@ def test_equal_sets_of_two_attacks_and_queries_that_fool_nobody_hold(run: Path) 
     assert {one.attack["id"] for one in record.queried if max(one.queries) > 0} == {"square-start"}
     assert verification.verify(run) == []
     assert stamped(read(run / "records" / "finetune-s0.json"))
+
+
+def test_clean_images_pass_once_for_all_sets_of_a_record(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[bytes] = []
+    logits = verification._RecordVerifier._logits
+
+    def counted(verifier: verification._RecordVerifier, images: Any) -> Any:
+        rows.extend(image.tobytes() for image in images)
+        return logits(verifier, images)
+
+    monkeypatch.setattr(verification._RecordVerifier, "_logits", counted)
+    assert verification.verify(run) == []
+    sets = [len(record.crafted) for record in read_all(run)]
+    assert min(sets) > 10
+    # Once for all verdicts, once for the clean accuracy on the whole split.
+    first = load("digits", "test").first(1).pixels.numpy()[0]
+    assert rows.count(first.tobytes()) == 2 * len(sets)
 
 
 def in_record(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
