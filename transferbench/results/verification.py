@@ -196,7 +196,7 @@ class _RecordVerifier:
         self.counts = VerificationCounts()
         self.source_of: dict[str, set[Any]] = {}
         self.clean_files: dict[FileFormat, tuple[Array, Array]] = {}
-        self.logits: Array | None = None
+        self.clean_logits: Array | None = None
 
     def run(self) -> VerificationCounts:
         """Verify everything. VerificationError for the first contradiction."""
@@ -660,9 +660,9 @@ class _RecordVerifier:
 
     def _clean_logits(self, at: NDArray[np.int64]) -> Array:
         """The logits of the clean images at the positions. Made once for all n: every crafted set asks for them."""
-        if self.logits is None:
-            self.logits = self._logits(self._pixels(np.arange(self.record.n)))
-        return self.logits[at]
+        if self.clean_logits is None:
+            self.clean_logits = self._logits(self._pixels(np.arange(self.record.n)))
+        return self.clean_logits[at]
 
     def _predictions(self, where: str, logits: Array, recorded: Array) -> None:
         """Compare the predictions with the recorded classes."""
